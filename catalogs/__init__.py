@@ -1,0 +1,1 @@
+"""Data products on disk: what a survey hands in, what we hand out."""

@@ -1,0 +1,13 @@
+"""What a user can do about a failure decides its class, and the class decides the exit code."""
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be done; nothing was created. Exit code 2."""
+
+
+class InputRefused(ValueError):
+    """The input is damaged, ambiguous or not what the command takes; nothing was computed. Exit code 3."""
+
+
+class Interrupted(Exception):
+    """Stopped on request; the same command goes on from where this one ended. Exit code 4."""

@@ -1,0 +1,55 @@
+"""Spectra as the model takes them: ivar-weighted normalisation, then a mean over neighbouring pixels."""
+
+import numpy as np
+
+POOL = 30
+"""Neighbouring pixels averaged into one: 7783 (or 7781) pixels become 259 (paper, section 4)."""
+
+ARTEFACT = 100.0
+"""A first or last pixel this many rms from the mean is an edge artefact."""
+
+
+def normalise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
+    """Centre each spectrum on its ivar-weighted mean and scale it by its ivar-weighted rms.
+
+    The normalisation of QuasarNET (Busca & Balland 2018), which the paper takes over (section 4).
+
+    Parameters
+    ----------
+    flux, ivar : (..., P)
+        Flux density and its inverse variance, in any unit. A pixel is valid where both are finite,
+        ivar > 0 and flux != 0.
+
+    Returns
+    -------
+    (..., P) float64
+        Dimensionless; 0 in invalid pixels, all 0 where nothing is valid. A first or last pixel beyond
+        |100| is replaced with the median of the valid ones.
+    """
+    flux = np.asarray(flux, np.float64)
+    ivar = np.asarray(ivar, np.float64)
+    valid = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & (flux != 0)
+    weight = np.where(valid, ivar, 0.0)
+    clean = np.where(valid, flux, 0.0)
+    total = weight.sum(-1, keepdims=True)
+    total = np.where(total > 0, total, 1.0)
+    centred = np.where(valid, clean - (weight * clean).sum(-1, keepdims=True) / total, 0.0)
+    rms = np.sqrt((weight * centred**2).sum(-1, keepdims=True) / total)
+    result = centred / np.where(rms > 0, rms, 1.0)
+
+    for edge in (0, -1):
+        for row in np.argwhere(np.abs(result[..., edge]) > ARTEFACT):
+            spectrum = result[tuple(row)]
+            spectrum[edge] = np.median(spectrum[valid[tuple(row)]])
+    return result
+
+
+def pool(spectrum: np.ndarray) -> np.ndarray:
+    """Average every 30 neighbouring pixels: (..., P) -> (..., P // 30); the pixels left over are dropped."""
+    length = spectrum.shape[-1] // POOL * POOL
+    return spectrum[..., :length].reshape(*spectrum.shape[:-1], -1, POOL).mean(-1)
+
+
+def pool_wave(wave: np.ndarray) -> np.ndarray:
+    """Central wavelength of each pooled pixel, in the unit of `wave`: (P,) -> (P // 30,)."""
+    return pool(np.asarray(wave, np.float64))

@@ -1,0 +1,110 @@
+"""`mmae COMMAND`: find the command, parse its flags, run it, turn what went wrong into an exit code.
+
+A command is a frozen dataclass (its fields are the flags, its docstrings the help) and a `main` that takes
+one; both stand in the module that does the work, which is imported only when asked for.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from catalogs.errors import InputRefused, Interrupted, UsageError
+
+OK, USAGE, REFUSED, INTERRUPTED, IO_FAILED = 0, 2, 3, 4, 5
+
+
+class Command(NamedTuple):
+    module: str
+    config: str
+    summary: str
+
+
+COMMANDS = {
+    "mock": Command("catalogs.mock", "Mock", "write a mock survey: training pairs and a tile to infer on"),
+    "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
+    "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
+    "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
+    "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
+    "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
+}
+
+HELP = """usage: mmae COMMAND [flags]
+
+From survey pixels to photo-z catalogues.
+
+{commands}
+
+`mmae COMMAND --help` explains a command. Exit codes: 0 done, 2 usage, 3 input refused,
+4 interrupted (run the same command again to go on), 5 input/output failure (likewise)."""
+
+
+def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
+    """Read flags into `config_type`; a wrong one raises UsageError with one line."""
+    import tyro
+
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(config_type, args=list(argv), prog=prog)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        box = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
+        lines = [line.strip(" │|") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+        message = []
+        for line in lines:
+            if line.startswith("──"):  # what follows the rule is a copy of the help
+                break
+            message.append(line)
+        raise UsageError(f"{' '.join(filter(None, message))} ({prog} --help explains)") from None
+
+
+def run(main: Callable[[Any], None], config_type: type, argv: Sequence[str], prog: str) -> int:
+    """Parse, run, and give back the exit code; failures a user can mend are one sentence on stderr."""
+    try:
+        main(parse(config_type, argv, prog))
+    except UsageError as error:
+        return _fail(prog, error, USAGE)
+    except InputRefused as error:
+        return _fail(prog, error, REFUSED)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return _fail(prog, str(error) or "interrupted; run the same command again to go on", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return IO_FAILED
+    except OSError as error:
+        return _fail(prog, error, IO_FAILED)
+    return OK
+
+
+def _fail(prog: str, error: object, code: int) -> int:
+    print(f"{prog}: {error}", file=sys.stderr)
+    return code
+
+
+def run_command(name: str, argv: Sequence[str]) -> int:
+    """Run the command `name` of COMMANDS."""
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    return run(module.main, getattr(module, command.config), argv, f"mmae {name}")
+
+
+def main() -> int:
+    argv = sys.argv[1:]
+    if not argv or argv[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        rows = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+        print(HELP.format(commands="\n".join(rows)))
+        return OK if argv else USAGE
+    if argv[0] not in COMMANDS:
+        return _fail("mmae", f"no command {argv[0]!r}; there are: {', '.join(COMMANDS)}", USAGE)
+    return run_command(argv[0], argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
