@@ -1,0 +1,79 @@
+"""A FITS file with one binary table, written block by block: memory does not grow with the rows."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from astropy.io import fits
+
+BLOCK = 2880
+WHEN = "data of this HDU"
+"""astropy puts the wall time here by custom; equal tables must be equal files."""
+
+
+def write_table(path: Path, primary: fits.Header, table: fits.Header, blocks: Iterable[np.ndarray]) -> None:
+    """Write a file with an empty primary HDU and one BINTABLE.
+
+    Parameters
+    ----------
+    path : written to directly; the caller gives a temporary name.
+    primary : header cards of the primary HDU.
+    table : complete header of the table, NAXIS2 included.
+    blocks : structured arrays, packed and big-endian, whose rows come to NAXIS2.
+
+    CHECKSUM and DATASUM are those of the FITS standard 4.0, section 4.4.2.7 and appendix J.
+    """
+    first = fits.PrimaryHDU(header=primary)
+    first.add_checksum(when=WHEN)
+    table["CHECKSUM"] = ("0" * 16, WHEN)
+    table["DATASUM"] = ("0".rjust(10), WHEN)
+    with path.open("w+b") as file:
+        file.write(first.header.tostring().encode())
+        start = file.tell()
+        file.write(table.tostring().encode())
+        size = 0
+        for block in blocks:
+            file.write(block.tobytes())
+            size += block.nbytes
+        assert size == table["NAXIS1"] * table["NAXIS2"], (size, table["NAXIS1"], table["NAXIS2"])
+        file.write(b"\0" * (-size % BLOCK))
+        _put_checksums(file, start, table)
+
+
+def _put_checksums(file: BinaryIO, start: int, header: fits.Header) -> None:
+    file.seek(start + len(header.tostring()))
+    data_sum = 0
+    while block := file.read(BLOCK * 1024):
+        data_sum = add_words(block, data_sum)
+    header["DATASUM"] = (str(data_sum), WHEN)
+    header["CHECKSUM"] = (encode_checksum(add_words(header.tostring().encode(), data_sum)), WHEN)
+    file.seek(start)
+    file.write(header.tostring().encode())
+
+
+def add_words(block: bytes, total: int = 0) -> int:
+    """Ones' complement sum of a block's big-endian 32-bit words, added to `total`."""
+    total += int(np.frombuffer(block, ">u4").sum(dtype=np.uint64))
+    while total >> 32:
+        total = (total & 0xFFFFFFFF) + (total >> 32)
+    return total
+
+
+def encode_checksum(total: int) -> str:
+    """The 16 letters and digits that bring the sum of an HDU from `total` to all ones (appendix J).
+
+    Each byte of the complement is spread over four characters; punctuation between the digits and the
+    letters is avoided by moving neighbours apart, which keeps their sum.
+    """
+    columns = []
+    for byte in (0xFFFFFFFF - total).to_bytes(4, "big"):
+        four = [byte // 4 + byte % 4 + 48, *[byte // 4 + 48] * 3]
+        while any(chr(c) in ":;<=>?@[\\]^_`" for c in four):
+            for pair in (0, 2):
+                if any(chr(c) in ":;<=>?@[\\]^_`" for c in four[pair : pair + 2]):
+                    four[pair] += 1
+                    four[pair + 1] -= 1
+        columns.append(four)
+    text = "".join(chr(columns[j][i]) for i in range(4) for j in range(4))
+    return text[-1] + text[:-1]  # rotated by one: the value field starts at byte 12 of its card

@@ -1,0 +1,59 @@
+"""HDF5 -> cutout store: `mmae ingest`, or with MPI ranks `mpirun python -m mpi4py -m jobs.ingest`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+from tyro.conf import Positional
+
+from catalogs import cutouts
+from catalogs.galaxiesml import PIXEL_SCALE, SURVEY, ZERO_POINT, open_galaxiesml
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Turn a GalaxiesML or GalaxiesML-Spectra HDF5 file into a cutout store (sharded Zarr v3).
+
+    With spectra in the file the store can be trained on; without, inferred on. Images larger than 64 pixels
+    are cut about their centre. The store appears when it is complete, with a manifest (sha256 a shard) beside
+    it.
+
+    In parallel, the same bytes: mpirun -n 8 python -m mpi4py -m jobs.ingest INPUT OUTPUT
+    """
+
+    input: Positional[Path]
+    """HDF5 file to read."""
+    output: Positional[Path]
+    """Store to write, by custom NAME.zarr."""
+    shard_rows: int = cutouts.SHARD
+    """Rows a shard, a multiple of 64: what one rank writes, and one unit of inference reads, at a time."""
+    survey: str = SURVEY
+    """Name of the survey, kept in the store."""
+
+
+def main(config: Ingest, comm: Any = None) -> None:
+    """Ingest with one process, or with every rank of an MPI communicator."""
+    first = comm is None or comm.Get_rank() == 0
+
+    def progress(shards: Iterable[int]) -> Iterable[int]:
+        return track(list(shards), "ingest (shards)") if first else shards
+
+    with open_galaxiesml(config.input) as source:
+        cutouts.write(
+            config.output,
+            source.rows,
+            n=source.n,
+            survey=config.survey,
+            pixel_scale=PIXEL_SCALE,
+            zero_point=ZERO_POINT,
+            wave=source.wave,
+            shard_rows=config.shard_rows,
+            comm=comm,
+            progress=progress,
+        )
+        if first:
+            kind = "a training store" if source.wave is not None else "no spectra"
+            print(f"wrote {config.output}: {source.n} objects, {kind}")
+            print(f"wrote {cutouts.manifest_path(config.output)}: sha256 of every shard")

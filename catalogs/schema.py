@@ -1,0 +1,108 @@
+"""Columns, units, UCDs, flag bits and reject reasons of the photo-z catalogue.
+
+Columns come from photoz.yaml. Felis has no place for the meaning of a bit, so the flags stand here.
+"""
+
+from dataclasses import dataclass
+from enum import IntFlag, StrEnum
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+DATATYPES = {"long": ">i8", "int": ">i4", "short": ">i2", "double": ">f8", "float": ">f4"}
+FITS_FORMATS = {"long": "K", "int": "J", "short": "I", "double": "D", "float": "E"}
+NULL = -1
+"""TNULL of integer columns that may be null."""
+
+CATALOGUE, REJECTS = "PHOTOZ", "REJECTS"
+"""EXTNAME of the table in either file."""
+
+
+class Flag(IntFlag):
+    """Bits of PHOTOZ_FLAGS: the redshift stands, with a caution. Bit numbers never change meaning."""
+
+    MASKED_PIXELS = 1 << 0
+    PADDED = 1 << 1
+    Z_LIMIT = 1 << 2
+    NO_POSITION = 1 << 3
+
+
+FLAG_MEANINGS = {
+    Flag.MASKED_PIXELS: "some pixels were NaN and set to 0",
+    Flag.PADDED: "the cutout is smaller than 64 pixels",
+    Flag.Z_LIMIT: "beyond the redshifts of the training set",
+    Flag.NO_POSITION: "the survey gave no position",
+}
+
+
+class Reject(StrEnum):
+    """Reasons in the rejects table, in the order in which they are tried."""
+
+    DAMAGED = "DAMAGED"
+    ALL_NAN = "ALL_NAN"
+    INFINITE = "INFINITE"
+    MANY_NAN = "MANY_NAN"
+    ZERO_BAND = "ZERO_BAND"
+    CONSTANT_BAND = "CONSTANT_BAND"
+    BAD_OUTPUT = "BAD_OUTPUT"
+
+
+REJECT_MEANINGS = {
+    Reject.DAMAGED: "pixels on disk are not those written",
+    Reject.ALL_NAN: "every pixel is NaN",
+    Reject.INFINITE: "a pixel is infinite",
+    Reject.MANY_NAN: "over 10 % of a band is NaN",
+    Reject.ZERO_BAND: "a band is all zero: not observed",
+    Reject.CONSTANT_BAND: "a band holds one value throughout",
+    Reject.BAD_OUTPUT: "the model gave no redshift above -1",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: FITS name and format, numpy type (big-endian), unit, UCD, comment, whether null occurs."""
+
+    name: str
+    fits_format: str
+    dtype: str
+    unit: str | None
+    ucd: str
+    comment: str
+    nullable: bool
+
+
+@cache
+def _tables() -> dict[str, dict]:
+    model = yaml.safe_load(Path(__file__).with_name("photoz.yaml").read_text())
+    return {table["name"]: table for table in model["tables"]} | {"version": model["version"]["current"]}
+
+
+def schema_version() -> str:
+    return str(_tables()["version"])
+
+
+def columns(table: str) -> list[Column]:
+    """Columns of CATALOGUE, or of REJECTS: those of the catalogue and the reason."""
+    own = [_column(description) for description in _tables()[table]["columns"]]
+    return own if table == CATALOGUE else [*columns(CATALOGUE), *own]
+
+
+def _column(description: dict) -> Column:
+    datatype, length = description["datatype"], description.get("length")
+    integer = datatype in ("long", "int", "short")
+    return Column(
+        name=description["name"],
+        fits_format=f"{length}A" if datatype == "char" else FITS_FORMATS[datatype],
+        dtype=f"S{length}" if datatype == "char" else DATATYPES[datatype],
+        unit=description.get("fits:tunit"),
+        ucd=description["ivoa:ucd"],
+        comment=description["description"],
+        nullable=integer and description.get("nullable", True),
+    )
+
+
+def dtype(table: str) -> np.dtype:
+    """Structured type of a row, packed and big-endian as FITS stores it."""
+    return np.dtype([(column.name, column.dtype) for column in columns(table)])

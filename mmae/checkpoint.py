@@ -1,0 +1,78 @@
+"""Checkpoints of a training run: whole or absent, verified before they are believed.
+
+runs/NAME/mmae-00001200.pt   the state after 1200 steps    mmae-00001200.pt.sha256   for `sha256sum -c`
+runs/NAME/best.pt            the best by validation        best.pt.sha256
+"""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from catalogs import atomic
+from catalogs.errors import InputRefused, UsageError
+
+BEST = "best.pt"
+KEEP = 2
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write the state, then the checksum that makes it count."""
+    checksum(path).unlink(missing_ok=True)
+    with atomic.replacing(path) as temporary:
+        torch.save(state, temporary)
+    with atomic.replacing(checksum(path)) as temporary:
+        temporary.write_text(f"{atomic.sha256(path)}  {path.name}\n")
+
+
+def save_step(run: Path, state: dict[str, Any]) -> Path:
+    """Save the state under its step and let go of all but the newest two."""
+    path = run / f"mmae-{state['step']:08d}.pt"
+    save(path, state)
+    for old in _steps(run)[:-KEEP]:
+        old.unlink()
+        checksum(old).unlink(missing_ok=True)
+    return path
+
+
+def checksum(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file is there with the bytes that were saved."""
+    if not (path.is_file() and checksum(path).is_file()):
+        return False
+    return checksum(path).read_text().split()[:1] == [atomic.sha256(path)]
+
+
+def _steps(run: Path) -> list[Path]:
+    return sorted(path for path in run.glob("mmae-*.pt") if re.fullmatch(r"mmae-\d{8,}\.pt", path.name))
+
+
+def newest(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run; a damaged one is passed over, the one before it serves."""
+    return next((path for path in reversed(_steps(run)) if is_whole(path)), None)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint that a user means by a file or a run directory: there, the best, else the newest."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist: name a run directory or a checkpoint")
+    best = path / BEST
+    found = best if is_whole(best) else newest(path)
+    if found is None:
+        raise InputRefused(f"{path} holds no whole checkpoint: train first, with --out {path}")
+    return found
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running anything that may be in it."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
+        raise InputRefused(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from error

@@ -1,0 +1,134 @@
+"""Galaxies from a training store: a split that never changes, a shuffled order that reads whole chunks."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catalogs.cutouts import REPAIR, open_store
+from catalogs.errors import InputRefused
+from catalogs.screen import screen_images
+from catalogs.spectra import POOL, normalise, pool
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
+SEGMENT = 8
+"""Batches whose rows are shuffled among each other, and are held in memory together."""
+
+
+class Batch(NamedTuple):
+    image: Tensor
+    """(B, 5, 64, 64) float32, flux at the zero point of the store"""
+    spectrum: Tensor
+    """(B, 259) float32, normalised and pooled"""
+    redshift: Tensor
+    """(B,) float32"""
+
+    def rows(self, index: np.ndarray) -> "Batch":
+        return Batch(*(tensor[index] for tensor in self))
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def hash_ids(object_id: np.ndarray) -> np.ndarray:
+    """(N,) int64 -> (N,) uint64, evenly spread: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
+    x = object_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def split(object_id: np.ndarray) -> np.ndarray:
+    """(N,) names of the split each object is in: the paper's 70/15/15, by the id alone, whatever the file."""
+    share = hash_ids(object_id) / 2.0**64
+    edges = np.cumsum(list(SHARES.values()))[:-1]
+    return np.array(list(SHARES))[np.searchsorted(edges, share, side="right")]
+
+
+class TrainingSet:
+    """A store with spectra and redshifts, opened for training."""
+
+    def __init__(self, path: Path):
+        self.store = open_store(path)
+        if not self.store.has_spectra:
+            raise InputRefused(
+                f"{path} has no spectra and redshifts: ingest a GalaxiesML-Spectra file to train on"
+            )
+        self.object_id = self.store.column("object_id")
+        self.redshift = self.store.column("redshift")
+        self.usable = np.isfinite(self.redshift) & (self.redshift > -1)
+        self.splits = split(self.object_id)
+        self.pixels = self.store.array("wave").shape[0] // POOL
+
+    def rows(self, name: str) -> np.ndarray:
+        """Row numbers of a split, ascending."""
+        return np.flatnonzero((self.splits == name) & self.usable)
+
+    def read(self, rows: np.ndarray) -> Batch:
+        """The galaxies of any row numbers, in their order; every chunk they lie in is read once."""
+        size = self.store.chunk_rows
+        image = np.empty((len(rows), 5, 64, 64), np.float32)
+        spectrum = np.empty((len(rows), self.pixels), np.float32)
+        for chunk in np.unique(rows // size):
+            start, stop = int(chunk * size), int(min(self.store.n, (chunk + 1) * size))
+            here = np.flatnonzero(rows // size == chunk)
+            inside = rows[here] - start
+            pixels, damaged = self.store.images(start, stop)
+            if damaged.any():
+                raise InputRefused(
+                    f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
+                )
+            image[here] = screen_images(pixels[inside], damaged[inside])[0]
+            flux, ivar = (self.store.column(name, start, stop)[inside] for name in ("flux", "ivar"))
+            spectrum[here] = pool(normalise(flux, ivar))
+        return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
+
+
+def epoch_order(rows: np.ndarray, chunk_rows: int, segment_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """All `rows` once, in an order of this epoch: chunks shuffled, then the rows of each segment of them.
+
+    The order does not depend on the number of ranks, and a run goes on from any place in it.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    place = rng.permutation(rows.max(initial=0) // chunk_rows + 1)
+    order = rows[np.argsort(place[rows // chunk_rows], kind="stable")]
+    for start in range(0, len(order), segment_rows):
+        rng.shuffle(order[start : start + segment_rows])
+    return order
+
+
+def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
+    """Batches in an epoch; a last one too small to give every rank a galaxy is left out."""
+    return rows // batch + (rows % batch >= ranks)
+
+
+def batches(
+    data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0
+) -> Iterator[Batch]:
+    """This rank's share of each batch of `order`, from batch number `first` on.
+
+    A segment of batches is read on a thread while the one before it is used: two are in memory.
+    """
+    steps = range(first, steps_per_epoch(len(order), batch, ranks))
+    shares = [np.array_split(order[step * batch : (step + 1) * batch], ranks)[rank] for step in steps]
+    segments = [shares[start : start + SEGMENT] for start in range(0, len(shares), SEGMENT)]
+
+    def load(segment: Sequence[np.ndarray]) -> Batch:
+        return data.read(np.concatenate(segment))
+
+    with ThreadPoolExecutor(1) as reader:
+        pending = reader.submit(load, segments[0]) if segments else None
+        for number, segment in enumerate(segments):
+            assert pending is not None
+            loaded = pending.result()
+            if number + 1 < len(segments):
+                pending = reader.submit(load, segments[number + 1])
+            start = 0
+            for share in segment:
+                yield loaded.rows(np.arange(start, start + len(share)))
+                start += len(share)

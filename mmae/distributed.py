@@ -1,0 +1,96 @@
+"""Which rank this process is, by torchrun's variables or by Slurm's, and the process group of all ranks."""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(minutes=10)
+"""A rank that hears nothing from another for this long gives up."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: global and local rank, number of ranks, the device it computes on."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over ranks."""
+        return self.sum(values) / self.size
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """A tensor of equal shape from every rank, on every rank."""
+        if self.size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values)
+        return parts
+
+
+def torchrun_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """torchrun's variables for this process: as they are, or made from those of a Slurm job step.
+
+    Only a step started by `srun` counts: a batch script has SLURM_NTASKS too, but is one process.
+    """
+    if "RANK" in environment:
+        return {}
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    hosts = subprocess.run(
+        ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    job, tasks = int(environment["SLURM_JOB_ID"]), environment["SLURM_STEP_TASKS_PER_NODE"]
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": tasks.split("(")[0].split(",")[0],
+        "MASTER_ADDR": hosts[0],
+        "MASTER_PORT": str(20000 + job % 10000),  # jobs that share a node must not meet
+    }
+
+
+@contextlib.contextmanager
+def world() -> Iterator[World]:
+    """Join the other ranks, if there are any: nccl where there are GPUs, else gloo."""
+    os.environ.update(torchrun_variables(os.environ))
+    rank, size, local_rank, local_size = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    if size > 1:
+        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        yield World(rank, size, local_rank, local_size, device)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,191 @@
+"""Point metrics of photo-z against spectroscopic redshifts, with bootstrap errors, in redshift bins.
+
+Every metric is a number without unit computed from dz = (z_phot - z_spec) / (1 + z_spec). The set is the one
+of the HSC photo-z papers (Tanaka et al. 2018, PASJ 70, S9) plus that of LSST DESC (Schmidt et al. 2020,
+MNRAS 499, 1587), so that a row can be laid beside the published ones.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from astropy.stats import biweight_location
+
+EDGES = (0.4, 1.0, 2.0)
+"""Redshifts that part the bins; below the first lies the range of the paper's comparison (section 5.2)."""
+
+OUTLIER = 0.15
+"""|dz| beyond which a photo-z is called an outlier, and the width of the HSC loss."""
+
+
+def dz(z_phot: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
+    """Redshift error in units of 1 + z: dz = (z_phot - z_spec) / (1 + z_spec); (N,), (N,) -> (N,) float64.
+
+    Raises ValueError when the lengths differ, when a redshift is not finite or when a z_spec is not above -1.
+    """
+    z_phot, z_spec = np.asarray(z_phot, np.float64), np.asarray(z_spec, np.float64)
+    if z_phot.shape != z_spec.shape:
+        raise ValueError(f"z_phot has shape {z_phot.shape}, z_spec {z_spec.shape}")
+    if not (np.isfinite(z_phot).all() and np.isfinite(z_spec).all()):
+        raise ValueError("a redshift is not finite; count such objects apart, as table does")
+    if (z_spec <= -1).any():
+        raise ValueError(f"z_spec = {z_spec.min():g} is not a redshift: 1 + z must be above 0")
+    return (z_phot - z_spec) / (1 + z_spec)
+
+
+def bias(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """Median dz, dimensionless (Tanaka et al. 2018, conventional bias)."""
+    return float(np.median(dz(z_phot, z_spec)))
+
+
+def biweight(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """Biweight location of dz with c = 6, dimensionless (Beers, Flynn & Gebhardt 1990, AJ 100, 32).
+
+    With M = median dz and u = (dz - M) / (6 median|dz - M|):
+    M + sum (dz - M)(1 - u^2)^2 / sum (1 - u^2)^2, both sums over |u| < 1.
+    """
+    return float(biweight_location(dz(z_phot, z_spec)))
+
+
+def sigma_nmad(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """1.4826 median|dz - median dz|, dimensionless; sigma for a Gaussian (Tanaka et al. 2018)."""
+    error = dz(z_phot, z_spec)
+    return float(1.4826 * np.median(np.abs(error - np.median(error))))
+
+
+def sigma_iqr(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """(q75 - q25) / 1.349 of dz, dimensionless; sigma for a Gaussian (Schmidt et al. 2020).
+
+    Quantiles are interpolated linearly between the sorted dz.
+    """
+    q25, q75 = np.quantile(dz(z_phot, z_spec), (0.25, 0.75))
+    return float((q75 - q25) / 1.349)
+
+
+def outliers(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """Fraction of objects with |dz| > 0.15, dimensionless (Tanaka et al. 2018)."""
+    return float(np.mean(np.abs(dz(z_phot, z_spec)) > OUTLIER))
+
+
+def outliers_3sigma(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """Fraction of objects with |dz| > max(0.06, 3 sigma_IQR), dimensionless (Schmidt et al. 2020)."""
+    limit = max(0.06, 3 * sigma_iqr(z_phot, z_spec))
+    return float(np.mean(np.abs(dz(z_phot, z_spec)) > limit))
+
+
+def hsc_loss(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """Mean of 1 - 1 / (1 + (dz / 0.15)^2), dimensionless, 0 (best) to 1 (Tanaka et al. 2018)."""
+    return float(np.mean(1 - 1 / (1 + (dz(z_phot, z_spec) / OUTLIER) ** 2)))
+
+
+def rms(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
+    """sqrt(mean dz^2), dimensionless: bias and outliers included."""
+    return float(np.sqrt(np.mean(dz(z_phot, z_spec) ** 2)))
+
+
+POINT_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "bias": bias,
+    "biweight": biweight,
+    "sigma_NMAD": sigma_nmad,
+    "sigma_IQR": sigma_iqr,
+    "|dz|>0.15": outliers,
+    "|dz|>max(0.06,3s)": outliers_3sigma,
+    "HSC loss": hsc_loss,
+    "RMS": rms,
+}
+"""The columns of a metrics table, in order."""
+
+FRACTIONS = frozenset({"|dz|>0.15", "|dz|>max(0.06,3s)"})
+"""The metrics that are fractions of objects; people read those in percent."""
+
+
+def point_metrics(z_phot: np.ndarray, z_spec: np.ndarray) -> dict[str, float]:
+    """All of POINT_METRICS, in order; (N,), (N,) -> dimensionless numbers, NaN when N = 0.
+
+    Raises ValueError where `dz` does.
+    """
+    if len(z_phot) == 0:
+        return dict.fromkeys(POINT_METRICS, math.nan)
+    return {name: metric(z_phot, z_spec) for name, metric in POINT_METRICS.items()}
+
+
+def bootstrap(
+    z_phot: np.ndarray, z_spec: np.ndarray, draws: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Standard errors of `point_metrics`: the scatter between samples drawn with replacement (Efron 1979).
+
+    Parameters
+    ----------
+    z_phot, z_spec : (N,)
+        Finite redshifts. Memory is that of one sample, whatever `draws` is.
+    draws : int
+        Number of samples; the relative error of a standard error is about 1 / sqrt(2 draws).
+    rng : numpy.random.Generator
+        The same state gives the same errors.
+
+    Returns
+    -------
+    dict of float
+        Dimensionless, named as in POINT_METRICS; NaN where a scatter has no meaning (N < 2 or draws < 2).
+    """
+    n = len(z_phot)
+    if n < 2 or draws < 2:
+        return dict.fromkeys(POINT_METRICS, math.nan)
+    samples = np.empty((draws, len(POINT_METRICS)))
+    for sample in samples:
+        chosen = rng.integers(n, size=n)
+        sample[:] = list(point_metrics(z_phot[chosen], z_spec[chosen]).values())
+    return dict(zip(POINT_METRICS, samples.std(axis=0, ddof=1).tolist(), strict=True))
+
+
+class Row(NamedTuple):
+    """The metrics of the objects in one redshift range."""
+
+    range: str
+    """The range in words: `all`, `z_spec < 0.4`, `0.4 <= z_spec < 1`, ..."""
+    n: int
+    """Objects measured."""
+    n_without_z_phot: int
+    """Objects of the range whose z_phot is not finite; no metric counts them."""
+    value: dict[str, float]
+    error: dict[str, float]
+    """Bootstrap standard errors of `value`."""
+
+
+def table(
+    z_phot: np.ndarray, z_spec: np.ndarray, edges: Sequence[float], draws: int, rng: np.random.Generator
+) -> list[Row]:
+    """Measure all objects, then those in bins of z_spec, then those in bins of z_phot.
+
+    Parameters
+    ----------
+    z_phot, z_spec : (N,)
+        z_phot may be NaN or infinite where there is no photo-z: such objects are counted in
+        `Row.n_without_z_phot` of `all` and of their z_spec bin. z_spec is finite.
+    edges : increasing redshifts
+        k edges make k + 1 bins, each lo <= z < hi; the first and the last are open.
+    draws, rng
+        As in `bootstrap`.
+
+    Returns
+    -------
+    list of Row
+        1 + 2 (k + 1) rows. An empty range has n = 0 and NaN metrics.
+    """
+    measured = np.isfinite(z_phot)
+
+    def row(name: str, inside: np.ndarray) -> Row:
+        use = inside & measured
+        value = point_metrics(z_phot[use], z_spec[use])
+        error = bootstrap(z_phot[use], z_spec[use], draws, rng)
+        return Row(name, int(use.sum()), int((inside & ~measured).sum()), value, error)
+
+    rows = [row("all", np.full(len(z_spec), True))]
+    for name, z in ("z_spec", z_spec), ("z_phot", np.where(measured, z_phot, np.nan)):
+        rows.append(row(f"{name} < {edges[0]:g}", z < edges[0]))
+        for low, high in itertools.pairwise(edges):
+            rows.append(row(f"{low:g} <= {name} < {high:g}", (low <= z) & (z < high)))
+        rows.append(row(f"{name} >= {edges[-1]:g}", z >= edges[-1]))
+    return rows

@@ -1,0 +1,214 @@
+"""The Multi-Modal Masked Autoencoder of Himes et al. 2025, numerically the model they released.
+
+    image    (B, 5, 64, 64) -> 64 tokens -> hide -> encoder -+                +-> pool -+
+                                                             +-> 4 x fusion --+         +-> joint (B, 512)
+    spectrum (B, 259)       -> 32 tokens -> hide -> encoder -+                +-> pool -+
+
+From the joint representation three heads give the image, the spectrum and the redshift. Masks are boolean,
+True = hidden. A hidden token is the zero vector, its position hidden with it, and stays in the sequence.
+Names of modules and parameters are those of the released state_dict.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture; the defaults are the paper's (16,364,036 parameters)."""
+
+    embed_dim: int = 256
+    """Width of a token."""
+    depth: int = 4
+    """Layers of each encoder."""
+    fusion_depth: int = 4
+    """Cross-attention blocks."""
+    heads: int = 8
+    """Attention heads; must divide the width."""
+    dropout: float = 0.1
+    """Dropout rate."""
+
+    image_size = 64
+    bands = 5
+    patch = 8
+    spectrum_length = 259
+
+    def __post_init__(self) -> None:
+        if self.embed_dim < 1 or self.heads < 1 or self.embed_dim % self.heads:
+            raise ValueError(f"embed_dim {self.embed_dim} must be a positive multiple of heads {self.heads}")
+        if self.depth < 0 or self.fusion_depth < 0 or not 0 <= self.dropout < 1:
+            raise ValueError("depths must not be negative, dropout must be in [0, 1)")
+
+    @property
+    def image_tokens(self) -> int:
+        return (self.image_size // self.patch) ** 2
+
+    @property
+    def spectrum_tokens(self) -> int:
+        return self.spectrum_length // self.patch
+
+
+class Output(NamedTuple):
+    image: Tensor
+    """(B, 5, 64, 64)"""
+    spectrum: Tensor
+    """(B, 259)"""
+    joint: Tensor
+    """(B, 512), image half first"""
+    redshift: Tensor
+    """(B,)"""
+
+
+class ImageEmbedding(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.proj = nn.Conv2d(config.bands, config.embed_dim, config.patch, stride=config.patch)
+        self.pos_embed = nn.Parameter(torch.empty(1, config.image_tokens, config.embed_dim))
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.proj(image).flatten(2).transpose(1, 2)  # (B, D, 8, 8) -> (B, 64, D)
+        return tokens + self.pos_embed
+
+
+class SpectrumEmbedding(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.patch = config.patch
+        self.used = config.spectrum_tokens * config.patch  # the last 3 of 259 pixels make no whole token
+        self.linear = nn.Linear(config.patch, config.embed_dim)
+        self.pos_embed = nn.Parameter(torch.empty(1, config.spectrum_tokens, config.embed_dim))
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        tokens = self.linear(spectrum[:, : self.used].unflatten(1, (-1, self.patch)))  # (B, 32, D)
+        return self.norm(tokens + self.pos_embed)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            config.embed_dim,
+            config.heads,
+            4 * config.embed_dim,
+            config.dropout,
+            activation="gelu",
+            batch_first=True,
+        )
+        self.encoder = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(self.encoder(tokens))
+
+
+class FusionBlock(nn.Module):
+    """Cross-attention, then a feed-forward network, each with a residual and a norm after it."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.embed_dim
+        self.cross_attn = nn.MultiheadAttention(width, config.heads, config.dropout, batch_first=True)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, tokens: Tensor, other: Tensor) -> Tensor:
+        attended, _ = self.cross_attn(tokens, other, other, need_weights=False)
+        tokens = self.norm1(tokens + attended)
+        return self.norm2(tokens + self.ffn(tokens))
+
+
+def decoder(config: ModelConfig, outputs: int) -> nn.Sequential:
+    joint, width = 2 * config.embed_dim, config.embed_dim
+    return nn.Sequential(
+        nn.Linear(joint, joint),
+        nn.GELU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(joint, width),
+        nn.GELU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(width, outputs),
+    )
+
+
+class Himes2025(nn.Module):
+    """The whole model; `forward` gives everything, `joint` and `redshift_head` are what inference needs."""
+
+    def __init__(self, config: ModelConfig = ModelConfig()):
+        super().__init__()
+        self.patch = config.patch
+        self.cls_token_img = nn.Parameter(torch.empty(1, 1, config.embed_dim))
+        self.cls_token_spec = nn.Parameter(torch.empty(1, 1, config.embed_dim))
+        self.img_embed = ImageEmbedding(config)
+        self.spec_embed = SpectrumEmbedding(config)
+        self.img_encoder = Encoder(config)
+        self.spec_encoder = Encoder(config)
+        self.cross_attention_layers = nn.ModuleList(FusionBlock(config) for _ in range(config.fusion_depth))
+        self.img_pool = nn.MultiheadAttention(config.embed_dim, config.heads, batch_first=True)
+        self.spec_pool = nn.MultiheadAttention(config.embed_dim, config.heads, batch_first=True)
+        self.img_decoder = decoder(config, config.bands * config.image_size**2)
+        self.spec_decoder = decoder(config, config.spectrum_length)
+        self.redshift_head = nn.Sequential(
+            nn.Linear(2 * config.embed_dim, config.embed_dim), nn.ReLU(), nn.Linear(config.embed_dim, 1)
+        )
+        self.apply(initialise)
+        for parameter in self.positions_and_queries():
+            nn.init.normal_(parameter, std=0.02)
+
+    def positions_and_queries(self) -> list[nn.Parameter]:
+        """What the recipe trains at a tenth of the rate and without decay."""
+        return [self.img_embed.pos_embed, self.spec_embed.pos_embed, self.cls_token_img, self.cls_token_spec]
+
+    def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:
+        """The joint representation, (B, 512).
+
+        image (B, 5, 64, 64) flux at zero point 27; spectrum (B, 259) normalised and pooled; image_mask
+        (B, 64) and spectrum_mask (B, 32) boolean, True = hidden.
+        """
+        img = self.img_embed(image).masked_fill(image_mask.unsqueeze(2), 0.0)  # (B, 64, D)
+        spec = self.spec_embed(spectrum).masked_fill(spectrum_mask.unsqueeze(2), 0.0)  # (B, 32, D)
+        return self.fuse(self.img_encoder(img), self.spec_encoder(spec))
+
+    def fuse(self, img: Tensor, spec: Tensor) -> Tensor:
+        """Encoded tokens (B, 64, D) and (B, 32, D) -> the joint representation (B, 2 D)."""
+        for block in self.cross_attention_layers:  # one block's weights serve both directions
+            img, spec = block(img, spec), block(spec, img)
+        batch = img.shape[0]
+        query_img = self.cls_token_img.expand(batch, -1, -1)
+        query_spec = self.cls_token_spec.expand(batch, -1, -1)
+        pooled_img, _ = self.img_pool(query_img, img, img, need_weights=False)  # (B, 1, D)
+        pooled_spec, _ = self.spec_pool(query_spec, spec, spec, need_weights=False)
+        return torch.cat([pooled_img, pooled_spec], 2).squeeze(1)
+
+    def forward(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Output:
+        """Everything the model says; arguments as for `joint`."""
+        joint = self.joint(image, spectrum, image_mask, spectrum_mask)
+        return Output(
+            image=unpatch(self.img_decoder(joint), image.shape, self.patch),
+            spectrum=self.spec_decoder(joint),
+            joint=joint,
+            redshift=self.redshift_head(joint).squeeze(1),
+        )
+
+
+def initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
+
+
+def unpatch(flat: Tensor, shape: tuple[int, ...], patch: int) -> Tensor:
+    """(B, rows * columns * bands * patch * patch), in that order -> (B, bands, H, W)."""
+    batch, bands, height, width = shape
+    grid = flat.view(batch, height // patch, width // patch, bands, patch, patch)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, bands, height, width)

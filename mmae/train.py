@@ -1,0 +1,252 @@
+"""Training: the loop and its state. Knows ranks, not Slurm.
+
+    mmae train store.zarr --out runs/first              one process
+    torchrun --nproc-per-node 4 -m mmae.train ...       one process a GPU (or `srun python -m mmae.train ...`)
+
+The run directory holds config.json, metrics.jsonl (a line a report), tensorboard/ and checkpoints.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from catalogs import atomic
+from catalogs.cutouts import BANDS
+from catalogs.errors import InputRefused, Interrupted, UsageError
+from mmae import __version__, checkpoint, cli, distributed
+from mmae.data import SEGMENT, TRAIN, VALIDATION, TrainingSet, batches, epoch_order, steps_per_epoch
+from mmae.distributed import World
+from mmae.losses import Losses
+from mmae.model import Himes2025
+from mmae.recipe import Train, make_optimizer, make_scheduler, masked_losses
+from mmae.runlog import METRICS, RunLog, summary
+from mmae.validate import validate
+
+REPORT_STEPS = 10
+STATISTICS_ROWS = 2048
+
+
+def main(config: Train) -> None:
+    with distributed.world() as world, stop_on_signal() as stop:
+        data = TrainingSet(config.data)
+        if config.batch < world.size:
+            raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
+        if min(len(data.rows(TRAIN)), len(data.rows(VALIDATION))) < world.size:
+            raise InputRefused(f"{config.data} has too few galaxies with redshifts to split 70/15/15")
+        train(config, world, data, stop)
+
+
+class Stop:
+    """Set by a signal, read at the end of a step: nothing is ever cut off in the middle."""
+
+    requested = False
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    stop = Stop()
+
+    def request(*_: object) -> None:
+        stop.requested = True
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class State:
+    """All that decides what comes next, but for the random generators."""
+
+    model: Himes2025
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts | None
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    best: float = math.inf
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
+    """Begin or take up the run in `config.out`, and carry it to its last epoch."""
+    described = describe(data)
+    state = begin_or_resume(config, world, described)
+    log = RunLog(config.out, state.step, world.first)
+    rows = data.rows(TRAIN)
+    steps = steps_per_epoch(len(rows), config.batch, world.size)
+    log.say(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
+    log.say(
+        f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
+        f"({world.device.type}, {config.precision})"
+    )
+    model: nn.Module = state.model
+    if world.size > 1:
+        device_ids = [world.device] if world.device.type == "cuda" else None
+        model = nn.parallel.DistributedDataParallel(model, device_ids=device_ids)
+    saved = time.monotonic()
+
+    with log.progress(config.epochs * steps, state.step) as advance:
+        while state.epoch < config.epochs:
+            order = epoch_order(rows, data.store.chunk_rows, SEGMENT * config.batch, config.seed, state.epoch)
+            started, first = time.monotonic(), state.step
+            model.train()
+            for batch in batches(data, order, config.batch, world.rank, world.size, state.step_in_epoch):
+                batch = batch.to(world.device)
+                present = torch.rand(len(batch.image), device=world.device) >= config.spectrum_dropout
+                losses = masked_losses(model, batch, present, config)
+                state.optimizer.zero_grad(set_to_none=True)
+                losses.total.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+                state.optimizer.step()
+                state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
+                if state.scheduler:
+                    state.scheduler.step(state.epoch + state.step_in_epoch / steps)
+
+                if state.step % REPORT_STEPS == 0:
+                    rate = (state.step - first) * config.batch / (time.monotonic() - started)
+                    log.report("train", state.step, reduced(losses, world) | {"samples_per_s": rate})
+                advance(float(losses.total))
+                late = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                stopping, saving = agree(world, stop.requested, late)
+                if stopping or saving:
+                    save(config, world, described, state)
+                    saved = time.monotonic()
+                if stopping:
+                    raise Interrupted(
+                        f"stopped and saved at step {state.step}; the same command goes on from there"
+                    )
+
+            state.epoch, state.step_in_epoch = state.epoch + 1, 0
+            state.metrics = validate(state.model, data, config, world)
+            log.report("validation", state.step, state.metrics)
+            log.say(f"epoch {state.epoch}/{config.epochs}  validation: {summary(state.metrics)}")
+            improved = state.metrics["loss"] < state.best
+            state.best = min(state.best, state.metrics["loss"])
+            save(config, world, described, state, best=improved)
+            saved = time.monotonic()
+
+    log.say(f"wrote {config.out}: {checkpoint.BEST} (loss {state.best:.4f}), {METRICS}, tensorboard/")
+
+
+def reduced(losses: Losses, world: World) -> dict[str, float]:
+    """Losses as their means over ranks."""
+    means = world.mean(torch.stack(losses).detach())
+    return dict(zip(Losses._fields, means.tolist(), strict=True))
+
+
+def agree(world: World, stop: bool, late: bool) -> tuple[bool, bool]:
+    """Whether any rank was told to stop, and whether rank 0 finds that it is time to save."""
+    flags = torch.tensor([stop, late and world.first], dtype=torch.float32, device=world.device)
+    stopping, saving = world.sum(flags).tolist()
+    return stopping > 0, saving > 0
+
+
+# ---------------------------------------------------------------- state on disk
+
+
+def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> State:
+    """The state in the newest whole checkpoint of the run directory, or that of a new run.
+
+    Raises UsageError where the run was begun with other flags or on other data.
+    """
+    torch.manual_seed(config.seed)
+    model = Himes2025(config.model).to(world.device)
+    optimizer = make_optimizer(model, config)
+    state = State(model, optimizer, make_scheduler(optimizer, config))
+    torch.manual_seed(config.seed * 100_003 + world.rank + 1)  # each rank draws its own masks from here on
+    path = checkpoint.newest(config.out)
+    if path is None:
+        if world.first:
+            config.out.mkdir(parents=True, exist_ok=True)
+            resolved = {"config": plain(config), "data": described, "code_version": __version__}
+            atomic.write_json(config.out / "config.json", resolved)
+        return state
+
+    saved = checkpoint.load(path)
+    if changed := differences(plain(config), saved["config"]):
+        raise UsageError(f"{config.out} was begun with {changed}: give it the same flags, or another --out")
+    if saved["data"] != described:
+        raise UsageError(f"{config.out} was begun on other data than {config.data}: give another --out")
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    if state.scheduler:
+        state.scheduler.load_state_dict(saved["scheduler"])
+    if len(saved["generators"]) == world.size:
+        torch.set_rng_state(saved["generators"][world.rank])
+        if world.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["cuda_generators"][world.rank], world.device)
+    for name in ("step", "epoch", "step_in_epoch", "best", "metrics"):
+        setattr(state, name, saved[name])
+    return state
+
+
+def save(config: Train, world: World, described: dict[str, Any], state: State, best: bool = False) -> None:
+    """Write a checkpoint; every rank hands in its random generators, rank 0 writes."""
+    cuda = world.device.type == "cuda"
+    generators = world.gather(torch.get_rng_state().to(world.device))
+    cuda_generators = world.gather(torch.cuda.get_rng_state(world.device).to(world.device)) if cuda else []
+    if not world.first:
+        return
+    content = {
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.scheduler.state_dict() if state.scheduler else None,
+        "generators": [generator.cpu() for generator in generators],
+        "cuda_generators": [generator.cpu() for generator in cuda_generators],
+        **{name: getattr(state, name) for name in ("step", "epoch", "step_in_epoch", "best", "metrics")},
+        "config": plain(config),
+        "data": described,
+        "code_version": __version__,
+    }
+    checkpoint.save_step(config.out, content)
+    if best:
+        checkpoint.save(config.out / checkpoint.BEST, content)
+
+
+def plain(config: Train) -> dict[str, Any]:
+    """The configuration as JSON has it."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(config), default=str)))
+
+
+def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
+    """Flags that differ and must not when a run goes on; how long it lasts, and where things lie, may."""
+    free = {"out", "data", "epochs", "checkpoint_minutes"}
+    return ", ".join(f"{key} {old.get(key)}" for key in new if key not in free and new[key] != old.get(key))
+
+
+def describe(data: TrainingSet) -> dict[str, Any]:
+    """What a model card must say of the data: what the images are, their fluxes, the redshifts seen."""
+    rows = data.rows(TRAIN)
+    sample = data.read(rows[:STATISTICS_ROWS]).image.numpy()
+    levels = (1, 50, 99)
+    percentiles = np.percentile(sample, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
+    redshift = data.redshift[rows]
+    return {
+        "survey": data.store.survey,
+        "fingerprint": data.store.fingerprint,
+        "galaxies": len(rows),
+        "bands": list(BANDS),
+        "pixel_scale": data.store.pixel_scale,
+        "zero_point": data.store.zero_point,
+        "flux_percentiles": {str(level): row for level, row in zip(levels, percentiles, strict=True)},
+        "z_range": [float(redshift.min()), float(redshift.max())],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Train, sys.argv[1:], "python -m mmae.train"))

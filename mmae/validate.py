@@ -1,0 +1,58 @@
+"""Validation at the end of an epoch, shared out over the ranks."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmae.data import VALIDATION, Batch, TrainingSet, batches
+from mmae.distributed import World
+from mmae.metrics import point_metrics
+from mmae.model import Himes2025
+from mmae.recipe import Train, masked_losses
+
+SEED = 7
+"""Of the masks, the same at every epoch."""
+
+
+@torch.inference_mode()
+def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -> dict[str, float]:
+    """Losses without spectra at the masks of training; redshift metrics of whole images without spectra."""
+    model.eval()
+    rows = data.rows(VALIDATION)
+    mine = np.array_split(np.arange(len(rows)), world.size)[world.rank]
+    generator = torch.Generator(world.device).manual_seed(SEED + world.rank)
+    sums = torch.zeros(4, dtype=torch.float64, device=world.device)
+    redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)
+    start = 0
+    for batch in batches(data, rows[mine], config.batch, 0, 1):
+        batch = batch.to(world.device)
+        size = len(batch.image)
+        absent = torch.zeros(size, dtype=torch.bool, device=world.device)
+        part = masked_losses(model, batch, absent, config, generator)
+        sums += (
+            size * torch.stack([torch.ones_like(part.total), part.total, part.image, part.redshift]).double()
+        )
+        here = mine[start : start + size]
+        redshifts[0, here] = predict(model, batch, config).double().cpu()
+        redshifts[1, here] = batch.redshift.double().cpu()
+        start += size
+    count, *means = world.sum(sums).tolist()
+    z_phot, z_spec = collect(redshifts, world)
+    losses = dict(zip(("loss", "image", "redshift"), (mean / count for mean in means), strict=True))
+    return losses | point_metrics(z_phot, z_spec)
+
+
+def predict(model: Himes2025, batch: Batch, config: Train) -> Tensor:
+    """Redshifts (B,) of whole images, spectra hidden: what the exported model will do."""
+    size, device = len(batch.image), batch.image.device
+    seen = torch.zeros(size, config.model.image_tokens, dtype=torch.bool, device=device)
+    hidden = torch.ones(size, config.model.spectrum_tokens, dtype=torch.bool, device=device)
+    return model(batch.image, batch.spectrum, seen, hidden).redshift
+
+
+def collect(values: Tensor, world: World) -> np.ndarray:
+    """Values that each rank has for its own galaxies, NaN elsewhere -> those of all galaxies."""
+    parts = torch.stack(world.gather(values.to(world.device)))  # (ranks, 2, N)
+    return parts.nan_to_num(0.0).sum(0).cpu().numpy()

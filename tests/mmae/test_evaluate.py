@@ -1,0 +1,232 @@
+"""`mmae evaluate` as a user runs it: what it prints, what it writes, what it refuses."""
+
+import decimal
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from mmae import cli
+from mmae.evaluate import Evaluate, figure, main
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = Path(os.environ.get("MMAE_SHARED_REFERENCE", ROOT / "../shared/reference"))
+WRITTEN = ["metrics.ecsv", "metrics.json", "zphot_zspec.png"]
+
+# Figures of the paper's released predictions: n, bias, sigma_NMAD, |dz| > 0.15 in percent.
+RELEASED = [
+    ("quarter", "all", "20181", "0.0048", "0.0210", "4.63"),
+    ("quarter", "z_spec < 0.4", "11149", "0.0035", "0.0163", "0.44"),
+    ("quarter", "0.4 <= z_spec < 1", "6143", "0.0066", "0.0222", "3.22"),
+    ("quarter", "1 <= z_spec < 2", "1306", "0.0352", "0.0882", "22.1"),
+    ("quarter", "z_spec >= 2", "1583", "-0.0010", "0.0672", "25.3"),
+    ("no", "all", "20181", "0.0105", "0.0304", "5.18"),
+    ("no", "z_spec < 0.4", "11149", "0.0101", "0.0250", "0.71"),
+]
+
+
+def evaluate(*argv: object) -> int:
+    return cli.run(main, Evaluate, [str(arg) for arg in argv], "mmae evaluate")
+
+
+def printed(output: str) -> dict[str, dict[str, str]]:
+    """The printed table: range -> column -> value without its error and unit."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
+    head = next(cells for cells in lines if cells[0] == "range")
+    rows = [cells for cells in lines if len(cells) == len(head) and cells != head]
+    return {cells[0]: dict(zip(head, (cell.split(" ")[0] for cell in cells), strict=True)) for cells in rows}
+
+
+def rounded_like(value: str, example: str) -> str:
+    return str(decimal.Decimal(value).quantize(decimal.Decimal(example), decimal.ROUND_HALF_UP))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory) -> dict[str, dict[str, dict[str, str]]]:
+    """The tables printed, on a narrow pipe, for the paper's released predictions."""
+    folder = REFERENCE / "mmae_predictions"
+    if not folder.is_dir():
+        pytest.skip(f"the paper's released predictions are not at {folder} (set MMAE_SHARED_REFERENCE)")
+    tables = {}
+    for mask in ("quarter", "no"):
+        path = folder / f"mmae_fullmaskspectrum_{mask}maskimage_redshift_predictions.csv"
+        out = tmp_path_factory.mktemp(mask)
+        command = [sys.executable, "-W", "error", "-m", "mmae.evaluate", path, "--out", out, "--draws", "10"]
+        environment = os.environ | {"COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+        assert not done.stderr
+        tables[mask] = printed(done.stdout.decode())
+    return tables
+
+
+@pytest.mark.parametrize(("mask", "zrange", "n", "bias", "sigma_nmad", "outliers"), RELEASED)
+def test_figures_of_the_released_predictions(released, mask, zrange, n, bias, sigma_nmad, outliers):
+    row = released[mask][zrange]
+    assert (row["n"], row["bias"], row["sigma_NMAD"]) == (n, bias, sigma_nmad)
+    assert rounded_like(row["|dz|>0.15"], outliers) == outliers
+
+
+@pytest.fixture
+def survey(tmp_path) -> Path:
+    """catalogue.fits and truth.fits: 60 objects in both, in different orders, and some in only one."""
+    rng = np.random.default_rng(0)
+    ids = 2**60 + rng.permutation(70)  # neighbours that float64 cannot tell apart
+    z_spec = rng.gamma(2, 0.3, 70)
+    z_phot = z_spec + 0.01 * (1 + z_spec)
+    z_phot[3] = np.nan
+    Table({"OBJECT_ID": ids[:64], "PHOTOZ_POINT": z_phot[:64]}).write(tmp_path / "catalogue.fits")
+    order = rng.permutation(np.arange(66))  # 64 and 65 are not in the catalogue
+    known = np.where(order < 3, np.nan, z_spec[order])  # 0, 1, 2 have a row and no redshift
+    Table({"Z_SPEC": known, "OBJECT_ID": ids[order]}).write(tmp_path / "truth.fits")
+    return tmp_path
+
+
+def test_catalogue_and_truth_are_matched_by_id(survey, capsys):
+    out = survey / "out"
+    assert evaluate(survey / "catalogue.fits", "--truth", survey / "truth.fits", "--out", out) == cli.OK
+    output = capsys.readouterr().out
+    assert printed(output)["all"]["bias"] == "0.0100"
+    assert printed(output)["all"]["RMS"] == "0.0100"  # one wrong match would show
+    assert "60 objects of catalogue.fits with a photo-z" in output
+    assert "1 with a spectroscopic redshift and no finite photo-z" in output
+    assert "3 catalogue rows without a spectroscopic redshift" in output
+    assert "2 objects of the truth table that are not in the catalogue" in output
+    assert str(out) in output
+    assert sorted(path.name for path in out.iterdir()) == WRITTEN
+
+
+def test_files_hold_the_numbers_at_full_precision(survey):
+    arguments = (survey / "catalogue.fits", "--truth", survey / "truth.fits", "--draws", 20, "--seed", 5)
+    assert evaluate(*arguments) == cli.OK
+    out = survey / "catalogue.evaluation"
+    report = json.loads((out / "metrics.json").read_text())
+    assert report["truth"]["file"] == "truth.fits"
+    assert len(report["catalogue"]["sha256"]) == 64
+    assert (report["draws"], report["seed"]) == (20, 5)
+    assert (report["catalogue_rows_without_z_spec"], report["truth_objects_not_in_catalogue"]) == (3, 2)
+
+    table = Table.read(out / "metrics.ecsv")
+    for row, flat in zip(report["rows"], table, strict=True):
+        assert (row["range"], row["n"]) == (flat["range"], flat["n"])
+        for name, value in row["value"].items():
+            assert flat[name] == value or (value is None and np.isnan(flat[name]))
+
+    first = {name: (out / name).read_bytes() for name in WRITTEN}
+    assert evaluate(*arguments) == cli.OK
+    assert first == {name: (out / name).read_bytes() for name in WRITTEN}
+
+
+def test_own_z_spec_stands_in_for_a_truth_table(tmp_path, capsys):
+    z = np.linspace(0.1, 1, 10)
+    known = np.where(z < 0.15, np.nan, z)
+    table = Table({"OBJECT_ID": np.arange(10), "PHOTOZ_POINT": z.astype(">f4"), "Z_SPEC": known})
+    table.write(tmp_path / "own.fits")
+    assert evaluate(tmp_path / "own.fits", "--draws", 0) == cli.OK
+    output = capsys.readouterr().out
+    assert printed(output)["all"]["n"] == "9"
+    assert "±" not in output
+    assert "1 catalogue rows without" in output
+
+
+def test_text_tables_and_gaps_in_them(tmp_path, capsys):
+    catalogue, truth = tmp_path / "a.csv", tmp_path / "b.ecsv"
+    catalogue.write_text("OBJECT_ID,PHOTOZ_POINT\n3,0.3\n1,\n2,0.2\n")
+    Table({"OBJECT_ID": [1, 2, 3], "Z_SPEC": [0.1, 0.2, 0.3]}).write(truth)
+    assert evaluate(catalogue, "--truth", truth) == cli.OK
+    output = capsys.readouterr().out
+    assert printed(output)["all"] | {"n": "2", "RMS": "0.0000"} == printed(output)["all"]
+    assert "1 with a spectroscopic redshift and no finite photo-z" in output
+
+
+@pytest.mark.parametrize("n", [1, 50, 5000])
+def test_figure_draws_any_number_of_objects(tmp_path, n):
+    rng = np.random.default_rng(n)
+    z_spec = rng.gamma(2, 0.3, n) + 0.4  # leaves the left panel empty
+    z_phot = z_spec + rng.normal(0, 0.05, n)
+    z_phot[0] = 99
+    plot = figure(z_phot, z_spec)
+    left, right = plot.axes
+    assert "$n = 0$" in left.get_title(loc="left")
+    assert f"$n = {n}$" in right.get_title(loc="left")
+    assert right.get_xlim()[1] < 3 * z_spec.max()
+    assert [text.get_text() for text in right.texts] == ["1 beyond the axes"]
+    plot.savefig(tmp_path / "figure.png")
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    """Good inputs (good.fits, truth.fits) beside bad ones."""
+    good = Table({"OBJECT_ID": np.arange(500), "PHOTOZ_POINT": np.linspace(0.1, 2, 500)})
+    truth = Table({"OBJECT_ID": np.arange(500), "Z_SPEC": np.linspace(0.1, 2, 500)})
+    good.write(tmp_path / "good.fits")
+    truth.write(tmp_path / "truth.fits")
+    truth.write(tmp_path / "good.xyz", format="ascii.csv")
+
+    Table([truth["OBJECT_ID"] + 500, truth["Z_SPEC"]]).write(tmp_path / "elsewhere.fits")
+    Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"]]).write(tmp_path / "twice.fits")
+    Table([truth["OBJECT_ID"].astype(float), truth["Z_SPEC"]]).write(tmp_path / "floats.fits")
+    Table([truth["OBJECT_ID"], truth["Z_SPEC"] - 99]).write(tmp_path / "sentinel.fits")
+    fits.PrimaryHDU(np.ones((3, 3))).writeto(tmp_path / "image.fits")
+
+    checked = fits.BinTableHDU(good)
+    checked.writeto(tmp_path / "flipped.fits", checksum=True)
+    content = bytearray((tmp_path / "flipped.fits").read_bytes())
+    content[-2880] ^= 1
+    (tmp_path / "flipped.fits").write_bytes(content)
+    (tmp_path / "cut.fits").write_bytes((tmp_path / "good.fits").read_bytes()[: 3 * 2880])
+    (tmp_path / "empty.fits").touch()
+
+    (tmp_path / "predictions.csv").write_text("y_test,y_pred\n0.1,0.2\n")
+    (tmp_path / "words.csv").write_text("y_test,y_pred\n0.1,high\n")
+    (tmp_path / "ragged.csv").write_text("y_test,y_pred\n0.1,0.2,0.3\n")
+    (tmp_path / "nothing.csv").write_text("y_test,y_pred\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("absent.fits", cli.USAGE, "there is no file"),
+        (".", cli.USAGE, "is a folder"),
+        ("good.xyz", cli.USAGE, ".fits, .csv or .ecsv"),
+        ("good.fits", cli.USAGE, "as --truth"),
+        ("good.fits --truth absent.fits", cli.USAGE, "there is no file"),
+        ("predictions.csv --truth truth.fits", cli.USAGE, "leave --truth out"),
+        ("predictions.csv --draws -1", cli.USAGE, "--draws -1 is negative"),
+        ("predictions.csv --seed -1", cli.USAGE, "--seed -1 is negative"),
+        ("predictions.csv --draws many", cli.USAGE, "many"),
+        ("predictions.csv --out truth.fits", cli.USAGE, "truth.fits is a file"),
+        ("predictions.csv --out truth.fits/out", cli.USAGE, "cannot write to"),
+        ("truth.fits", cli.REFUSED, "needs the columns OBJECT_ID and PHOTOZ_POINT"),
+        ("good.fits --truth good.fits", cli.REFUSED, "needs the columns OBJECT_ID and Z_SPEC"),
+        ("good.fits --truth elsewhere.fits", cli.REFUSED, "no object"),
+        ("good.fits --truth twice.fits", cli.REFUSED, "OBJECT_ID 0 has more than one row"),
+        ("good.fits --truth floats.fits", cli.REFUSED, "one integer"),
+        ("good.fits --truth sentinel.fits", cli.REFUSED, "write NaN"),
+        ("image.fits", cli.REFUSED, "no table HDU"),
+        ("flipped.fits --truth truth.fits", cli.REFUSED, "Checksum"),
+        ("cut.fits --truth truth.fits", cli.REFUSED, "damaged"),
+        ("empty.fits", cli.REFUSED, "damaged"),
+        ("words.csv", cli.REFUSED, "y_pred must hold one number"),
+        ("ragged.csv", cli.REFUSED, "damaged"),
+        ("nothing.csv", cli.REFUSED, "no object"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence_and_writes_nothing(
+    inputs, monkeypatch, capsys, arguments, code, message
+):
+    monkeypatch.chdir(inputs)
+    before = sorted(inputs.rglob("*"))
+    assert evaluate(*arguments.split()) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
+    assert sorted(inputs.rglob("*")) == before
