@@ -190,7 +190,7 @@ class Himes2025(nn.Module):
         """Everything the model says; arguments as for `joint`."""
         joint = self.joint(image, spectrum, image_mask, spectrum_mask)
         return Output(
-            image=unpatch(self.img_decoder(joint), image.shape, self.patch),
+            image=unpatch(self.img_decoder(joint), image.shape[1], image.shape[2], self.patch),
             spectrum=self.spec_decoder(joint),
             joint=joint,
             redshift=self.redshift_head(joint).squeeze(1),
@@ -207,8 +207,7 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def unpatch(flat: Tensor, shape: tuple[int, ...], patch: int) -> Tensor:
-    """(B, rows * columns * bands * patch * patch), in that order -> (B, bands, H, W)."""
-    batch, bands, height, width = shape
-    grid = flat.view(batch, height // patch, width // patch, bands, patch, patch)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(batch, bands, height, width)
+def unpatch(flat: Tensor, bands: int, size: int, patch: int) -> Tensor:
+    """(B, rows * columns * bands * patch * patch), in that order -> (B, bands, size, size)."""
+    grid = flat.view(-1, size // patch, size // patch, bands, patch, patch)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, bands, size, size)

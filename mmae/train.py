@@ -120,7 +120,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
                     log.report("train", state.step, reduced(losses, world) | {"samples_per_s": rate})
-                advance(float(losses.total))
+                advance(losses.total.item())
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 stopping, saving = agree(world, stop.requested, late)
                 if stopping or saving:
