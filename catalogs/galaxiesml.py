@@ -40,6 +40,11 @@ class GalaxiesML:
         self.file.close()
 
     @property
+    def survey(self) -> str:
+        """What the file's attribute `survey` says; the released files have none."""
+        return str(self.file.attrs.get("survey", SURVEY))
+
+    @property
     def n(self) -> int:
         return len(self.object_id)
 

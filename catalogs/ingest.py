@@ -9,7 +9,7 @@ from rich.progress import track
 from tyro.conf import Positional
 
 from catalogs import cutouts
-from catalogs.galaxiesml import PIXEL_SCALE, SURVEY, ZERO_POINT, open_galaxiesml
+from catalogs.galaxiesml import PIXEL_SCALE, ZERO_POINT, open_galaxiesml
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,6 @@ class Ingest:
     """Store to write, by custom NAME.zarr."""
     shard_rows: int = cutouts.SHARD
     """Rows a shard, a multiple of 64: what one rank writes, and one unit of inference reads, at a time."""
-    survey: str = SURVEY
-    """Name of the survey, kept in the store."""
 
 
 def main(config: Ingest, comm: Any = None) -> None:
@@ -45,7 +43,7 @@ def main(config: Ingest, comm: Any = None) -> None:
             config.output,
             source.rows,
             n=source.n,
-            survey=config.survey,
+            survey=source.survey,
             pixel_scale=PIXEL_SCALE,
             zero_point=ZERO_POINT,
             wave=source.wave,

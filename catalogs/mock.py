@@ -461,6 +461,7 @@ def draw(seed: int, stream: int, indices: Iterable[int]) -> Objects:
 
 # --- Files -------------------------------------------------------------------------------------------------
 
+SURVEY = "mock"
 BLOCK = 64
 """Objects made at once."""
 TRUTH_COLUMNS = ("OBJECT_ID", "Z_SPEC", "MAG_I")
@@ -531,6 +532,7 @@ def write_galaxies(path: Path, count: int, seed: int) -> None:
         ivar = file.create_dataset(IVAR, (count, PIXELS), np.float32)
         wave = file.create_dataset(WAVE_PATH, (count, PIXELS), np.float32)
         redshift = file.create_dataset(REDSHIFT, (count,), np.float64)
+        file.attrs["survey"] = SURVEY
         targetid = file.create_dataset(TARGETID, (count,), "S17")
         start = 0
         for objects in blocks(seed, TRAINING, 0, count, "training pairs"):
@@ -552,6 +554,6 @@ def write_tile(path: Path, truth: Path, count: int, seed: int, shard_rows: int) 
             parts.append([getattr(objects, name) for name in cutouts.REQUIRED])
         return dict(zip(cutouts.REQUIRED, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
-    cutouts.write(path, rows, n=count, survey="mock", shard_rows=shard_rows)
+    cutouts.write(path, rows, n=count, survey=SURVEY, shard_rows=shard_rows)
     with atomic.replacing(truth) as temporary:
         vstack(truths).write(temporary, format="fits")

@@ -80,10 +80,10 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZTRAIN"] = (provenance.training_set, "training set of the model")
     header["PZZMIN"] = (low, "lowest redshift of the training set")
     header["PZZMAX"] = (high, "highest redshift of the training set")
-    header["PZMODEL"] = (provenance.model_sha256, "sha256")
-    header["PZINPUT"] = (provenance.input_sha256, "sha256")
-    header["COMMENT"] = "PZMODEL is the sha256 of the model; PZINPUT is the sha256 of the input's"
-    header["COMMENT"] = "OBJECT_ID (int64), RA, DEC (float64), little-endian, one after the other."
+    header["PZMODEL"] = provenance.model_sha256
+    header["PZINPUT"] = provenance.input_sha256
+    header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"
+    header["COMMENT"] = "the input's OBJECT_ID (int64), RA and DEC (float64), little-endian, in order."
     return header
 
 

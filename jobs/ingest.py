@@ -5,12 +5,14 @@ Started through `-m mpi4py`, so that one rank's crash ends all of them instead o
 
 import contextlib
 import io
+import os
 import sys
 import time
 from functools import partial
 
 from mpi4py import MPI
 
+from catalogs.errors import UsageError
 from catalogs.ingest import Ingest, main
 from mmae import cli
 
@@ -35,11 +37,20 @@ def fail_together(comm: MPI.Comm, code: int, message: str) -> None:
     comm.Abort(code)
 
 
+def ingest(config: Ingest, comm: MPI.Comm) -> None:
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if comm.Get_size() == 1 < tasks:
+        raise UsageError(
+            f"srun started {tasks} tasks that do not know of each other: choose --mpi for your MPI"
+        )
+    main(config, comm)
+
+
 if __name__ == "__main__":
     comm = MPI.COMM_WORLD
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
-        code = cli.run(partial(main, comm=comm), Ingest, sys.argv[1:], "python -m jobs.ingest")
+        code = cli.run(partial(ingest, comm=comm), Ingest, sys.argv[1:], "python -m jobs.ingest")
     if code:
         fail_together(comm, code, errors.getvalue())
     sys.exit(code)

@@ -70,7 +70,7 @@ def main(config: Export) -> None:
     source = checkpoint.find(config.checkpoint)
     state = checkpoint.load(source)
     out = config.out or source.parent / "bundle"
-    if out.exists() and not (out / CARD).is_file():
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
         raise UsageError(f"{out} exists and is no model bundle: choose another --out")
     model = Himes2025(ModelConfig(**state["config"]["model"]))
     model.load_state_dict(state["model"])
@@ -82,13 +82,13 @@ def main(config: Export) -> None:
 
 def write_bundle(out: Path, model: Himes2025, state: dict[str, Any]) -> dict[str, Any]:
     """Script, compare, write; the card, which makes the program count, comes last. Gives the card."""
-    image_only = ImageRedshift(model)
-    difference = compare(model, image_only)
+    program = torch.jit.script(ImageRedshift(model).eval())
+    difference = compare(model, program)
     if not difference <= AGREE_LIMIT:
         raise InputRefused(f"the bundle and the full model differ by |dz| = {difference:.1e}: not written")
     out.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(out / PROGRAM) as temporary:
-        torch.jit.script(image_only).save(str(temporary))
+        program.save(str(temporary))
     card = {
         "format": FORMAT,
         "version": VERSION,
@@ -107,8 +107,8 @@ def write_bundle(out: Path, model: Himes2025, state: dict[str, Any]) -> dict[str
     return card
 
 
-def compare(model: Himes2025, image_only: ImageRedshift) -> float:
-    """Largest |dz| between the two on noise of several brightnesses."""
+def compare(model: Himes2025, program: nn.Module) -> float:
+    """Largest |dz| between the full model and the program on noise of several brightnesses."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(AGREE_ROWS, len(BANDS), SIZE, SIZE, generator=generator)
     image *= torch.logspace(-2, 1, AGREE_ROWS)[:, None, None, None]
@@ -118,7 +118,7 @@ def compare(model: Himes2025, image_only: ImageRedshift) -> float:
     hidden = torch.ones(AGREE_ROWS, config_tokens[1], dtype=torch.bool)
     with torch.inference_mode():
         full = model(image, spectrum, seen, hidden).redshift
-        return float((full - image_only(image)).abs().max())
+        return float((full - program(image)).abs().max())
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,9 @@ class Bundle:
         low, high = self.card["training_data"]["z_range"]
         return float(low), float(high)
 
-    def load(self) -> torch.jit.ScriptModule:
-        return torch.jit.load(str(self.path / PROGRAM), map_location="cpu").eval()
+    def load(self, device: torch.device) -> torch.jit.ScriptModule:
+        """The program: (B, 5, 64, 64) flux -> (B,) redshifts."""
+        return torch.jit.load(str(self.path / PROGRAM), map_location=device).eval()
 
 
 def open_bundle(path: Path) -> Bundle:

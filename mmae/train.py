@@ -120,9 +120,16 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
                     log.report("train", state.step, reduced(losses, world) | {"samples_per_s": rate})
-                advance(losses.total.item())
+                loss = losses.total.item()
+                advance(loss)
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
-                stopping, saving = agree(world, stop.requested, late)
+                stopping, saving, diverged = agree(
+                    world, stop.requested, late and world.first, not math.isfinite(loss)
+                )
+                if diverged:
+                    raise InputRefused(
+                        f"the loss is not finite at step {state.step}: train with a lower --lr"
+                    )
                 if stopping or saving:
                     save(config, world, described, state)
                     saved = time.monotonic()
@@ -149,11 +156,9 @@ def reduced(losses: Losses, world: World) -> dict[str, float]:
     return dict(zip(Losses._fields, means.tolist(), strict=True))
 
 
-def agree(world: World, stop: bool, late: bool) -> tuple[bool, bool]:
-    """Whether any rank was told to stop, and whether rank 0 finds that it is time to save."""
-    flags = torch.tensor([stop, late and world.first], dtype=torch.float32, device=world.device)
-    stopping, saving = world.sum(flags).tolist()
-    return stopping > 0, saving > 0
+def agree(world: World, *flags: bool) -> list[bool]:
+    """Which of the flags are set on any rank, so that all ranks do the same."""
+    return [count > 0 for count in world.sum(torch.tensor(flags, dtype=torch.float32, device=world.device))]
 
 
 # ---------------------------------------------------------------- state on disk

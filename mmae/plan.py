@@ -1,0 +1,174 @@
+"""What an inference run will do, frozen before it starts: which rows, in which units, by which model.
+
+tile.photoz/  plan.json   parts/unit-*   log      tile.photoz.fits   tile.rejects.fits   beside it
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from catalogs import atomic
+from catalogs.cutouts import CutoutStore
+from catalogs.errors import InputRefused
+from catalogs.photoz import Part
+
+BATCH = 64
+"""Rows the model sees together. Part of the plan: a row's last bits depend on the shape of its batch."""
+MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 256
+"""A unit is about a 256th of the store, within these bounds: small enough to lose, large enough to forget."""
+IDS_PER_PASS = 2**24
+"""Ids held at once while looking for duplicates: 128 MB."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the bytes of the catalogue."""
+
+    rows: int
+    unit_rows: int
+    batch: int
+    store_fingerprint: str
+    input_sha256: str
+    model_sha256: str
+    code_version: str
+    torch_version: str
+
+    @property
+    def sha256(self) -> str:
+        return atomic.digest(asdict(self))
+
+    @property
+    def units(self) -> range:
+        """Unit numbers."""
+        return range(-(-self.rows // self.unit_rows))
+
+    def span(self, unit: int) -> tuple[int, int]:
+        """First row of a unit, and the row after its last."""
+        return unit * self.unit_rows, min(self.rows, (unit + 1) * self.unit_rows)
+
+
+def unit_rows(rows: int, shard_rows: int) -> int:
+    """Rows a unit: whole shards, or halves and quarters of one, in whole batches; workers play no part."""
+    target = min(MAX_UNIT, max(MIN_UNIT, rows // UNITS))
+    size = math.lcm(shard_rows, BATCH)
+    while size > target and size % (2 * BATCH) == 0:
+        size //= 2
+    return size * max(1, target // size)
+
+
+def check_input(store: CutoutStore) -> str:
+    """Read ids and positions once; gives the sha256 that names this input in the catalogue.
+
+    Raises InputRefused where an id does not fit int64 or stands there twice.
+    """
+    hashes = {name: hashlib.sha256() for name in ("object_id", "ra", "dec")}
+    passes = -(-store.n // IDS_PER_PASS)
+    for turn in range(max(1, passes)):
+        ids = []
+        for start, stop in _strides(store.n):
+            block = store.column("object_id", start, stop)
+            if block.dtype.kind == "u" and block.size and block.max() > np.iinfo(np.int64).max:
+                raise InputRefused(f"{store.path}: object_id {block.max()} does not fit 63 bits")
+            block = block.astype("<i8")
+            ids.append(block[block % passes == turn])
+            if turn == 0:
+                hashes["object_id"].update(block.tobytes())
+                for name in ("ra", "dec"):
+                    hashes[name].update(store.column(name, start, stop).astype("<f8").tobytes())
+        _refuse_duplicates(store.path, np.concatenate(ids) if ids else np.zeros(0, np.int64))
+    return hashlib.sha256(b"".join(h.digest() for h in hashes.values())).hexdigest()
+
+
+def _strides(rows: int, size: int = 2**20) -> Iterator[tuple[int, int]]:
+    for start in range(0, rows, size):
+        yield start, min(rows, start + size)
+
+
+def _refuse_duplicates(path: Path, ids: np.ndarray) -> None:
+    ids.sort()
+    same = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(same):
+        raise InputRefused(
+            f"{path}: object_id {ids[same[0]]} stands there twice: keep one row of each object"
+        )
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a tile's run and its products are."""
+
+    folder: Path
+    tile: str
+
+    @property
+    def run(self) -> Path:
+        return self.folder / f"{self.tile}.photoz"
+
+    @property
+    def catalogue(self) -> Path:
+        return self.folder / f"{self.tile}.photoz.fits"
+
+    @property
+    def rejects(self) -> Path:
+        return self.folder / f"{self.tile}.rejects.fits"
+
+    @property
+    def parts(self) -> Path:
+        return self.run / "parts"
+
+    @property
+    def plan(self) -> Path:
+        return self.run / "plan.json"
+
+    @property
+    def finished(self) -> Path:
+        return self.run / "finished.json"
+
+    @property
+    def log(self) -> Path:
+        return self.run / "log"
+
+    def part(self, unit: int) -> Part:
+        return Part(self.parts, unit)
+
+    def freeze(self, plan: Plan) -> None:
+        """Write the plan, or find it there; refuse to mix two.
+
+        Raises InputRefused where the run directory belongs to another model, input or version.
+        """
+        if self.plan.exists():
+            try:
+                old = json.loads(self.plan.read_text())
+            except ValueError:
+                old = {}
+            new = asdict(plan)
+            if changed := [name for name in new if old.get(name) != new[name]]:
+                raise InputRefused(
+                    f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
+                    "or write elsewhere with --out"
+                )
+        elif self.catalogue.exists():
+            raise InputRefused(
+                f"{self.catalogue} is of another run: move it away, or write elsewhere with --out"
+            )
+        else:
+            self.parts.mkdir(exist_ok=True)
+            atomic.write_json(self.plan, asdict(plan))
+
+    def is_finished(self, plan: Plan) -> bool:
+        """Whether both products are there, whole, and made by this plan."""
+        try:
+            manifest = json.loads(self.finished.read_text())
+            entries = {self.folder / name: entry for name, entry in manifest["files"].items()}
+            return manifest["plan"] == plan.sha256 and all(atomic.matches(p, e) for p, e in entries.items())
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def finish(self, plan: Plan) -> None:
+        files = {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)}
+        atomic.write_json(self.finished, {"plan": plan.sha256, "files": files})

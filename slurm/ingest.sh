@@ -1,0 +1,8 @@
+#!/bin/bash
+# Ingest with MPI ranks:  sbatch slurm/ingest.sh galaxies.hdf5 train.zarr
+# More of them: sbatch --nodes=4 --ntasks-per-node=8 slurm/ingest.sh ...; memory: about 1 GB a rank.
+#SBATCH --job-name=mmae-ingest
+#SBATCH --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --mem-per-cpu=2G
+#SBATCH --output=%x-%j.log
+# pmi2 is what the mpich wheel of `pip install mmae-survey[mpi]` speaks; set MMAE_MPI for your site's MPI.
+exec srun --mpi="${MMAE_MPI:-pmi2}" "${MMAE_PYTHON:-.venv/bin/python}" -m mpi4py -m jobs.ingest "$@"
