@@ -16,34 +16,25 @@ from catalogs.errors import UsageError
 from catalogs.ingest import Ingest, main
 from mmae import cli
 
-AGREE_SECONDS = 2.0
-
-
-def fail_together(comm: MPI.Comm, code: int, message: str) -> None:
-    """End all ranks with `code` and one message.
-
-    A bad input is met by every rank alike, and then rank 0 speaks for all. A fault met by one rank only
-    leaves the others waiting for it: that rank speaks, and aborts them.
-    """
-    everyone = comm.Ibarrier()
-    deadline = time.monotonic() + AGREE_SECONDS
-    while time.monotonic() < deadline:
-        if everyone.Test():
-            if comm.Get_rank() == 0:
-                print(message, end="", file=sys.stderr)
-            return
-        time.sleep(0.01)
-    print(f"rank {comm.Get_rank()}: {message}", end="", file=sys.stderr, flush=True)
-    comm.Abort(code)
+PATIENCE_SECONDS = 5.0
 
 
 def ingest(config: Ingest, comm: MPI.Comm) -> None:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if comm.Get_size() == 1 < tasks:
-        raise UsageError(
-            f"srun started {tasks} tasks that do not know of each other: choose --mpi for your MPI"
-        )
+        raise UsageError(f"srun started {tasks} tasks that do not know of each other: choose --mpi for your MPI")
     main(config, comm)
+
+
+def fail(comm: MPI.Comm, code: int, message: str) -> None:
+    """Say what went wrong, and end all ranks with `code`.
+
+    A bad input is met by every rank: rank 0 speaks for all, and its abort ends the others while they wait.
+    """
+    if comm.Get_rank() > 0:
+        time.sleep(PATIENCE_SECONDS)
+    print(message, end="", file=sys.stderr, flush=True)
+    comm.Abort(code)
 
 
 if __name__ == "__main__":
@@ -52,5 +43,4 @@ if __name__ == "__main__":
     with contextlib.redirect_stderr(errors):
         code = cli.run(partial(ingest, comm=comm), Ingest, sys.argv[1:], "python -m jobs.ingest")
     if code:
-        fail_together(comm, code, errors.getvalue())
-    sys.exit(code)
+        fail(comm, code, errors.getvalue())

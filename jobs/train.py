@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import submitit
@@ -24,7 +23,7 @@ from mmae.recipe import Train
 
 POLL_SECONDS = 2.0
 KEPT_VARIABLES = ("SLURM_CONF",)
-"""Where the cluster is; all else that Slurm tells the controller is of no concern to the job it submits."""
+"""Where the cluster is; all else that Slurm tells the controller is no concern of the job it submits."""
 
 
 @dataclass(frozen=True)

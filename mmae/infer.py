@@ -106,12 +106,13 @@ def main(config: Infer) -> None:
                 return
             sweep(files)
             task = Task(
-                plan,
-                config.catalog.resolve(),
-                described,
-                bundle.path.resolve(),
-                files.part(0).directory.resolve(),
-                provenance,
+                plan=plan,
+                store=store.path.resolve(),
+                described=described,
+                bundle=bundle.path.resolve(),
+                parts=files.parts,
+                provenance=provenance,
+                umask=current_umask(),
             )
             manifests = run_units(task, files, config.workers or default_workers())
             merge(store, plan, files, manifests, provenance)
