@@ -13,6 +13,7 @@ from catalogs.cutouts import REPAIR, open_store
 from catalogs.errors import InputRefused
 from catalogs.screen import screen_images
 from catalogs.spectra import POOL, normalise, pool
+from mmae.model import ModelConfig
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
@@ -59,11 +60,15 @@ class TrainingSet:
             raise InputRefused(
                 f"{path} has no spectra and redshifts: ingest a GalaxiesML-Spectra file to train on"
             )
+        length = ModelConfig.spectrum_length
+        if len(self.store.wave) // POOL != length:
+            raise InputRefused(
+                f"{path} has spectra of {len(self.store.wave)} pixels, not {length} x {POOL} and a few"
+            )
         self.object_id = self.store.column("object_id")
         self.redshift = self.store.column("redshift")
         self.usable = np.isfinite(self.redshift) & (self.redshift > -1)
         self.splits = split(self.object_id)
-        self.pixels = self.store.array("wave").shape[0] // POOL
 
     def rows(self, name: str) -> np.ndarray:
         """Row numbers of a split, ascending."""
@@ -73,7 +78,7 @@ class TrainingSet:
         """The galaxies of any row numbers, in their order; every chunk they lie in is read once."""
         size = self.store.chunk_rows
         image = np.empty((len(rows), 5, 64, 64), np.float32)
-        spectrum = np.empty((len(rows), self.pixels), np.float32)
+        spectrum = np.empty((len(rows), ModelConfig.spectrum_length), np.float32)
         for chunk in np.unique(rows // size):
             start, stop = int(chunk * size), int(min(self.store.n, (chunk + 1) * size))
             here = np.flatnonzero(rows // size == chunk)

@@ -8,7 +8,6 @@ import dataclasses
 import math
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ import numpy as np
 import tyro
 from astropy.io import fits
 from astropy.table import Table
-from astropy.utils.exceptions import AstropyWarning
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -25,7 +23,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as TextTable
 
-from catalogs import atomic
+from catalogs import atomic, fits_strict
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__, cli, metrics
 
@@ -167,15 +165,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise UsageError(f"{path} is a folder, not a table" if path.is_dir() else f"there is no file {path}")
     if path.suffix not in (".fits", ".csv", ".ecsv"):
         raise UsageError(f"{path} is no table this command reads: .fits, .csv or .ecsv")
-    try:
-        columns = _read_fits(path) if path.suffix == ".fits" else _read_text(path)
-    except (OSError, ValueError, TypeError, AstropyWarning, fits.VerifyError) as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's fault, not the file's
-            raise
-        reason = str(error).partition("\n")[0]
-        raise InputRefused(
-            f"{path} is damaged or no such table ({reason}); make or fetch it again"
-        ) from error
+    columns = _read_fits(path) if path.suffix == ".fits" else _read_text(path)
     return {
         name: _ids(path, column) if name == ID else _floats(path, name, column)
         for name, column in columns.items()
@@ -183,21 +173,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_fits(path: Path) -> dict[str, np.ma.MaskedArray]:
-    with warnings.catch_warnings():
-        # astropy only warns of damage.
-        warnings.filterwarnings(
-            "error", r"(Checksum|Datasum) verification failed|.*truncated", AstropyWarning
-        )
-        with path.open("rb") as file, fits.open(file, checksum=True) as hdus:
-            table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
-            if table is None:
-                raise ValueError("there is no table HDU")
-            names = [name for name in COLUMNS if name in table.columns.names]
-            return {name: np.ma.array(table.data[name]) for name in names}
+    with fits_strict.opened(path) as hdus:
+        table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
+        if table is None:
+            raise InputRefused(f"{path} holds no table")
+        names = [name for name in COLUMNS if name in table.columns.names]
+        return {name: np.ma.array(table.data[name]) for name in names}
 
 
 def _read_text(path: Path) -> dict[str, np.ma.MaskedArray]:
-    table = Table.read(path, format=f"ascii.{path.suffix[1:]}")
+    try:
+        table = Table.read(path, format=f"ascii.{path.suffix[1:]}")
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputRefused(f"{path} is no such table ({reason}); make or fetch it again") from error
     return {name: np.ma.array(table[name]) for name in COLUMNS if name in table.colnames}
 
 

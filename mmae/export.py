@@ -68,13 +68,11 @@ class Export:
 
 def main(config: Export) -> None:
     source = checkpoint.find(config.checkpoint)
-    state = checkpoint.load(source)
+    model, state = checkpoint.load_model(source)
     out = config.out or source.parent / "bundle"
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
         raise UsageError(f"{out} exists and is no model bundle: choose another --out")
-    model = Himes2025(ModelConfig(**state["config"]["model"]))
-    model.load_state_dict(state["model"])
-    card = write_bundle(out, model.eval(), state)
+    card = write_bundle(out, model, state)
     print(f"checkpoint: {source} (step {state['step']})")
     print(f"agrees with the full model to |dz| <= {card['agreement']['max_abs_dz']:.1e}")
     print(f"wrote {out / PROGRAM} and {out / CARD}")

@@ -5,7 +5,6 @@ tile.photoz/  plan.json   parts/unit-*   log      tile.photoz.fits   tile.reject
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,8 +53,9 @@ class Plan:
 
 def unit_rows(rows: int, shard_rows: int) -> int:
     """Rows a unit: whole shards, or halves and quarters of one, in whole batches; workers play no part."""
+    assert shard_rows % BATCH == 0, shard_rows
     target = min(MAX_UNIT, max(MIN_UNIT, rows // UNITS))
-    size = math.lcm(shard_rows, BATCH)
+    size = shard_rows
     while size > target and size % (2 * BATCH) == 0:
         size //= 2
     return size * max(1, target // size)

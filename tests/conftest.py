@@ -1,9 +1,17 @@
 """Where the real data and the real components are; what may be skipped, and what may not."""
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from catalogs import cutouts, ingest, mock
+from mmae import export, train
+from mmae.model import ModelConfig
+from mmae.recipe import Train
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -26,3 +34,70 @@ def reference():
 def real_data():
     """Real HSC images and real DESI spectra."""
     return _folder("MMAE_SHARED_DATA", SHARED / "data")
+
+
+def missing(reason):
+    """A component is not there: skip on a machine of one's own, fail where CI promises it."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def program():
+    """`program(name)`: path of an executable, beside this Python or on the PATH."""
+
+    def find(name):
+        found = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+        return found or missing(f"{name} is not installed")
+
+    return find
+
+
+# ---------------------------------------------------------------- a small survey and a small trained model
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """An architecture that trains in seconds."""
+    return ModelConfig(embed_dim=32, depth=1, fusion_depth=1, heads=4)
+
+
+@pytest.fixture(scope="session")
+def survey(tmp_path_factory):
+    """Folder with galaxies.hdf5, train.zarr (256 galaxies) and rubin_tile.zarr (2048 objects, 16 shards)."""
+    folder = tmp_path_factory.mktemp("survey")
+    mock.main(mock.Mock(folder / "mock", galaxies=256, tile=128, seed=3, shard_rows=128))
+    (folder / "mock" / "galaxies.hdf5").rename(folder / "galaxies.hdf5")
+    ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=128))
+    drawn = cutouts.open_store(folder / "mock" / "rubin_tile.zarr")
+    columns = {name: drawn.column(name) for name in ("object_id", "ra", "dec")}
+    image, _ = drawn.images(0, 128)
+
+    def rows(start, stop):  # the same 128 objects over and over, at other brightnesses and with other ids
+        object_id = columns["object_id"] + 1000 * start
+        return columns | {"object_id": object_id, "image": image * np.float32(1 + start / 2048)}
+
+    cutouts.write(folder / "rubin_tile.zarr", rows, n=2048, survey="mock", shard_rows=128)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(survey, tiny):
+    """Directory of a finished training run."""
+    folder = survey / "run"
+    train.main(Train(survey / "train.zarr", folder, epochs=2, batch=32, model=tiny))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(trained):
+    export.main(export.Export(trained))
+    return trained / "bundle"
+
+
+@pytest.fixture
+def tile(survey, tmp_path):
+    """The tile in a folder of the test's own."""
+    store = tmp_path / "rubin_tile.zarr"
+    shutil.copytree(survey / store.name, store)
+    shutil.copy(cutouts.manifest_path(survey / store.name), tmp_path)
+    return store

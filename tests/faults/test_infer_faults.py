@@ -1,0 +1,137 @@
+"""Processes killed with -9 in the middle of an inference run; the catalogue must not show it."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from catalogs import atomic
+
+WAIT_SECONDS = 120
+
+
+def command(tile, bundle, *flags):
+    return [sys.executable, "-u", "-m", "mmae.infer", "--catalog", str(tile), "--model", str(bundle), *flags]
+
+
+def digests(folder):
+    names = ("rubin_tile.photoz.fits", "rubin_tile.rejects.fits")
+    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert process.poll() is None, "the run ended before the fault"
+        assert time.monotonic() < deadline, "the moment for the fault never came"
+        time.sleep(0.01)
+
+
+def manifests(tile):
+    return list(tile.with_name("rubin_tile.photoz").glob("parts/*.json"))
+
+
+def descendants(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def actors(process):
+    found = []
+    for child in descendants(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.cmdline()[:1] and "Predictor" in child.cmdline()[0]:
+                found.append(child)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(survey, bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(command(survey / "rubin_tile.zarr", bundle, "--out", str(folder)), check=True)
+    return digests(folder)
+
+
+@pytest.fixture
+def running(tile, bundle):
+    """The command at work on a tile, in a session of its own."""
+    process = subprocess.Popen(
+        command(tile, bundle, "--workers", "1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        yield process
+        if process.poll() is None:
+            process.kill()
+
+
+def finish(tile, bundle):
+    done = subprocess.run(command(tile, bundle), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(tile.parent.rglob(f"*{atomic.TEMPORARY}"))
+    return done.stdout
+
+
+def test_driver_killed_half_way(tile, bundle, running, undisturbed):
+    wait_for(lambda: manifests(tile), running)
+    before = descendants(running)
+    running.kill()
+    running.wait()
+    assert 0 < len(manifests(tile)) < 4
+    assert not tile.with_name("rubin_tile.photoz.fits").exists()
+    assert "units were done before" in finish(tile, bundle)
+    assert digests(tile.parent) == undisturbed
+    _, alive = psutil.wait_procs(before, timeout=60)
+    assert not alive
+
+
+def test_driver_terminated_says_how_to_go_on(tile, bundle, running, undisturbed):
+    wait_for(lambda: manifests(tile), running)
+    before = descendants(running)
+    running.send_signal(signal.SIGTERM)
+    error = running.stderr.read()
+    assert running.wait() == 4
+    assert "run the same command again" in error
+    _, alive = psutil.wait_procs(before, timeout=30)
+    assert not alive
+    finish(tile, bundle)
+    assert digests(tile.parent) == undisturbed
+
+
+def test_actor_killed_in_the_middle_of_a_unit(tile, running, undisturbed):
+    wait_for(lambda: manifests(tile) and actors(running), running)
+    actors(running)[0].kill()
+    assert running.wait(WAIT_SECONDS) == 0
+    log = tile.with_name("rubin_tile.photoz") / "log"
+    assert log.read_text().count("a worker died over unit") == 1
+    assert digests(tile.parent) == undisturbed
+
+
+def test_a_part_without_its_manifest_is_done_again(tile, bundle, undisturbed):
+    finish(tile, bundle)
+    run = tile.with_name("rubin_tile.photoz")
+    (run / "finished.json").unlink()
+    (run / "parts" / "unit-000001.json").unlink()
+    cut = run / "parts" / "unit-000002.fits"
+    os.truncate(cut, 2880)
+    tile.with_name("rubin_tile.photoz.fits").unlink()
+    assert "2 of 4 units were done before" in finish(tile, bundle)
+    assert digests(tile.parent) == undisturbed
+
+
+def test_a_second_driver_is_refused(tile, bundle, running):
+    wait_for(lambda: manifests(tile), running)
+    second = subprocess.run(command(tile, bundle), capture_output=True, text=True)
+    assert second.returncode == 2
+    assert "is being written by another process" in second.stderr
+    assert running.wait(WAIT_SECONDS) == 0

@@ -1,0 +1,59 @@
+"""One sentence and the documented code for whatever goes wrong."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from catalogs.errors import InputRefused, Interrupted, UsageError
+from mmae import cli
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A command."""
+
+    batch: int = 1
+    """Of something."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("what"), 2),
+        (InputRefused("what"), 3),
+        (Interrupted("what"), 4),
+        (KeyboardInterrupt(), 4),
+        (OSError("what"), 5),
+    ],
+)
+def test_an_error_becomes_its_exit_code_and_one_line(error, code, capsys):
+    def main(config):
+        raise error
+
+    assert cli.run(main, Config, [], "mmae test") == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["--batch", "x"], ["--bogus", "1"], ["stray"]])
+def test_a_wrong_flag_is_one_line_and_code_2(argv, capsys):
+    assert cli.run(lambda config: None, Config, argv, "mmae test") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert argv[0] in error
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    def main(config):
+        raise AssertionError("ours")
+
+    with pytest.raises(AssertionError):
+        cli.run(main, Config, [], "mmae test")
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), ([], 2), (["nonsense"], 2)])
+def test_the_program_lists_its_commands(argv, code):
+    done = subprocess.run([sys.executable, "-m", "mmae.cli", *argv], capture_output=True, text=True)
+    assert done.returncode == code
+    assert all(name in done.stdout + done.stderr for name in cli.COMMANDS)

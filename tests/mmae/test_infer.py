@@ -1,0 +1,227 @@
+"""Inference as a user runs it: one command, a catalogue, exit codes."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from astropy.io import fits
+
+from catalogs import cutouts, schema
+from catalogs.cutouts import open_store
+from mmae.export import open_bundle
+
+
+def infer(folder, *flags, **environment):
+    """Run the command in `folder`."""
+    command = [sys.executable, "-m", "mmae.infer", *map(str, flags)]
+    variables = {"PATH": "/usr/bin:/bin", "HOME": str(folder)} | environment
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+
+
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(survey, bundle, tmp_path_factory):
+    """Folder with the catalogue of the tile, made in one go by one worker."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = infer(
+        folder, "--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", folder, "--workers", 1
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"model: {bundle}")
+    assert "2048 objects" in done.stdout
+    return folder
+
+
+def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
+    store = open_store(survey / "rubin_tile.zarr")
+    program = open_bundle(bundle).load(torch.device("cpu"))
+    with torch.inference_mode():
+        expected = np.concatenate(
+            [program(torch.from_numpy(store.images(k, k + 64)[0])).numpy() for k in range(0, 2048, 64)]
+        )
+    with fits.open(undisturbed / "rubin_tile.photoz.fits", checksum=True) as hdus:
+        table, header = hdus[schema.CATALOGUE].data, hdus[0].header
+        assert (table["OBJECT_ID"] == store.column("object_id")).all()
+        assert (table["RA"] == store.column("ra")).all()
+        assert (table["PHOTOZ_POINT"] == expected).all()
+        assert (table["NBANDS_USED"] == 5).all()
+        assert (table["BANDMASK"] == 31).all()
+        assert header["PZMODEL"] == open_bundle(bundle).sha256
+        assert header["PZTRAIN"] == "mock"
+
+
+def test_workers_make_no_difference(survey, bundle, undisturbed, tmp_path):
+    done = infer(
+        tmp_path,
+        "--catalog",
+        survey / "rubin_tile.zarr",
+        "--model",
+        bundle,
+        "--out",
+        tmp_path,
+        "--workers",
+        2,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("rubin_tile.photoz.fits", "rubin_tile.rejects.fits"):
+        assert sha256(tmp_path / name) == sha256(undisturbed / name)
+    again = infer(tmp_path, "--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", tmp_path)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+
+
+def test_other_chunking_makes_no_difference(survey, bundle, undisturbed, tmp_path):
+    """A store made by another hand: no manifest, chunks of 100, float64 holding float32 values."""
+    source = open_store(survey / "rubin_tile.zarr")
+    attributes = {"bands": list("grizy"), "pixel_scale": 0.168, "zero_point": 27.0}
+    group = zarr.create_group(tmp_path / "rubin_tile.zarr", attributes=attributes)
+    for name in cutouts.REQUIRED:
+        values = source.array(name)[:]
+        dtype = "float64" if name == "image" else values.dtype
+        group.create_array(name, data=values.astype(dtype), chunks=(100, *values.shape[1:]))
+    done = infer(tmp_path, "--catalog", "rubin_tile.zarr", "--model", bundle)
+    assert done.returncode == 0, done.stderr
+    assert sha256(tmp_path / "rubin_tile.photoz.fits") == sha256(undisturbed / "rubin_tile.photoz.fits")
+
+
+def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bundle, undisturbed, tmp_path):
+    source = open_store(survey / "rubin_tile.zarr")
+    spoiled = {3: np.nan, 700: np.inf, 701: 0.0, 2047: 5.0}
+
+    def rows(start, stop):
+        content = {name: source.column(name, start, stop) for name in ("object_id", "ra", "dec")}
+        content["image"], _ = source.images(start, stop)
+        for row, value in spoiled.items():
+            if start <= row < stop:
+                content["image"][row - start, 2] = value
+        if start <= 10 < stop:
+            content["image"][10 - start, 0, 0, 0] = np.nan
+        return content
+
+    cutouts.write(tmp_path / "rubin_tile.zarr", rows, n=2048, survey="mock", shard_rows=128)
+    shard = tmp_path / "rubin_tile.zarr/image/c/5/0/0/0"  # rows 640 to 767: a bit flips in the chunk of 704
+    content = bytearray(shard.read_bytes())
+    content[len(content) * 3 // 4] ^= 4
+    shard.write_bytes(content)
+
+    done = infer(tmp_path, "--catalog", "rubin_tile.zarr", "--model", bundle)
+    assert done.returncode == 0, done.stderr
+    expected = {3: "MANY_NAN", 700: "INFINITE", 701: "ZERO_BAND", 2047: "CONSTANT_BAND"}
+    expected |= dict.fromkeys(range(704, 768), "DAMAGED")
+    ids = source.column("object_id")
+    with fits.open(tmp_path / "rubin_tile.rejects.fits") as hdus:
+        rejects = hdus[schema.REJECTS].data
+        assert dict(zip(rejects["OBJECT_ID"], rejects["REASON"], strict=True)) == {
+            ids[row]: reason for row, reason in expected.items()
+        }
+        assert np.isnan(rejects["PHOTOZ_POINT"]).all()
+    with (
+        fits.open(tmp_path / "rubin_tile.photoz.fits") as hdus,
+        fits.open(undisturbed / "rubin_tile.photoz.fits") as others,
+    ):
+        kept = np.setdiff1d(np.arange(2048), [10, *expected])
+        here, there = hdus[1].data, others[1].data
+        touched = here["OBJECT_ID"] == ids[10]
+        assert here[touched]["PHOTOZ_FLAGS"][0] & schema.Flag.MASKED_PIXELS
+        assert here[~touched].tobytes() == there[kept].tobytes()
+
+
+def test_an_empty_tile_gives_an_empty_catalogue(bundle, tmp_path):
+    cutouts.write(tmp_path / "empty.zarr", lambda a, b: {}, n=0, survey="mock")
+    done = infer(tmp_path, "--catalog", "empty.zarr", "--model", bundle)
+    assert done.returncode == 0, done.stderr
+    with fits.open(tmp_path / "empty.photoz.fits", checksum=True) as hdus:
+        assert len(hdus[schema.CATALOGUE].data) == 0
+
+
+def test_the_model_is_the_flag_else_the_variable_else_the_newest_run(survey, bundle, tmp_path):
+    missing = str(tmp_path / "missing.zarr")
+    for run in ("old", "new"):
+        shutil.copytree(bundle, tmp_path / "runs" / run / "bundle")
+    variable = shutil.copytree(bundle, tmp_path / "variable")
+    newest = infer(tmp_path, "--catalog", missing)
+    assert newest.stdout.startswith("model: runs/new/bundle ")
+    by_variable = infer(tmp_path, "--catalog", missing, MMAE_MODEL=str(variable))
+    assert by_variable.stdout.startswith(f"model: {variable} ")
+    by_flag = infer(tmp_path, "--catalog", missing, "--model", bundle, MMAE_MODEL=str(variable))
+    assert by_flag.stdout.startswith(f"model: {bundle} ")
+
+
+def test_two_runs_never_mix(survey, bundle, trained, undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "there")
+    other = shutil.copytree(survey / "rubin_tile.zarr", tmp_path / "rubin_tile.zarr")
+    group = zarr.open_group(other)
+    group.attrs["format"] = "someone else's"
+    done = infer(tmp_path, "--catalog", other, "--model", bundle, "--out", folder)
+    assert done.returncode == 3
+    assert "was begun with another store_fingerprint" in done.stderr
+    shutil.rmtree(folder / "rubin_tile.photoz")
+    done = infer(tmp_path, "--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", folder)
+    assert done.returncode == 3
+    assert "is of another run" in done.stderr
+
+
+REFUSALS = {
+    "missing path": (["--catalog", "nowhere.zarr"], 2, "does not exist"),
+    "a file": (["--catalog", "file.zarr"], 2, "is a file"),
+    "an empty directory": (["--catalog", "empty.zarr"], 3, "not a Zarr group"),
+    "no image": (["--catalog", "imageless.zarr"], 3, "has no array `image`"),
+    "output inside input": (["--catalog", "tile.zarr", "--out", "tile.zarr"], 2, "inside the store"),
+    "no output folder": (["--catalog", "tile.zarr", "--out", "nowhere"], 2, "is not a directory"),
+    "no workers": (["--catalog", "tile.zarr", "--workers", "-1"], 2, "must not be negative"),
+    "unknown option": (["--catalog", "tile.zarr", "--bogus"], 2, "--bogus"),
+    "newline in the name": (["--catalog", "two\nlines.zarr"], 2, "rename the store"),
+    "another pixel scale": (["--catalog", "coarse.zarr"], 3, "pixel_scale 0.2"),
+    "another zero point": (["--catalog", "bright.zarr"], 3, "zero_point 30.0"),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """A folder full of things that are no tile."""
+    folder = tmp_path_factory.mktemp("refused")
+    n = 10
+    rows = {
+        "image": np.random.default_rng(0).normal(size=(n, 5, 64, 64)).astype(np.float32),
+        "object_id": np.arange(n),
+        "ra": np.zeros(n),
+        "dec": np.zeros(n),
+    }
+    for name, scale in {
+        "tile": {},
+        "two\nlines": {},
+        "coarse": {"pixel_scale": 0.2},
+        "bright": {"zero_point": 30.0},
+    }.items():
+        cutouts.write(folder / f"{name}.zarr", lambda a, b: rows, n=n, survey="test", **scale)
+    (folder / "file.zarr").touch()
+    (folder / "empty.zarr").mkdir()
+    zarr.create_group(folder / "imageless.zarr").create_array("object_id", shape=(n,), dtype="int64")
+    return folder
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_bad_input_is_one_sentence_and_leaves_nothing(case, refused, bundle):
+    flags, code, sentence = REFUSALS[case]
+    before = sorted(refused.iterdir())
+    done = infer(refused, *flags, "--model", bundle)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(refused.iterdir()) == before
+
+
+def test_without_a_model_it_says_how_to_get_one(refused):
+    done = infer(refused, "--catalog", "tile.zarr")
+    assert done.returncode == 2
+    assert "mmae train" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,182 @@
+"""`mmae reconstruct` as a user runs it, and its core on real spectra."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from catalogs import ingest, mock
+from catalogs.desi import read_coadd
+from catalogs.spectra import normalise, pool, pool_wave
+from mmae import checkpoint, cli, train
+from mmae.data import Batch
+from mmae.model import Himes2025, ModelConfig
+from mmae.recipe import Train
+from mmae.reconstruct import LINES, Reconstruct, Reconstruction, figure, hidden_rms, main, reconstruct
+
+TINY = ModelConfig(embed_dim=32, depth=1, fusion_depth=1, heads=4)
+COADDS = (
+    "QuasarNP_test_coadd_everest_80605_25fibers.fits",
+    "fsf_coadd-4-80613-thru20210324.fits",
+    "fsf_coadd-special-dark-27247.fits",
+)
+
+
+def run(*argv: object) -> int:
+    return cli.run(main, Reconstruct, [str(arg) for arg in argv], "mmae reconstruct")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """train.zarr with spectra, rubin_tile.zarr without; run, a model trained on the first for an epoch."""
+    folder = tmp_path_factory.mktemp("survey")
+    mock.main(mock.Mock(folder, galaxies=60, tile=2, shard_rows=64))
+    ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=64))
+    train.main(Train(folder / "train.zarr", folder / "run", epochs=1, batch=16, model=TINY))
+    return folder
+
+
+def half_hidden(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first half of the image tokens, and of the spectrum tokens."""
+    return torch.arange(64).expand(batch, -1) < 32, torch.arange(32).expand(batch, -1) < 16
+
+
+def rebuild(flux: np.ndarray, ivar: np.ndarray) -> tuple[torch.Tensor, Reconstruction]:
+    """Real spectra beside images of noise, through a model of random weights."""
+    torch.manual_seed(0)
+    spectrum = torch.from_numpy(pool(normalise(flux, ivar))).float()
+    image = torch.randn(len(spectrum), 5, 64, 64)
+    return spectrum, reconstruct(Himes2025(TINY), image, spectrum, *half_hidden(len(spectrum)))
+
+
+def check(spectrum: torch.Tensor, rebuilt: Reconstruction) -> None:
+    n = len(spectrum)
+    assert spectrum.shape == rebuilt.spectrum.shape == rebuilt.spectrum_hidden.shape == (n, 259)
+    assert rebuilt.image.shape == rebuilt.image_hidden.shape == (n, 5, 64, 64)
+    assert rebuilt.redshift.shape == (n,)
+    assert all(part.isfinite().all() for part in (spectrum, *rebuilt))
+    assert spectrum.abs().amax() < 100
+
+
+def test_real_spectra_go_through(real_data):
+    joined = np.load(real_data / "desi_spectra_7781px.npz")
+    spectrum, rebuilt = rebuild(joined["flux"], joined["ivar"])
+    check(spectrum, rebuilt)
+    assert (spectrum.std(1) > 0.1).all()
+
+
+@pytest.mark.parametrize("name", COADDS)
+def test_real_coadds_go_through(real_data, name):
+    spectra = read_coadd(real_data / "desi_coadds" / name)
+    check(*rebuild(spectra.flux, spectra.ivar))
+
+
+def test_what_is_hidden_cannot_be_seen():
+    torch.manual_seed(0)
+    model, image, spectrum = Himes2025(TINY), torch.randn(2, 5, 64, 64), torch.randn(2, 259)
+    rebuilt = reconstruct(model, image, spectrum, *half_hidden(2))
+    assert rebuilt.image_hidden[:, :, :32].all()
+    assert not rebuilt.image_hidden[:, :, 32:].any()
+    assert rebuilt.spectrum_hidden[:, :128].all()
+    assert not rebuilt.spectrum_hidden[:, 128:].any()
+    other = reconstruct(
+        model,
+        torch.where(rebuilt.image_hidden, 9.0, image),
+        torch.where(rebuilt.spectrum_hidden, 9.0, spectrum),
+        *half_hidden(2),
+    )
+    torch.testing.assert_close(other.image, rebuilt.image)
+    torch.testing.assert_close(other.spectrum, rebuilt.spectrum)
+
+
+def test_errors_count_hidden_pixels_alone():
+    truth = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [5.0, 5.0, 5.0, 5.0]])
+    guess = torch.tensor([[3.0, 4.0, 9.0, 9.0], [1.0, 1.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    hidden = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]).bool()
+    rms = hidden_rms(guess, truth, hidden)
+    torch.testing.assert_close(rms[:2], torch.tensor([12.5, 2.0]).sqrt())  # (9 + 16) / 2; (0 + 4) / 2
+    assert rms[2].isnan()
+
+
+def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
+    torch.manual_seed(0)
+    truth = Batch(torch.randn(1, 5, 64, 64), torch.randn(1, 259), torch.tensor([2.0]))
+    rebuilt = reconstruct(Himes2025(TINY), truth.image, truth.spectrum, *half_hidden(1))
+    wave = pool_wave(3600 + 0.8 * np.arange(7783))
+    plot = figure("7", wave, truth.rows(0), Reconstruction(*(part[0] for part in rebuilt)))
+    image, seen, both, below = plot.axes
+    true, grey, filled = (axes.get_images()[0].get_array() for axes in (image, seen, both))
+    np.testing.assert_array_equal(grey[32:], true[32:])
+    np.testing.assert_array_equal(filled[32:], true[32:])
+    assert np.ptp(grey[:32]) == 0
+    assert (filled[:32] != true[:32]).any()
+
+    drawn = {text.get_text(): text.get_position()[0] for text in below.texts}
+    assert drawn == {line: pytest.approx(3 * LINES[line]) for line in list(LINES)[:4]}  # [O II]: 11185 A
+    shown = {line.get_label(): line.get_ydata() for line in below.get_lines()}
+    np.testing.assert_array_equal(np.isfinite(shown["rebuilt"]), np.arange(259) < 128)
+    assert np.isfinite(shown["true"]).all()
+
+
+def test_the_command_draws_galaxies_of_the_test_split(trained, tmp_path, capsys):
+    assert run(trained / "run", trained / "train.zarr", "--out", tmp_path / "out", "--objects", 3) == cli.OK
+    output = capsys.readouterr().out
+    table = re.findall(r"^ +(\d{17})((?: +-?\d+\.\d{3}){4}) *$", output, re.M)
+    assert len(table) == 3
+    assert sorted(f"{name}.png" for name, _ in table) == sorted(p.name for p in (tmp_path / "out").iterdir())
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG\r\n")
+        assert imread(path).std() > 0.1
+    assert "wrote 3 figures" in output
+    assert str(tmp_path / "out") in output
+
+
+def test_a_whole_image_and_no_spectrum_as_in_figure_2(trained, capsys):
+    flags = ("--objects", 1000, "--image-mask", 0, "--spectrum-mask", 1)
+    assert run(trained / "run/best.pt", trained / "train.zarr", *flags) == cli.OK
+    drawn = len(list((trained / "run/reconstructions").glob("*.png")))
+    rows = re.findall(r"^ +\d{17} +\S+ +\S+ +- +\d+\.\d{3} *$", capsys.readouterr().out, re.M)
+    assert 0 < drawn == len(rows) < 30
+
+
+def test_the_same_seed_gives_the_same_figures(trained, tmp_path, capsys):
+    for seed, name in ((1, "a"), (1, "b"), (2, "c")):
+        flags = ("--objects", 2, "--seed", seed, "--out", tmp_path / name)
+        assert run(trained / "run", trained / "train.zarr", *flags) == cli.OK
+    a, b, c = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "abc")
+    assert a == b != c
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("absent train.zarr", cli.USAGE, "absent does not exist"),
+        ("run absent.zarr", cli.USAGE, "absent.zarr does not exist"),
+        ("run train.zarr --out galaxies.hdf5", cli.USAGE, "is a file"),
+        ("run train.zarr --image-mask 1.5", cli.USAGE, "shares from 0 to 1"),
+        ("run train.zarr --objects 0", cli.USAGE, "at least 1"),
+        ("train.zarr train.zarr", cli.REFUSED, "no whole checkpoint"),
+        ("galaxies.hdf5 train.zarr", cli.REFUSED, "is not a checkpoint"),
+        ("run rubin_tile.zarr", cli.REFUSED, "no spectra"),
+    ],
+)
+def test_what_cannot_be_rebuilt_is_one_sentence_and_writes_nothing(
+    trained, monkeypatch, capsys, arguments, code, message
+):
+    monkeypatch.chdir(trained)
+    before = sorted(trained.rglob("*"))
+    assert run(*arguments.split()) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
+    whole = checkpoint.find(trained / "run").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    assert run(tmp_path / "cut.pt", trained / "train.zarr") == cli.REFUSED
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.pt"]

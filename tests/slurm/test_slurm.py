@@ -1,0 +1,120 @@
+"""The batch scripts on a real Slurm: whatever `sinfo` answers, else the testbed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from catalogs import cutouts
+from mmae import checkpoint, export
+
+ROOT = Path(__file__).parents[2]
+TESTBED = Path(os.environ.get("SLURM_TESTBED", ROOT.parent / "shared" / "slurm-testbed" / "slurm-testbed"))
+TINY = ["--model.embed-dim", "32", "--model.depth", "1", "--model.fusion-depth", "1", "--model.heads", "4"]
+JOB_SECONDS = 300
+
+pytestmark = pytest.mark.slurm
+
+
+def slurm_answers(environment):
+    if not shutil.which("sinfo"):
+        return False
+    return subprocess.run(["sinfo"], env=environment, capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Environment in which Slurm's commands reach a cluster of at least two nodes."""
+    if slurm_answers(os.environ):
+        yield dict(os.environ)
+        return
+    if not TESTBED.exists():
+        reason = f"no Slurm answers sinfo, and there is no testbed {TESTBED} (set SLURM_TESTBED)"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    state = tmp_path_factory.mktemp("slurm")
+    environment = os.environ | {"SLURM_TESTBED_DIR": str(state), "SLURM_TESTBED_NODES": "2"}
+    subprocess.run([TESTBED, "install"], check=True, env=environment)
+    subprocess.run([TESTBED, "up", "--fresh"], check=True, env=environment)
+    exports = subprocess.run([TESTBED, "env"], check=True, env=environment, capture_output=True, text=True)
+    # the testbed's nodes share a kernel, which UCX takes for shared memory, but not /dev/shm
+    found = dict(re.findall(r"export (\w+)=(\S+)", exports.stdout)) | {"UCX_TLS": "tcp,self"}
+    yield environment | found
+    subprocess.run([TESTBED, "down", "--purge"], check=True, env=environment)
+
+
+@pytest.fixture
+def submit(cluster, tmp_path):
+    """Submit a script of slurm/ and wait; gives the job's state and what it printed."""
+
+    def submit_and_wait(*command):
+        environment = cluster | {"MMAE_PYTHON": sys.executable}
+        job = subprocess.run(
+            ["sbatch", "--parsable", *map(str, command)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        deadline = time.monotonic() + JOB_SECONDS
+        query = ["sacct", "-j", job, "-X", "-n", "-o", "state"]
+        while True:
+            state = subprocess.run(query, env=environment, capture_output=True, text=True).stdout.strip()
+            if state not in ("", "PENDING", "RUNNING", "COMPLETING"):
+                break
+            assert time.monotonic() < deadline, f"job {job} is still {state}"
+            time.sleep(1)
+        printed = "".join(log.read_text() for log in tmp_path.glob(f"*-{job}.log"))
+        return state, printed
+
+    return submit_and_wait
+
+
+def test_train_on_two_nodes_with_two_ranks_each(submit, survey, tmp_path):
+    run = tmp_path / "run"
+    state, printed = submit(
+        *(ROOT / "slurm/train.sh", survey / "train.zarr", "--out", run, "--epochs", 2, "--batch", 32, *TINY),
+        *("--slurm.nodes", 2, "--slurm.tasks-per-node", 2, "--slurm.gpus-per-node", 0),
+        *("--slurm.cpus-per-task", 1, "--slurm.memory-gb", 4, "--slurm.hours", 0.5),
+    )
+    assert state == "COMPLETED", printed
+    assert "ranks: 4 (cpu, fp32)" in printed
+    assert "epoch 2/2" in printed
+    export.main(export.Export(run))
+    assert json.loads((run / "bundle" / "card.json").read_text())["step"] > 0
+    assert (run / "slurm").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_failing_job_fails_its_controller(submit, survey, tmp_path):
+    state, printed = submit(
+        *(ROOT / "slurm/train.sh", survey / "rubin_tile.zarr", "--out", tmp_path / "run", *TINY),
+        *("--slurm.gpus-per-node", 0, "--slurm.cpus-per-task", 1, "--slurm.memory-gb", 4),
+    )
+    assert state == "FAILED"
+    assert "ended as FAILED" in printed
+    assert checkpoint.newest(tmp_path / "run") is None
+
+
+def test_ingest_on_two_nodes_gives_the_serial_bytes(submit, survey, tmp_path):
+    state, printed = submit(
+        *("--nodes=2", "--ntasks-per-node=1", ROOT / "slurm/ingest.sh"),
+        *(survey / "galaxies.hdf5", tmp_path / "train.zarr", "--shard-rows", 128),
+    )
+    assert state == "COMPLETED", printed
+    serial = cutouts.manifest_path(survey / "train.zarr").read_bytes()
+    assert cutouts.manifest_path(tmp_path / "train.zarr").read_bytes() == serial
+
+
+def test_infer_on_a_node(submit, survey, bundle, tmp_path):
+    state, printed = submit(
+        *(ROOT / "slurm/infer.sh", "--catalog", survey / "rubin_tile.zarr", "--model", bundle),
+        *("--out", tmp_path),
+    )
+    assert state == "COMPLETED", printed
+    assert "rubin_tile.photoz.fits: 2048 objects" in printed
