@@ -96,7 +96,7 @@ def main(config: Evaluate) -> None:
     print(f"{pairs.without_truth:>8} catalogue rows without a spectroscopic redshift")
     print(f"{pairs.without_row:>8} objects of the truth table that are not in the catalogue")
     Console(width=TEXT_WIDTH).print(_text_table(rows))
-    print(f"Wrote metrics.json, metrics.ecsv and zphot_zspec.png to {out}")
+    print(f"wrote metrics.json, metrics.ecsv and zphot_zspec.png to {out}")
 
 
 def _check(config: Evaluate, out: Path) -> None:

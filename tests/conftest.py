@@ -1,7 +1,9 @@
 """Where the real data and the real components are; what may be skipped, and what may not."""
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mmae.recipe import Train
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+TESTBED = Path(os.environ.get("SLURM_TESTBED", SHARED / "slurm-testbed" / "slurm-testbed"))
 
 
 def _folder(variable, default):
@@ -50,6 +53,31 @@ def program():
         return found or missing(f"{name} is not installed")
 
     return find
+
+
+def slurm_answers(environment):
+    if not shutil.which("sinfo"):
+        return False
+    return subprocess.run(["sinfo"], env=environment, capture_output=True, timeout=60).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """Environment in which Slurm's commands reach a cluster of at least two nodes."""
+    if slurm_answers(os.environ):
+        yield dict(os.environ)
+        return
+    if not TESTBED.exists():
+        missing(f"no Slurm answers sinfo, and there is no testbed {TESTBED} (set SLURM_TESTBED)")
+    state = tmp_path_factory.mktemp("slurm")
+    environment = os.environ | {"SLURM_TESTBED_DIR": str(state), "SLURM_TESTBED_NODES": "2"}
+    subprocess.run([TESTBED, "install"], check=True, env=environment)
+    subprocess.run([TESTBED, "up", "--fresh"], check=True, env=environment)
+    exports = subprocess.run([TESTBED, "env"], check=True, env=environment, capture_output=True, text=True)
+    # the testbed's nodes share a kernel, which UCX takes for shared memory, but not /dev/shm
+    found = dict(re.findall(r"export (\w+)=(\S+)", exports.stdout)) | {"UCX_TLS": "tcp,self"}
+    yield environment | found
+    subprocess.run([TESTBED, "down", "--purge"], check=True, env=environment)
 
 
 # ---------------------------------------------------------------- a small survey and a small trained model

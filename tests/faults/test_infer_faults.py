@@ -129,9 +129,11 @@ def test_a_part_without_its_manifest_is_done_again(tile, bundle, undisturbed):
     assert digests(tile.parent) == undisturbed
 
 
-def test_a_second_driver_is_refused(tile, bundle, running):
-    wait_for(lambda: manifests(tile), running)
-    second = subprocess.run(command(tile, bundle), capture_output=True, text=True)
+def test_a_second_driver_is_refused(tile, bundle):
+    run = tile.with_name("rubin_tile.photoz")
+    run.mkdir()
+    with atomic.owned(run):
+        second = subprocess.run(command(tile, bundle), capture_output=True, text=True)
     assert second.returncode == 2
     assert "is being written by another process" in second.stderr
-    assert running.wait(WAIT_SECONDS) == 0
+    assert not list(run.iterdir())

@@ -1,9 +1,6 @@
 """The batch scripts on a real Slurm: whatever `sinfo` answers, else the testbed."""
 
 import json
-import os
-import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,37 +12,10 @@ from catalogs import cutouts
 from mmae import checkpoint, export
 
 ROOT = Path(__file__).parents[2]
-TESTBED = Path(os.environ.get("SLURM_TESTBED", ROOT.parent / "shared" / "slurm-testbed" / "slurm-testbed"))
 TINY = ["--model.embed-dim", "32", "--model.depth", "1", "--model.fusion-depth", "1", "--model.heads", "4"]
 JOB_SECONDS = 300
 
 pytestmark = pytest.mark.slurm
-
-
-def slurm_answers(environment):
-    if not shutil.which("sinfo"):
-        return False
-    return subprocess.run(["sinfo"], env=environment, capture_output=True, timeout=60).returncode == 0
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """Environment in which Slurm's commands reach a cluster of at least two nodes."""
-    if slurm_answers(os.environ):
-        yield dict(os.environ)
-        return
-    if not TESTBED.exists():
-        reason = f"no Slurm answers sinfo, and there is no testbed {TESTBED} (set SLURM_TESTBED)"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    state = tmp_path_factory.mktemp("slurm")
-    environment = os.environ | {"SLURM_TESTBED_DIR": str(state), "SLURM_TESTBED_NODES": "2"}
-    subprocess.run([TESTBED, "install"], check=True, env=environment)
-    subprocess.run([TESTBED, "up", "--fresh"], check=True, env=environment)
-    exports = subprocess.run([TESTBED, "env"], check=True, env=environment, capture_output=True, text=True)
-    # the testbed's nodes share a kernel, which UCX takes for shared memory, but not /dev/shm
-    found = dict(re.findall(r"export (\w+)=(\S+)", exports.stdout)) | {"UCX_TLS": "tcp,self"}
-    yield environment | found
-    subprocess.run([TESTBED, "down", "--purge"], check=True, env=environment)
 
 
 @pytest.fixture
