@@ -12,9 +12,11 @@ Stores made by others come without one; they are read where their meaning is bey
 
 import contextlib
 import json
+import lzma
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +40,14 @@ SHARD = 4096
 
 REQUIRED = ("image", "object_id", "ra", "dec")
 TRAINING = ("flux", "ivar", "redshift")
+RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "flux": 2, "ivar": 2, "redshift": 1, "wave": 1}
 CODECS = {
     *("bytes", "transpose", "sharding_indexed", "crc32c"),
     *("gzip", "zstd", "blosc", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta"),
 }
 """Codecs that only ever turn bytes into numbers; a store may not bring others (Pickle runs code)."""
+NEVER = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
+"""Fill values that no data has: zarr leaves out a shard that is all fill, and reads a lost one as fill."""
 MAX_CHUNK_BYTES = 2**31
 MAX_COMPRESSION = 1000
 """Logical over stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
@@ -92,12 +97,14 @@ def write(
     UsageError : the path is taken, or shard_rows is not a multiple of 64.
     """
     rank, ranks = (comm.Get_rank(), comm.Get_size()) if comm else (0, 1)
-    if path.exists() or manifest_path(path).exists():
-        raise UsageError(f"{path} exists already: remove it, or choose another name")
+    partial = path.with_name(path.name + atomic.TEMPORARY)
+    for taken in (path, manifest_path(path)):
+        # a run that died between its last two renames left its manifest, with what it is of still partial
+        if taken.exists() and (taken == path or not partial.exists()):
+            raise UsageError(f"{taken} exists already: remove it, or choose another name")
     if shard_rows < CHUNK or shard_rows % CHUNK:
         raise UsageError(f"shard rows must be a multiple of {CHUNK}, got {shard_rows}")
 
-    partial = path.with_name(path.name + atomic.TEMPORARY)
     with _sole_writer(partial) if rank == 0 else contextlib.nullcontext():
         if rank == 0:
             attributes = {
@@ -126,13 +133,23 @@ def write(
 
 @contextlib.contextmanager
 def _sole_writer(partial: Path) -> Iterator[None]:
-    """Take over the directory that a dead run left unfinished; refuse the one a living run works in."""
-    partial.mkdir(parents=True, exist_ok=True)
+    """Take over the directory that a dead run left unfinished; refuse the one a living run works in.
+
+    A run that fails, rather than dies, leaves nothing.
+    """
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(f"{partial} cannot be created ({error.strerror}): choose another name") from error
     try:
         with atomic.owned(partial):
             for child in partial.iterdir():
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
-            yield
+            try:
+                yield
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
     except BlockingIOError:
         raise UsageError(f"{partial} is being written by another process") from None
 
@@ -161,9 +178,9 @@ def _create(
             chunks=(CHUNK, *shape),
             shards=(shard_rows, *shape),
             dtype=dtype,
-            fill_value=0,
+            fill_value=NEVER[dtype],
             compressors=Crc32cCodec(),
-            config={"write_empty_chunks": True},  # else a chunk of zeros and a lost chunk look the same
+            config={"write_empty_chunks": True},
         )
 
 
@@ -217,6 +234,11 @@ class Described:
     pixel_scale: float | None = None
     zero_point: float | None = None
 
+    def __post_init__(self) -> None:
+        for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{flag} must be a positive number, got {value}")
+
 
 @dataclass
 class CutoutStore:
@@ -237,10 +259,16 @@ class CutoutStore:
     group: zarr.Group = field(repr=False)
     manifest: dict[str, dict] | None = field(repr=False)
     verified: dict[str, bool] = field(default_factory=dict, repr=False)
+    foreign: dict[int, bool] = field(default_factory=dict, repr=False)
 
     @property
     def has_spectra(self) -> bool:
         return all(name in self.group for name in (*TRAINING, "wave"))
+
+    @property
+    def wave(self) -> np.ndarray:
+        """(P,) angstrom; of a training store."""
+        return self.column("wave", 0, self.array("wave").shape[0])
 
     def array(self, name: str) -> zarr.Array:
         return _array(self.group, name)
@@ -254,10 +282,8 @@ class CutoutStore:
         for file in self._files(array, start, stop):
             if not self._intact(file):
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
-        try:
+        with _refusing(f"{self.path}/{name} does not decode"):
             values = np.asarray(array[start:stop])
-        except (ValueError, RuntimeError) as error:
-            raise InputRefused(f"{self.path}/{name} does not decode ({error}): {REPAIR}") from error
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +301,7 @@ class CutoutStore:
             a, b = max(lo, start), min(lo + self.shard_rows, stop)
             here = slice(a - start, b - start)
             if all(self._intact(file) for file in self._files(array, a, b)):
-                with contextlib.suppress(ValueError, RuntimeError):
+                with contextlib.suppress(InputRefused):
                     image[here] = self._pixels(array, a, b)
                     continue
             image[here], damaged[here] = self._salvage(array, a, b)
@@ -285,23 +311,37 @@ class CutoutStore:
         """Chunks of a damaged shard that still pass their own crc32c are good; the others are lost."""
         image = np.zeros((stop - start, len(BANDS), SIZE, SIZE), np.float32)
         damaged = np.ones(stop - start, bool)
-        if self.manifest and not all((self.path / f).is_file() for f in self._files(array, start, stop)):
-            return image, damaged  # zarr would read fill values
+        if self.manifest is not None and self._is_foreign(array, start - start % self.shard_rows):
+            return image, damaged
         for a in range(start - start % self.chunk_rows, stop, self.chunk_rows):
             lo, hi = max(a, start), min(a + self.chunk_rows, stop)
-            with contextlib.suppress(ValueError, RuntimeError):
+            with contextlib.suppress(InputRefused):
                 image[lo - start : hi - start] = self._pixels(array, lo, hi)
                 damaged[lo - start : hi - start] = False
-        if self.manifest and not damaged.any():
-            damaged[:] = True  # every chunk decodes, yet these are not the bytes that were written
-            image[:] = 0
         return image, damaged
+
+    def _is_foreign(self, array: zarr.Array, start: int) -> bool:
+        """Whether every chunk of a damaged shard decodes: then it is another one, or none.
+
+        (What is not there, or is of no length, zarr reads as fill values.)
+        """
+        if start not in self.foreign:
+            self.foreign[start] = True
+            for a in range(start, min(self.n, start + self.shard_rows), self.chunk_rows):
+                try:
+                    self._pixels(array, a, min(self.n, a + self.chunk_rows))
+                except InputRefused:
+                    self.foreign[start] = False
+                    break
+        return self.foreign[start]
 
     def _pixels(self, array: zarr.Array, start: int, stop: int) -> np.ndarray:
         """Decode, take the bands by name, cut or pad to 64 pixels about the centre."""
         size = array.shape[-1]
         cut = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
-        pixels = np.asarray(array[start:stop, :, cut, cut])[:, [self.bands.index(b) for b in BANDS]]
+        with _refusing(f"{self.path}/image does not decode"):
+            pixels = np.asarray(array[start:stop, :, cut, cut])
+        pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, and Inf is rejected by name
             pixels = pixels.astype(np.float32, copy=False)
         if size < SIZE:
@@ -326,6 +366,24 @@ class CutoutStore:
 
 
 REPAIR = "write the store again, or copy it again from where it is whole"
+MALFORMED = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    *(OSError, EOFError, zlib.error, lzma.LZMAError),
+)
+
+
+@contextlib.contextmanager
+def _refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
+    """Turn what zarr and its codecs raise over bytes that make no sense into InputRefused.
+
+    A failure of the disk is no fault of the bytes: it has an errno, and passes.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputRefused(f"{what} ({error}): {remedy}") from error
 
 
 def verify(path: Path, progress: Callable[[list[str]], Iterable[str]] = iter) -> list[str]:
@@ -356,14 +414,18 @@ def open_store(path: Path, described: Described = Described()) -> CutoutStore:
         raise InputRefused(
             f"{path} has no manifest beside it ({manifest_path(path).name}): copy that file too, or {REPAIR}"
         )
+    if attributes.get("format") == FORMAT and attributes.get("version") != VERSION:
+        raise InputRefused(
+            f"{path} is version {attributes.get('version')} of the store, this program reads {VERSION}"
+        )
     if manifest is not None:
         _check_metadata(path, manifest)
     shape = _check_arrays(path, group, stored_bytes)
     bands = _bands(path, attributes, described, shape[1])
     image = _array(group, "image")
     shard_rows = (image.shards or image.chunks)[0]
-    if manifest is None:  # chunks of any size: go over them in strides of about a shard of ours
-        shard_rows *= -(-SHARD // shard_rows)
+    if manifest is None:  # chunks of any size: go over them in strides of a shard of ours
+        shard_rows = SHARD
     return CutoutStore(
         path=path,
         n=shape[0],
@@ -387,8 +449,10 @@ def _inspect(path: Path) -> tuple[int, list]:
     for directory, folders, files in os.walk(path):
         for name in (*folders, *files):
             file = Path(directory, name)
-            if file.is_symlink() and not file.resolve().is_relative_to(root):
-                raise InputRefused(f"{file} is a link that leads out of the store: put the data itself there")
+            if file.is_symlink() and not _leads_into(root, file):
+                raise InputRefused(
+                    f"{file} is a link that leads out of the store, or nowhere: put the data itself there"
+                )
             if file.is_file():
                 status = file.stat()
                 listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
@@ -397,11 +461,16 @@ def _inspect(path: Path) -> tuple[int, list]:
     return sum(size for _, size, _ in listing), sorted(listing)
 
 
-def _check_codecs(file: Path) -> None:
+def _leads_into(root: Path, link: Path) -> bool:
     try:
+        return link.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # to nothing, or round in a circle
+        return False
+
+
+def _check_codecs(file: Path) -> None:
+    with _refusing(f"{file} is not JSON"):
         metadata = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputRefused(f"{file} is not JSON ({error}): {REPAIR}") from error
     for name in _codec_names(metadata):
         if name.removeprefix("numcodecs.") not in CODECS:
             raise InputRefused(
@@ -411,35 +480,34 @@ def _check_codecs(file: Path) -> None:
 
 def _codec_names(node: Any) -> Iterator[str]:
     """Names of all codecs in array metadata of Zarr v3 (codecs, index_codecs) or v2 (compressor, filters)."""
-    if not isinstance(node, dict):
-        return
-    codecs = [*(node.get("codecs") or []), *(node.get("index_codecs") or []), *(node.get("filters") or [])]
-    for codec in [*codecs, *([node["compressor"]] if node.get("compressor") else [])]:
-        if isinstance(codec, dict):
-            yield str(codec.get("name", codec.get("id")))
-            yield from _codec_names(codec.get("configuration"))
-        else:
-            yield str(codec)
+    if isinstance(node, list):
+        for item in node:
+            yield from _codec_names(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("codecs", "index_codecs", "compressor", "filters"):
+                for codec in value if isinstance(value, list) else [value]:
+                    if isinstance(codec, dict):
+                        yield from (str(codec[name]) for name in ("name", "id") if name in codec)
+                    elif codec is not None:
+                        yield str(codec)
+            if key != "attributes":  # they are the user's, and mean nothing to zarr
+                yield from _codec_names(value)
 
 
 def _open_group(path: Path) -> zarr.Group:
-    try:
-        return zarr.open_group(path, mode="r")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputRefused(
-            f"{path} is not a Zarr group ({error}): name the group that holds `image`"
-        ) from error
+    with _refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
+        # consolidated metadata are a second copy, whose codecs nobody has looked at
+        return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
 def _read_manifest(path: Path) -> dict[str, dict] | None:
     file = manifest_path(path)
     if not file.exists():
         return None
-    try:
-        content = json.loads(file.read_text())
-        return dict(content["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputRefused(f"{file} is not a manifest ({error!r}): {REPAIR}") from error
+    with _refusing(f"{file} is not a manifest"):
+        files = json.loads(file.read_text())["files"]
+        return {name: {"size": entry["size"], "sha256": entry["sha256"]} for name, entry in files.items()}
 
 
 def _check_metadata(path: Path, manifest: dict[str, dict]) -> None:
@@ -451,40 +519,58 @@ def _check_metadata(path: Path, manifest: dict[str, dict]) -> None:
 
 def _check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
     """Names, types, ranks, lengths and sizes; gives the shape of `image`."""
-    for name in REQUIRED:
-        if name not in group or not isinstance(group[name], zarr.Array):
+    with _refusing(f"{path} holds an array that cannot be read"):
+        found = {name: group[name] for name in RANKS if name in group}
+    arrays = {name: array for name, array in found.items() if isinstance(array, zarr.Array)}
+    for name in (*REQUIRED, *found):
+        if name not in arrays:
             raise InputRefused(f"{path} has no array `{name}`: a cutout store holds {', '.join(REQUIRED)}")
-    arrays = {name: _array(group, name) for name in (*REQUIRED, *(t for t in TRAINING if t in group))}
-    image, ids = arrays["image"], arrays["object_id"]
-    if image.ndim != 4 or image.shape[2] != image.shape[3]:
-        raise InputRefused(f"{path}/image has shape {image.shape}: it must be (N, bands, size, size)")
-    if ids.dtype.kind not in "iu":
-        raise InputRefused(f"{path}/object_id is of type {ids.dtype}: ids must be integers")
     for name, array in arrays.items():
+        if array.ndim != RANKS[name]:
+            raise InputRefused(f"{path}/{name} has shape {array.shape}: it must have {RANKS[name]} axes")
+        if name == "object_id" and array.dtype.kind not in "iu":
+            raise InputRefused(f"{path}/object_id is of type {array.dtype}: ids must be integers")
         if name != "object_id" and array.dtype.kind != "f":
             raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
-        if array.shape[0] != image.shape[0]:
+        _check_size(path, name, array, stored_bytes)
+    image = arrays["image"]
+    if image.shape[2] != image.shape[3]:
+        raise InputRefused(f"{path}/image has shape {image.shape}: it must be (N, bands, size, size)")
+    for name, array in arrays.items():
+        if name != "wave" and array.shape[0] != image.shape[0]:
             raise InputRefused(
                 f"{path}: image has {image.shape[0]} rows, {name} {array.shape[0]}: they must agree"
             )
-        if array.nbytes > MAX_COMPRESSION * max(stored_bytes, 2**20):
-            raise InputRefused(
-                f"{path}/{name} claims {array.nbytes:.3g} bytes, the store holds {stored_bytes:.3g}"
-            )
-        if math.prod(array.chunks) * array.dtype.itemsize > MAX_CHUNK_BYTES:
-            raise InputRefused(
-                f"{path}/{name} has chunks of over 2 GiB: rewrite it with about {CHUNK} rows a chunk"
-            )
+    if len({array.shape[-1] for name, array in arrays.items() if name in ("flux", "ivar", "wave")}) > 1:
+        raise InputRefused(f"{path}: flux, ivar and wave differ in their numbers of pixels: they must agree")
     return image.shape
+
+
+def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> None:
+    """Refuse what takes more memory than its bytes on disk warrant."""
+    if array.nbytes > MAX_COMPRESSION * max(stored_bytes, 2**20):
+        raise InputRefused(
+            f"{path}/{name} claims {array.nbytes:.3g} bytes, the store holds {stored_bytes:.3g}"
+        )
+    inner = math.prod(array.chunks)
+    if not inner:
+        raise InputRefused(f"{path}/{name} has chunks of shape {array.chunks}: {REPAIR}")
+    index_bytes = 16 * math.prod(array.shards or ()) // inner
+    if max(inner * array.dtype.itemsize, index_bytes) > MAX_CHUNK_BYTES:
+        raise InputRefused(
+            f"{path}/{name} has chunks of over 2 GiB: rewrite it with about {CHUNK} rows a chunk"
+        )
 
 
 def _bands(path: Path, attributes: dict, described: Described, count: int) -> tuple[str, ...]:
     stored = attributes.get("bands")
+    if not isinstance(stored, list | None) or not all(isinstance(band, str) for band in stored or ()):
+        raise InputRefused(f"{path} has bands {stored!r}: they must be a list of names")
     if stored is not None and described.bands and tuple(stored) != described.bands:
         raise InputRefused(
             f"{path} has the bands {' '.join(stored)}, --bands says {' '.join(described.bands)}"
         )
-    bands = tuple(str(band) for band in stored or described.bands)
+    bands = tuple(stored or described.bands)
     if not bands:
         raise InputRefused(f"{path} does not name its {count} bands: pass --bands, in the order of the array")
     if len(bands) != count or len(set(bands)) != count:
@@ -501,7 +587,7 @@ def _number(path: Path, attributes: dict, name: str, said: float | None, unit: s
     flag = "--" + name.replace("_", "-")
     if value is None:
         raise InputRefused(f"{path} does not say its {name} ({unit}): pass {flag}")
-    if not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InputRefused(f"{path}: {name} {value!r} is not a positive number ({unit})")
     if said is not None and value != said:
         raise InputRefused(f"{path} has {name} {value}, {flag} says {said}: leave the flag out")

@@ -6,6 +6,8 @@ integer.
 GalaxiesML, its parent: `image` and one 1-D dataset a catalogue column, `object_id`, `ra`, `dec` among them.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -42,7 +44,8 @@ class GalaxiesML:
     @property
     def survey(self) -> str:
         """What the file's attribute `survey` says; the released files have none."""
-        return str(self.file.attrs.get("survey", SURVEY))
+        survey = self.file.attrs.get("survey", SURVEY)
+        return survey.decode() if isinstance(survey, bytes) else str(survey)
 
     @property
     def n(self) -> int:
@@ -57,14 +60,15 @@ class GalaxiesML:
         Raises InputRefused where pixels cannot be read, or a spectrum stands on another wavelength grid.
         """
         rows = {"object_id": self.object_id[start:stop]}
-        try:
+        with (
+            _refusing(f"{self.path}: rows {start} to {stop} cannot be read"),
+            np.errstate(over="ignore"),  # beyond float32 becomes Inf, which inference rejects by name
+        ):
             rows["image"] = self._image(start, stop)
             for name in ("ra", "dec"):
                 rows[name] = self._position(name, start, stop)
             if self.wave is not None:
                 rows |= self._spectra(start, stop)
-        except OSError as error:
-            raise InputRefused(f"{self.path}: rows {start} to {stop} cannot be read ({error})") from error
         return rows
 
     def _image(self, start: int, stop: int) -> np.ndarray:
@@ -105,46 +109,53 @@ def open_galaxiesml(path: Path) -> GalaxiesML:
         raise UsageError(f"{path} does not exist")
     if path.is_dir():
         raise UsageError(f"{path} is a directory; GalaxiesML is one HDF5 file")
-    try:
+    with _refusing(f"{path} does not open as HDF5"):
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputRefused(
-            f"{path} does not open as HDF5 ({_first_clause(error)}): it is damaged, cut short, still being "
-            "written, or something else; fetch it again"
-        ) from error
     try:
-        wave = _check_layout(path, file)
-        return GalaxiesML(path, file, _object_ids(path, file), wave)
+        with _refusing(f"{path} cannot be read"):
+            wave = _check_layout(path, file)
+            return GalaxiesML(path, file, _object_ids(path, file), wave)
     except BaseException:
         file.close()
         raise
 
 
-def _first_clause(error: OSError) -> str:
-    return str(error).split("(")[-1].rstrip(")")
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn what HDF5 raises over bytes that make no sense into InputRefused."""
+    try:
+        yield
+    except InputRefused:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        clause = str(error).split("(")[-1].rstrip(")'\"")
+        raise InputRefused(
+            f"{what} ({clause}): it is damaged, cut short, still being written, or something else; fetch it "
+            "again"
+        ) from error
 
 
 def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
     """Shapes and types of all that will be read; gives the wavelengths (P,) where there are spectra."""
-    image = _dataset(path, file, "image")
-    n = image.shape[0] if image.shape else 0
-    size = image.shape[-1] if image.shape else 0
+    image = _dataset(path, file, "image", 4)
+    n, size = image.shape[0], image.shape[-1]
     if image.shape != (n, len(BANDS), size, size) or size < SIZE:
         raise InputRefused(
             f"{path}: image has shape {image.shape}, not (N, {len(BANDS)}, {SIZE}, {SIZE}) or larger"
         )
     lengths = {"image": n}
-    for name in ("object_id", "ra", "dec", TARGETID):
-        if name in file:
-            lengths[name] = _dataset(path, file, name).shape[0]
+    present = set(file)  # `in` would pass over a link that leads nowhere
+    for name, kinds in (("object_id", IDS), ("ra", NUMBERS), ("dec", NUMBERS), (TARGETID, IDS)):
+        if name in present:
+            lengths[name] = _dataset(path, file, name, 1, kinds).shape[0]
     wave = None
-    if "spectrum" in file:
-        spectra = [_dataset(path, file, name) for name in (FLUX, IVAR, WAVE)]
+    if "spectrum" in present:
+        spectra = [_dataset(path, file, name, 2) for name in (FLUX, IVAR, WAVE)]
         pixels = spectra[0].shape[-1]
         for dataset in spectra:
             if dataset.shape != (n, pixels):
                 raise InputRefused(f"{path}: {dataset.name} has shape {dataset.shape}, not ({n}, {pixels})")
-        lengths[REDSHIFT] = _dataset(path, file, REDSHIFT).shape[0]
+        lengths[REDSHIFT] = _dataset(path, file, REDSHIFT, 1).shape[0]
         wave = spectra[2][0].astype(np.float64) if n else np.zeros(pixels)
     if set(lengths.values()) != {n}:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -152,7 +163,11 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
     return wave
 
 
-def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+NUMBERS, IDS = "fiu", "iuSO"
+"""Kinds of types, as numpy abbreviates them; ids may be text."""
+
+
+def _dataset(path: Path, file: h5py.File, name: str, rank: int, kinds: str = NUMBERS) -> h5py.Dataset:
     """A dataset whose bytes are in this file and as many as it says; no links lead elsewhere."""
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
@@ -161,8 +176,13 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise InputRefused(f"{path} has no dataset {name}: it is not laid out as GalaxiesML")
-    if dataset.is_virtual or dataset.external:
+    if dataset.is_virtual or dataset.external or dataset.file.filename != file.filename:
         raise InputRefused(f"{path}: {name} keeps its data in other files: copy the data into this one")
+    if dataset.ndim != rank or dataset.dtype.kind not in kinds:
+        raise InputRefused(
+            f"{path}: {name} is of shape {dataset.shape} and type {dataset.dtype}: it is not laid out as "
+            "GalaxiesML"
+        )
     stored = dataset.id.get_storage_size()
     if dataset.nbytes > max(MAX_COMPRESSION * stored, 2**20):
         raise InputRefused(f"{path}: {name} claims {dataset.nbytes:.3g} bytes and holds {stored:.3g}")
@@ -171,10 +191,10 @@ def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
 
 def _object_ids(path: Path, file: h5py.File) -> np.ndarray:
     name = TARGETID if TARGETID in file else "object_id"
-    values = _dataset(path, file, name)[:]
+    values = _dataset(path, file, name, 1, IDS)[:]
     try:
         ids = np.array([int(value) for value in values], np.int64)  # int() reads bytes and numbers alike
-    except (ValueError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputRefused(f"{path}: {name} must hold integers below 2**63 ({error})") from error
     unique, counts = np.unique(ids, return_counts=True)
     if len(unique) < len(ids):

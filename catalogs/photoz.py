@@ -77,7 +77,7 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header = fits.Header()
     header["PZSCHEMA"] = (schema.schema_version(), "version of the column definitions")
     header["PZCODE"] = (provenance.code_version, "version of mmae-survey")
-    header["PZTRAIN"] = (provenance.training_set, "training set of the model")
+    header["PZTRAIN"] = (_one_card(provenance.training_set), "training set")
     header["PZZMIN"] = (low, "lowest redshift of the training set")
     header["PZZMAX"] = (high, "highest redshift of the training set")
     header["PZMODEL"] = provenance.model_sha256
@@ -85,6 +85,11 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"
     header["COMMENT"] = "the input's OBJECT_ID (int64), RA and DEC (float64), little-endian, in order."
     return header
+
+
+def _one_card(text: str) -> str:
+    """A name that somebody chose, as FITS can hold it in one card: printable ASCII, 40 characters."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:40]
 
 
 def table_header(table: str, n: int) -> fits.Header:
@@ -158,7 +163,7 @@ class Part:
         try:
             manifest = json.loads(self.manifest.read_text())
             files = {self.directory / name: entry for name, entry in manifest["files"].items()}
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # not ours, or damaged
             return None
         if manifest.get("plan") != plan_sha256 or not all(atomic.matches(p, e) for p, e in files.items()):
             return None
@@ -191,5 +196,7 @@ def read_blocks(path: Path, table: str, rows_per_read: int = ROWS_PER_READ) -> I
         file.seek(offset)
         while left > 0:
             block = np.frombuffer(file.read(min(left, rows_per_read) * dtype.itemsize), dtype)
+            if not len(block):
+                raise OSError(f"{path} ends {left} rows early")
             left -= len(block)
             yield block

@@ -19,7 +19,7 @@ def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, n
     reason : (N,) str, a `Reject`, or "" for a usable cutout
     flags : (N,) int64 of `Flag`
     """
-    pixels = image.reshape(*image.shape[:2], -1)  # (N, bands, H * W)
+    pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
     nan = np.isnan(pixels)
     share = nan.mean(-1)  # (N, bands)
     low = np.where(nan, np.inf, pixels).min(-1)

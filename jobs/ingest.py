@@ -17,12 +17,14 @@ from catalogs.ingest import Ingest, main
 from mmae import cli
 
 PATIENCE_SECONDS = 5.0
+DELIVERY_SECONDS = 0.5
+"""mpirun drops what it has not read yet from a rank that aborts."""
 
 
 def ingest(config: Ingest, comm: MPI.Comm) -> None:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if comm.Get_size() == 1 < tasks:
-        raise UsageError(f"srun started {tasks} tasks that do not know of each other: choose --mpi for your MPI")
+        raise UsageError(f"the {tasks} tasks of srun do not know of each other: choose --mpi for your MPI")
     main(config, comm)
 
 
@@ -34,6 +36,7 @@ def fail(comm: MPI.Comm, code: int, message: str) -> None:
     if comm.Get_rank() > 0:
         time.sleep(PATIENCE_SECONDS)
     print(message, end="", file=sys.stderr, flush=True)
+    time.sleep(DELIVERY_SECONDS)
     comm.Abort(code)
 
 
