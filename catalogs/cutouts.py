@@ -1,22 +1,7 @@
-"""The cutout store: galaxy images, ids and positions (and spectra, to train on) as a sharded Zarr v3 group.
-
-    tile.zarr/                 attributes: format, version, survey, bands, pixel_scale, zero_point, frame
-      image      (N, bands, H, W) float32; inner chunks of 64 rows with crc32c, in shards
-      object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
-      flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
-    tile.zarr.manifest.json    file -> size, sha256
-
-Zarr reads a lost or zeroed chunk as fill values without a word, so what the manifest says is what counts.
-Stores made by others come without one; they are read where their meaning is beyond doubt.
-"""
+"""The cutout store: write one, open one, read images and columns. Its format is in cutout_format.py."""
 
 import contextlib
-import json
-import lzma
-import math
-import os
 import shutil
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,36 +12,34 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from catalogs import atomic
+from catalogs.cutout_format import (
+    BANDS,
+    CHUNK,
+    FORMAT,
+    NEVER,
+    NOTHING_SAID,
+    REPAIR,
+    REQUIRED,
+    SHARD,
+    SIZE,
+    TRAINING,
+    VERSION,
+    Described,
+    check_arrays,
+    check_metadata,
+    get_array,
+    inspect,
+    manifest_path,
+    open_group,
+    read_bands,
+    read_manifest,
+    read_number,
+    refusing,
+    shard_key,
+)
 from catalogs.errors import InputRefused, UsageError
 
-FORMAT, VERSION = "mmae-cutouts", 1
-BANDS = ("g", "r", "i", "z", "y")
-SIZE = 64
-"""Pixels on a side of the cutouts the model takes."""
-CHUNK = 64
-"""Rows an inner chunk: one batch of the model, 5 MB of float32 pixels."""
-SHARD = 4096
-"""Rows a shard, the unit of writing and of verification: 336 MB of float32 pixels."""
-
-REQUIRED = ("image", "object_id", "ra", "dec")
-TRAINING = ("flux", "ivar", "redshift")
-RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "flux": 2, "ivar": 2, "redshift": 1, "wave": 1}
-CODECS = {
-    *("bytes", "transpose", "sharding_indexed", "crc32c"),
-    *("gzip", "zstd", "blosc", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta"),
-}
-"""Codecs that only ever turn bytes into numbers; a store may not bring others (Pickle runs code)."""
-NEVER = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
-"""Fill values that no data has: zarr leaves out a shard that is all fill, and reads a lost one as fill."""
-MAX_CHUNK_BYTES = 2**31
-MAX_COMPRESSION = 1000
-"""Logical over stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
-
 Rows = Callable[[int, int], dict[str, np.ndarray]]
-
-
-def manifest_path(store: Path) -> Path:
-    return store.with_name(store.name + ".manifest.json")
 
 
 # ---------------------------------------------------------------- writing
@@ -97,15 +80,12 @@ def write(
     UsageError : the path is taken, or shard_rows is not a multiple of 64.
     """
     rank, ranks = (comm.Get_rank(), comm.Get_size()) if comm else (0, 1)
-    partial = path.with_name(path.name + atomic.TEMPORARY)
-    for taken in (path, manifest_path(path)):
-        # a run that died between its last two renames left its manifest, with what it is of still partial
-        if taken.exists() and (taken == path or not partial.exists()):
-            raise UsageError(f"{taken} exists already: remove it, or choose another name")
     if shard_rows < CHUNK or shard_rows % CHUNK:
         raise UsageError(f"shard rows must be a multiple of {CHUNK}, got {shard_rows}")
 
-    with _sole_writer(partial) if rank == 0 else contextlib.nullcontext():
+    partial = path.with_name(path.name + atomic.TEMPORARY)
+    _refuse_taken(path, partial)
+    with _sole_writer(path, partial) if rank == 0 else contextlib.nullcontext():
         if rank == 0:
             attributes = {
                 "format": FORMAT,
@@ -126,13 +106,27 @@ def write(
             written += _write_shard(partial, group, shard, rows(start, stop), start, stop)
         gathered = comm.gather(written) if comm else [written]
         if rank == 0:
-            _finish(partial, path, sorted(name for names in gathered for name in names))
+            _finish(partial, path, dict(pair for pairs in gathered for pair in pairs))
     if comm:
         comm.Barrier()
 
 
+def _refuse_taken(path: Path, partial: Path) -> None:
+    for taken in (path, manifest_path(path)):
+        # a run that died between its last two renames left its manifest, with what it is of still partial
+        if taken.exists() and (taken == path or not partial.exists()):
+            raise UsageError(f"{taken} exists already: remove it, or choose another name")
+
+
+def _refuse_finished(path: Path, partial: Path) -> None:
+    """Another writer may have finished between our look at the path and our hold on the directory."""
+    if path.exists():
+        partial.rmdir()
+        raise UsageError(f"{path} exists already: remove it, or choose another name")
+
+
 @contextlib.contextmanager
-def _sole_writer(partial: Path) -> Iterator[None]:
+def _sole_writer(path: Path, partial: Path) -> Iterator[None]:
     """Take over the directory that a dead run left unfinished; refuse the one a living run works in.
 
     A run that fails, rather than dies, leaves nothing.
@@ -143,6 +137,9 @@ def _sole_writer(partial: Path) -> Iterator[None]:
         raise UsageError(f"{partial} cannot be created ({error.strerror}): choose another name") from error
     try:
         with atomic.owned(partial):
+            _refuse_finished(path, partial)
+            for orphan in path.parent.glob(f".{manifest_path(path).name}.*{atomic.TEMPORARY}"):
+                orphan.unlink()
             for child in partial.iterdir():
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
             try:
@@ -190,54 +187,34 @@ def _write_shard(
     """Write one shard of every array; give back (file, manifest entry) pairs."""
     written = []
     for name in (*REQUIRED, *(TRAINING if "wave" in group else ())):
-        array = _array(group, name)
+        array = get_array(group, name)
         if rows[name].shape != (stop - start, *array.shape[1:]):
             raise ValueError(f"{name}: rows of shape {rows[name].shape} do not fit {array.shape}")
         array[start:stop] = rows[name]
         file = shard_key(array, shard)
-        with (path / file).open("rb") as handle:
-            os.fsync(handle.fileno())
+        atomic.sync(path / file)
         written.append((file, atomic.entry(path / file)))
     return written
 
 
-def _finish(partial: Path, path: Path, written: list[tuple[str, dict]]) -> None:
-    others = [str(p.relative_to(partial)) for p in sorted(partial.rglob("*")) if p.is_file()]
-    missing = {file: atomic.entry(partial / file) for file in set(others) - {file for file, _ in written}}
-    files = dict(sorted((*written, *missing.items())))
+def _finish(partial: Path, path: Path, written: dict[str, dict]) -> None:
+    """Write the manifest, then give the store its name; before that all of it is on disk."""
+    for other in sorted(partial.rglob("*")):
+        name = str(other.relative_to(partial))
+        if name not in written:  # the shards are synced and listed already
+            atomic.sync(other)
+            if other.is_file():
+                written[name] = atomic.entry(other)
+    files = dict(sorted(written.items()))
     atomic.write_json(
         manifest_path(path), {"format": FORMAT + "-manifest", "version": VERSION, "files": files}
     )
+    atomic.sync(partial)
     partial.rename(path)
-    atomic.sync_directory(path.parent)
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array:
-    array = group[name]
-    assert isinstance(array, zarr.Array), name
-    return array
-
-
-def shard_key(array: zarr.Array, shard: int) -> str:
-    """File of the shard with rows shard * shard_rows onward, relative to the store."""
-    return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
+    atomic.sync(path.parent)
 
 
 # ---------------------------------------------------------------- reading
-
-
-@dataclass(frozen=True)
-class Described:
-    """What the user says of a store that does not say it itself."""
-
-    bands: tuple[str, ...] = ()
-    pixel_scale: float | None = None
-    zero_point: float | None = None
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{flag} must be a positive number, got {value}")
 
 
 @dataclass
@@ -254,8 +231,8 @@ class CutoutStore:
     chunk_rows: int
     fingerprint: str
     """sha256 over what the store is made of: changes when any byte of it does."""
-    padded: bool
-    """Images smaller than 64 pixels are set into a frame of zeros, the mean sky of a coadd."""
+    size: int
+    """Pixels on a side of the images it gives: 64, or fewer where it has fewer; see `pad`."""
     group: zarr.Group = field(repr=False)
     manifest: dict[str, dict] | None = field(repr=False)
     verified: dict[str, bool] = field(default_factory=dict, repr=False)
@@ -271,7 +248,7 @@ class CutoutStore:
         return self.column("wave", 0, self.array("wave").shape[0])
 
     def array(self, name: str) -> zarr.Array:
-        return _array(self.group, name)
+        return get_array(self.group, name)
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start:stop of any array but `image`, in native byte order.
@@ -282,20 +259,20 @@ class CutoutStore:
         for file in self._files(array, start, stop):
             if not self._intact(file):
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
-        with _refusing(f"{self.path}/{name} does not decode"):
+        with refusing(f"{self.path}/{name} does not decode"):
             values = np.asarray(array[start:stop])
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images of rows start:stop in the bands and size of the model.
+        """Images of rows start:stop in the bands of the model, and in its size or smaller.
 
         Returns
         -------
-        image : (m, 5, 64, 64) float32, bands g r i z y, the flux unit of the zero point
+        image : (m, 5, s, s) float32, s = min(64, H), bands g r i z y, the flux unit of the zero point
         damaged : (m,) bool, True where the pixels on disk are not those that were written; image is 0 there
         """
         array = self.array("image")
-        image = np.zeros((stop - start, len(BANDS), SIZE, SIZE), np.float32)
+        image = np.zeros((stop - start, len(BANDS), self.size, self.size), np.float32)
         damaged = np.zeros(stop - start, bool)
         for lo in range(start - start % self.shard_rows, stop, self.shard_rows):
             a, b = max(lo, start), min(lo + self.shard_rows, stop)
@@ -309,7 +286,7 @@ class CutoutStore:
 
     def _salvage(self, array: zarr.Array, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Chunks of a damaged shard that still pass their own crc32c are good; the others are lost."""
-        image = np.zeros((stop - start, len(BANDS), SIZE, SIZE), np.float32)
+        image = np.zeros((stop - start, len(BANDS), self.size, self.size), np.float32)
         damaged = np.ones(stop - start, bool)
         if self.manifest is not None and self._is_foreign(array, start - start % self.shard_rows):
             return image, damaged
@@ -336,19 +313,14 @@ class CutoutStore:
         return self.foreign[start]
 
     def _pixels(self, array: zarr.Array, start: int, stop: int) -> np.ndarray:
-        """Decode, take the bands by name, cut or pad to 64 pixels about the centre."""
+        """Decode, take the bands by name, cut to 64 pixels about the centre."""
         size = array.shape[-1]
         cut = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
-        with _refusing(f"{self.path}/image does not decode"):
+        with refusing(f"{self.path}/image does not decode"):
             pixels = np.asarray(array[start:stop, :, cut, cut])
         pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, and Inf is rejected by name
-            pixels = pixels.astype(np.float32, copy=False)
-        if size < SIZE:
-            before = SIZE // 2 - size // 2
-            margin = (before, SIZE - size - before)
-            pixels = np.pad(pixels, ((0, 0), (0, 0), margin, margin))
-        return pixels
+            return pixels.astype(np.float32, copy=False)
 
     def _files(self, array: zarr.Array, start: int, stop: int) -> list[str]:
         """Shard files behind rows start:stop; none are known of a store without a manifest."""
@@ -365,36 +337,23 @@ class CutoutStore:
         return self.verified[file]
 
 
-REPAIR = "write the store again, or copy it again from where it is whole"
-MALFORMED = (
-    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
-    *(OSError, EOFError, zlib.error, lzma.LZMAError),
-)
-
-
-@contextlib.contextmanager
-def _refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
-    """Turn what zarr and its codecs raise over bytes that make no sense into InputRefused.
-
-    A failure of the disk is no fault of the bytes: it has an errno, and passes.
-    """
-    try:
-        yield
-    except MALFORMED as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputRefused(f"{what} ({error}): {remedy}") from error
+def pad(image: np.ndarray) -> np.ndarray:
+    """Set images (m, bands, s, s) of up to 64 pixels into a frame of zeros, the mean sky of a coadd."""
+    size = image.shape[-1]
+    before = SIZE // 2 - size // 2
+    margin = (before, SIZE - size - before)
+    return np.pad(image, ((0, 0), (0, 0), margin, margin)) if size < SIZE else image
 
 
 def verify(path: Path, progress: Callable[[list[str]], Iterable[str]] = iter) -> list[str]:
     """Files of a store that are missing or are not the bytes that were written, by the manifest."""
-    files = _read_manifest(path)
+    files = read_manifest(path)
     if files is None:
         raise InputRefused(f"{path} has no manifest ({manifest_path(path).name}) to verify it against")
     return [file for file in progress(list(files)) if not atomic.matches(path / file, files[file])]
 
 
-def open_store(path: Path, described: Described = Described()) -> CutoutStore:
+def open_store(path: Path, described: Described = NOTHING_SAID) -> CutoutStore:
     """Open a store, ours or another's, and check that there is one way only to read it.
 
     Raises
@@ -406,10 +365,10 @@ def open_store(path: Path, described: Described = Described()) -> CutoutStore:
         raise UsageError(f"{path} does not exist")
     if not path.is_dir():
         raise UsageError(f"{path} is a file; a cutout store is a directory (Zarr)")
-    stored_bytes, listing = _inspect(path)
-    group = _open_group(path)
+    stored_bytes, listing = inspect(path)
+    group = open_group(path)
     attributes = dict(group.attrs)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest is None and attributes.get("format") == FORMAT:
         raise InputRefused(
             f"{path} has no manifest beside it ({manifest_path(path).name}): copy that file too, or {REPAIR}"
@@ -419,10 +378,10 @@ def open_store(path: Path, described: Described = Described()) -> CutoutStore:
             f"{path} is version {attributes.get('version')} of the store, this program reads {VERSION}"
         )
     if manifest is not None:
-        _check_metadata(path, manifest)
-    shape = _check_arrays(path, group, stored_bytes)
-    bands = _bands(path, attributes, described, shape[1])
-    image = _array(group, "image")
+        check_metadata(path, manifest)
+    shape = check_arrays(path, group, stored_bytes)
+    bands = read_bands(path, attributes, described, shape[1])
+    image = get_array(group, "image")
     shard_rows = (image.shards or image.chunks)[0]
     if manifest is None:  # chunks of any size: go over them in strides of a shard of ours
         shard_rows = SHARD
@@ -430,165 +389,13 @@ def open_store(path: Path, described: Described = Described()) -> CutoutStore:
         path=path,
         n=shape[0],
         bands=bands,
-        pixel_scale=_number(path, attributes, "pixel_scale", described.pixel_scale, "arcsec a pixel"),
-        zero_point=_number(path, attributes, "zero_point", described.zero_point, "AB mag"),
+        pixel_scale=read_number(path, attributes, "pixel_scale", described.pixel_scale, "arcsec a pixel"),
+        zero_point=read_number(path, attributes, "zero_point", described.zero_point, "AB mag"),
         survey=str(attributes.get("survey", path.stem)),
         shard_rows=shard_rows,
         chunk_rows=image.chunks[0],
         fingerprint=atomic.digest(manifest if manifest is not None else listing),
-        padded=shape[-1] < SIZE,
+        size=min(SIZE, shape[-1]),
         group=group,
         manifest=manifest,
     )
-
-
-def _inspect(path: Path) -> tuple[int, list]:
-    """Refuse what must not even be opened; give stored bytes and a listing (file, size, time of change)."""
-    listing: list[tuple[str, int, int]] = []
-    root = path.resolve()
-    for directory, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            file = Path(directory, name)
-            if file.is_symlink() and not _leads_into(root, file):
-                raise InputRefused(
-                    f"{file} is a link that leads out of the store, or nowhere: put the data itself there"
-                )
-            if file.is_file():
-                status = file.stat()
-                listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
-                if name in ("zarr.json", ".zarray"):
-                    _check_codecs(file)
-    return sum(size for _, size, _ in listing), sorted(listing)
-
-
-def _leads_into(root: Path, link: Path) -> bool:
-    try:
-        return link.resolve(strict=True).is_relative_to(root)
-    except (OSError, RuntimeError):  # to nothing, or round in a circle
-        return False
-
-
-def _check_codecs(file: Path) -> None:
-    with _refusing(f"{file} is not JSON"):
-        metadata = json.loads(file.read_text())
-    for name in _codec_names(metadata):
-        if name.removeprefix("numcodecs.") not in CODECS:
-            raise InputRefused(
-                f"{file} names the codec {name!r}, which is not read here: rewrite the array without it"
-            )
-
-
-def _codec_names(node: Any) -> Iterator[str]:
-    """Names of all codecs in array metadata of Zarr v3 (codecs, index_codecs) or v2 (compressor, filters)."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _codec_names(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("codecs", "index_codecs", "compressor", "filters"):
-                for codec in value if isinstance(value, list) else [value]:
-                    if isinstance(codec, dict):
-                        yield from (str(codec[name]) for name in ("name", "id") if name in codec)
-                    elif codec is not None:
-                        yield str(codec)
-            if key != "attributes":  # they are the user's, and mean nothing to zarr
-                yield from _codec_names(value)
-
-
-def _open_group(path: Path) -> zarr.Group:
-    with _refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
-        # consolidated metadata are a second copy, whose codecs nobody has looked at
-        return zarr.open_group(path, mode="r", use_consolidated=False)
-
-
-def _read_manifest(path: Path) -> dict[str, dict] | None:
-    file = manifest_path(path)
-    if not file.exists():
-        return None
-    with _refusing(f"{file} is not a manifest"):
-        files = json.loads(file.read_text())["files"]
-        return {name: {"size": entry["size"], "sha256": entry["sha256"]} for name, entry in files.items()}
-
-
-def _check_metadata(path: Path, manifest: dict[str, dict]) -> None:
-    """The small JSON files decide what all other bytes mean: check them before anything is decoded."""
-    for file, expected in manifest.items():
-        if file.endswith("zarr.json") and not atomic.matches(path / file, expected):
-            raise InputRefused(f"{path / file} is not what the manifest says: {REPAIR}")
-
-
-def _check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
-    """Names, types, ranks, lengths and sizes; gives the shape of `image`."""
-    with _refusing(f"{path} holds an array that cannot be read"):
-        found = {name: group[name] for name in RANKS if name in group}
-    arrays = {name: array for name, array in found.items() if isinstance(array, zarr.Array)}
-    for name in (*REQUIRED, *found):
-        if name not in arrays:
-            raise InputRefused(f"{path} has no array `{name}`: a cutout store holds {', '.join(REQUIRED)}")
-    for name, array in arrays.items():
-        if array.ndim != RANKS[name]:
-            raise InputRefused(f"{path}/{name} has shape {array.shape}: it must have {RANKS[name]} axes")
-        if name == "object_id" and array.dtype.kind not in "iu":
-            raise InputRefused(f"{path}/object_id is of type {array.dtype}: ids must be integers")
-        if name != "object_id" and array.dtype.kind != "f":
-            raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
-        _check_size(path, name, array, stored_bytes)
-    image = arrays["image"]
-    if image.shape[2] != image.shape[3]:
-        raise InputRefused(f"{path}/image has shape {image.shape}: it must be (N, bands, size, size)")
-    for name, array in arrays.items():
-        if name != "wave" and array.shape[0] != image.shape[0]:
-            raise InputRefused(
-                f"{path}: image has {image.shape[0]} rows, {name} {array.shape[0]}: they must agree"
-            )
-    if len({array.shape[-1] for name, array in arrays.items() if name in ("flux", "ivar", "wave")}) > 1:
-        raise InputRefused(f"{path}: flux, ivar and wave differ in their numbers of pixels: they must agree")
-    return image.shape
-
-
-def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> None:
-    """Refuse what takes more memory than its bytes on disk warrant."""
-    if array.nbytes > MAX_COMPRESSION * max(stored_bytes, 2**20):
-        raise InputRefused(
-            f"{path}/{name} claims {array.nbytes:.3g} bytes, the store holds {stored_bytes:.3g}"
-        )
-    inner = math.prod(array.chunks)
-    if not inner:
-        raise InputRefused(f"{path}/{name} has chunks of shape {array.chunks}: {REPAIR}")
-    index_bytes = 16 * math.prod(array.shards or ()) // inner
-    if max(inner * array.dtype.itemsize, index_bytes) > MAX_CHUNK_BYTES:
-        raise InputRefused(
-            f"{path}/{name} has chunks of over 2 GiB: rewrite it with about {CHUNK} rows a chunk"
-        )
-
-
-def _bands(path: Path, attributes: dict, described: Described, count: int) -> tuple[str, ...]:
-    stored = attributes.get("bands")
-    if not isinstance(stored, list | None) or not all(isinstance(band, str) for band in stored or ()):
-        raise InputRefused(f"{path} has bands {stored!r}: they must be a list of names")
-    if stored is not None and described.bands and tuple(stored) != described.bands:
-        raise InputRefused(
-            f"{path} has the bands {' '.join(stored)}, --bands says {' '.join(described.bands)}"
-        )
-    bands = tuple(stored or described.bands)
-    if not bands:
-        raise InputRefused(f"{path} does not name its {count} bands: pass --bands, in the order of the array")
-    if len(bands) != count or len(set(bands)) != count:
-        raise InputRefused(
-            f"{path} names the bands {' '.join(bands)} for {count} planes: each once, in order"
-        )
-    if missing := [band for band in BANDS if band not in bands]:
-        raise InputRefused(f"{path} lacks the band {', '.join(missing)}: the model needs {' '.join(BANDS)}")
-    return bands
-
-
-def _number(path: Path, attributes: dict, name: str, said: float | None, unit: str) -> float:
-    value = attributes.get(name, said)
-    flag = "--" + name.replace("_", "-")
-    if value is None:
-        raise InputRefused(f"{path} does not say its {name} ({unit}): pass {flag}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputRefused(f"{path}: {name} {value!r} is not a positive number ({unit})")
-    if said is not None and value != said:
-        raise InputRefused(f"{path} has {name} {value}, {flag} says {said}: leave the flag out")
-    return float(value)

@@ -15,7 +15,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from catalogs.cutouts import BANDS, MAX_COMPRESSION, SIZE
+from catalogs.cutout_format import BANDS, MAX_COMPRESSION, SIZE
 from catalogs.errors import InputRefused, UsageError
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"

@@ -9,6 +9,7 @@ from rich.progress import track
 from tyro.conf import Positional
 
 from catalogs import cutouts
+from catalogs.cutout_format import SHARD, manifest_path
 from catalogs.galaxiesml import PIXEL_SCALE, ZERO_POINT, open_galaxiesml
 
 
@@ -27,7 +28,7 @@ class Ingest:
     """HDF5 file to read."""
     output: Positional[Path]
     """Store to write, by custom NAME.zarr."""
-    shard_rows: int = cutouts.SHARD
+    shard_rows: int = SHARD
     """Rows a shard, a multiple of 64: what one rank writes, and one unit of inference reads, at a time."""
 
 
@@ -54,4 +55,4 @@ def main(config: Ingest, comm: Any = None) -> None:
         if first:
             kind = "a training store" if source.wave is not None else "no spectra"
             print(f"wrote {config.output}: {source.n} objects, {kind}")
-            print(f"wrote {cutouts.manifest_path(config.output)}: sha256 of every shard")
+            print(f"wrote {manifest_path(config.output)}: sha256 of every shard")

@@ -18,7 +18,7 @@ from astropy.table import Table, vstack
 from rich.progress import track
 
 from catalogs import atomic, cutouts
-from catalogs.cutouts import BANDS, SIZE
+from catalogs.cutout_format import BANDS, CHUNK, REQUIRED, SIZE, manifest_path
 from catalogs.errors import UsageError
 from catalogs.galaxiesml import FLUX, IVAR, PIXEL_SCALE, REDSHIFT, TARGETID, ZERO_POINT
 from catalogs.galaxiesml import WAVE as WAVE_PATH
@@ -493,7 +493,7 @@ def main(config: Mock) -> None:
     """Write the three files; nothing is created when UsageError is raised."""
     galaxies, tile = config.out / "galaxies.hdf5", config.out / "rubin_tile.zarr"
     truth = config.out / "rubin_tile.truth.fits"
-    _check(config, (galaxies, cutouts.manifest_path(tile), tile, truth))
+    _check(config, (galaxies, manifest_path(tile), tile, truth))
     config.out.mkdir(parents=True, exist_ok=True)
     write_galaxies(galaxies, config.galaxies, config.seed)
     write_tile(tile, truth, config.tile, config.seed, config.shard_rows)
@@ -508,8 +508,8 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
             raise UsageError(f"--{name} must be at least 1, got {getattr(config, name)}")
     if config.seed < 0:
         raise UsageError(f"--seed must be 0 or more, got {config.seed}")
-    if config.shard_rows < 1 or config.shard_rows % cutouts.CHUNK:
-        raise UsageError(f"--shard-rows must be a multiple of {cutouts.CHUNK}, got {config.shard_rows}")
+    if config.shard_rows < 1 or config.shard_rows % CHUNK:
+        raise UsageError(f"--shard-rows must be a multiple of {CHUNK}, got {config.shard_rows}")
     for path in (config.out, *config.out.parents):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: name a folder to write to")
@@ -551,8 +551,8 @@ def write_tile(path: Path, truth: Path, count: int, seed: int, shard_rows: int) 
         for objects in blocks(seed, TILE, start, stop, f"tile objects {start} to {stop - 1}"):
             mag_i = objects.magnitudes[:, BANDS.index("i")].astype(np.float32)
             truths.append(Table([objects.object_id, objects.redshift, mag_i], names=TRUTH_COLUMNS))
-            parts.append([getattr(objects, name) for name in cutouts.REQUIRED])
-        return dict(zip(cutouts.REQUIRED, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+            parts.append([getattr(objects, name) for name in REQUIRED])
+        return dict(zip(REQUIRED, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     cutouts.write(path, rows, n=count, survey=SURVEY, shard_rows=shard_rows)
     with atomic.replacing(truth) as temporary:

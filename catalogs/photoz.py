@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy_healpix import HEALPix
 
 from catalogs import atomic, fits_stream, schema
-from catalogs.cutouts import BANDS
+from catalogs.cutout_format import BANDS
 from catalogs.schema import CATALOGUE, REJECTS
 
 HEALPIX = HEALPix(nside=2**29, order="nested")

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from catalogs import photoz
-from catalogs.cutouts import Described, open_store
+from catalogs.cutout_format import SIZE, Described
+from catalogs.cutouts import open_store, pad
 from catalogs.errors import InputRefused
 from catalogs.photoz import Part, Provenance
 from catalogs.schema import Flag
@@ -83,6 +84,7 @@ class Predictor:
     def predict(self, image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Redshifts, reasons and flags of a block, (m,) each; see catalogs/screen.py."""
         clean, reason, flags = screen_images(image, damaged)
+        clean = pad(clean)
         redshift = np.concatenate(
             [
                 self.predict_batch(clean[a : a + self.task.plan.batch])
@@ -90,7 +92,7 @@ class Predictor:
             ]
         )
         reason, more = screen_redshifts(redshift, reason, self.task.provenance.z_range)
-        padded = Flag.PADDED.value if self.store.padded else 0
+        padded = Flag.PADDED.value if self.store.size < SIZE else 0
         return redshift, reason, flags | more | padded
 
     @torch.inference_mode()

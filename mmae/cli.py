@@ -30,9 +30,7 @@ COMMANDS = {
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
     "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
-    "reconstruct": Command(
-        "mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"
-    ),
+    "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
 

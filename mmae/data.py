@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalogs.cutouts import REPAIR, open_store
+from catalogs.cutout_format import REPAIR
+from catalogs.cutouts import open_store, pad
 from catalogs.errors import InputRefused
 from catalogs.screen import screen_images
 from catalogs.spectra import POOL, normalise, pool
@@ -88,7 +89,7 @@ class TrainingSet:
                 raise InputRefused(
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
-            image[here] = screen_images(pixels[inside], damaged[inside])[0]
+            image[here] = pad(screen_images(pixels[inside], damaged[inside])[0])
             flux, ivar = (self.store.column(name, start, stop)[inside] for name in ("flux", "ivar"))
             spectrum[here] = pool(normalise(flux, ivar))
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))

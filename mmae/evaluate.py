@@ -176,7 +176,7 @@ def _read_fits(path: Path) -> dict[str, np.ma.MaskedArray]:
     with fits_strict.opened(path) as hdus:
         table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
         if table is None:
-            raise InputRefused(f"{path} holds no table")
+            raise InputRefused(f"{path} is no catalogue: there is no table HDU in it")
         names = [name for name in COLUMNS if name in table.columns.names]
         return {name: np.ma.array(table.data[name]) for name in names}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tyro.conf import Positional
 
 from catalogs import atomic
-from catalogs.cutouts import BANDS, SIZE
+from catalogs.cutout_format import BANDS, SIZE
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__, checkpoint, cli
 from mmae.model import Himes2025, ModelConfig

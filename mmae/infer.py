@@ -26,7 +26,8 @@ from rich.progress import (
 )
 
 from catalogs import atomic, photoz
-from catalogs.cutouts import CutoutStore, Described, open_store
+from catalogs.cutout_format import Described
+from catalogs.cutouts import CutoutStore, open_store
 from catalogs.errors import InputRefused, UsageError
 from catalogs.photoz import Provenance
 from catalogs.schema import CATALOGUE, REJECTS

@@ -21,7 +21,7 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from catalogs import atomic
-from catalogs.cutouts import BANDS
+from catalogs.cutout_format import BANDS
 from catalogs.errors import InputRefused, UsageError
 from catalogs.spectra import pool_wave
 from mmae import checkpoint, cli

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from catalogs import atomic
-from catalogs.cutouts import BANDS
+from catalogs.cutout_format import BANDS
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import __version__, checkpoint, cli, distributed
 from mmae.data import SEGMENT, TRAIN, VALIDATION, TrainingSet, batches, epoch_order, steps_per_epoch

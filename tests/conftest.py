@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalogs import cutouts, ingest, mock
+from catalogs import cutout_format, cutouts, ingest, mock
 from mmae import export, train
 from mmae.model import ModelConfig
 from mmae.recipe import Train
@@ -127,5 +127,5 @@ def tile(survey, tmp_path):
     """The tile in a folder of the test's own."""
     store = tmp_path / "rubin_tile.zarr"
     shutil.copytree(survey / store.name, store)
-    shutil.copy(cutouts.manifest_path(survey / store.name), tmp_path)
+    shutil.copy(cutout_format.manifest_path(survey / store.name), tmp_path)
     return store

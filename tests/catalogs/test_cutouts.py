@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
-from catalogs import cutouts
-from catalogs.cutouts import BANDS, Described, open_store
+from catalogs import cutout_format, cutouts
+from catalogs.cutout_format import BANDS, Described
+from catalogs.cutouts import open_store, pad
 from catalogs.errors import InputRefused, UsageError
 
 N, SHARD_ROWS = 300, 128  # shards of rows 0-127, 128-255, 256-299
@@ -51,7 +52,7 @@ def store(written, tmp_path):
     """A copy to spoil."""
     path = tmp_path / "tile.zarr"
     shutil.copytree(written, path)
-    shutil.copy(cutouts.manifest_path(written), cutouts.manifest_path(path))
+    shutil.copy(cutout_format.manifest_path(written), cutout_format.manifest_path(path))
     return path
 
 
@@ -67,7 +68,7 @@ def test_a_store_gives_back_what_was_written(written, data):
         assert store.column(name).tobytes() == data[name].tobytes()
     assert (store.n, store.survey, store.pixel_scale, store.zero_point) == (N, "test", 0.168, 27.0)
     assert not store.has_spectra
-    assert not store.padded
+    assert store.size == 64
     assert cutouts.verify(written) == []
 
 
@@ -259,7 +260,7 @@ def test_edited_metadata_are_refused(store, name):
 
 
 def test_our_own_store_needs_its_manifest(store):
-    cutouts.manifest_path(store).unlink()
+    cutout_format.manifest_path(store).unlink()
     with pytest.raises(InputRefused, match="has no manifest beside it"):
         open_store(store)
     with pytest.raises(InputRefused, match="has no manifest"):
@@ -268,14 +269,14 @@ def test_our_own_store_needs_its_manifest(store):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 5}', '{"files": {"a": 5}}', '{"files": [1]}'])
 def test_a_manifest_that_is_none_is_refused(store, content):
-    cutouts.manifest_path(store).write_text(content)
+    cutout_format.manifest_path(store).write_text(content)
     with pytest.raises(InputRefused, match="is not a manifest"):
         open_store(store)
 
 
 def test_a_newer_version_of_the_store_is_refused(store):
-    cutouts.manifest_path(store).write_text('{"files": {}}')
-    edit(store / "zarr.json", attributes={**ATTRIBUTES, "format": cutouts.FORMAT, "version": 2})
+    cutout_format.manifest_path(store).write_text('{"files": {}}')
+    edit(store / "zarr.json", attributes={**ATTRIBUTES, "format": cutout_format.FORMAT, "version": 2})
     with pytest.raises(InputRefused, match="version 2"):
         open_store(store)
 
@@ -370,16 +371,19 @@ def test_larger_images_are_cut_about_their_centre(tmp_path):
     image = store.images(0, 3)[0]
     np.testing.assert_array_equal(image[..., 32, 32], data["image"][..., 63, 63])
     np.testing.assert_array_equal(image, data["image"][..., 31:95, 31:95])
-    assert not store.padded
+    assert store.size == 64
 
 
-def test_smaller_images_are_set_into_zeros(tmp_path):
+def test_smaller_images_come_as_they_are_and_can_be_set_into_zeros(tmp_path):
     data = draw(3, size=48)
     store = open_store(write_other(tmp_path / "a.zarr", data))
     image = store.images(0, 3)[0]
-    assert store.padded
-    np.testing.assert_array_equal(image[..., 8:56, 8:56], data["image"])
-    assert np.count_nonzero(image) == np.count_nonzero(data["image"])
+    assert store.size == 48
+    np.testing.assert_array_equal(image, data["image"])
+    framed = pad(image)
+    np.testing.assert_array_equal(framed[..., 8:56, 8:56], data["image"])
+    assert framed.shape == (3, 5, 64, 64)
+    assert np.count_nonzero(framed) == np.count_nonzero(data["image"])
 
 
 def test_what_a_store_does_not_say_the_user_may(tmp_path, few):

@@ -9,7 +9,7 @@ import time
 import h5py
 import pytest
 
-from catalogs import cutouts, ingest, mock
+from catalogs import cutout_format, cutouts, ingest, mock
 from mmae import cli
 
 GALAXIES, SHARD_ROWS = 230, 64  # 4 shards, the last one short; of two ranks the second owns shards 1 and 3
@@ -27,7 +27,7 @@ def serial(galaxies):
     """Manifest that one process without MPI leaves: it holds the sha256 of every file."""
     store = galaxies.with_name("serial.zarr")
     ingest.main(ingest.Ingest(galaxies, store, SHARD_ROWS))
-    return cutouts.manifest_path(store).read_bytes()
+    return cutout_format.manifest_path(store).read_bytes()
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def test_ranks_write_the_bytes_of_one_process(mpirun, galaxies, serial, tmp_path
     store = tmp_path / "a.zarr"
     done = mpirun(ranks, galaxies, store)
     assert done.returncode == cli.OK, done.stderr
-    assert cutouts.manifest_path(store).read_bytes() == serial
+    assert cutout_format.manifest_path(store).read_bytes() == serial
     assert cutouts.verify(store) == []
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.zarr", "a.zarr.manifest.json"}
     assert done.stdout.count("230 objects, a training store") == 1
@@ -89,11 +89,11 @@ def test_a_killed_rank_ends_all_and_the_next_run_completes(mpirun, galaxies, ser
     assert f"EXIT CODE: {signal.SIGKILL.value}" in done.stdout + done.stderr  # it was the kill that ended it
     assert time.monotonic() - started < 20
     assert not store.exists()
-    assert not cutouts.manifest_path(store).exists()
+    assert not cutout_format.manifest_path(store).exists()
 
     again = mpirun(2, galaxies, store)
     assert again.returncode == cli.OK, again.stderr
-    assert cutouts.manifest_path(store).read_bytes() == serial
+    assert cutout_format.manifest_path(store).read_bytes() == serial
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -12,7 +12,7 @@ import torch
 import zarr
 from astropy.io import fits
 
-from catalogs import cutouts, schema
+from catalogs import cutout_format, cutouts, schema
 from catalogs.cutouts import open_store
 from mmae.export import open_bundle
 
@@ -84,7 +84,7 @@ def test_other_chunking_makes_no_difference(survey, bundle, undisturbed, tmp_pat
     source = open_store(survey / "rubin_tile.zarr")
     attributes = {"bands": list("grizy"), "pixel_scale": 0.168, "zero_point": 27.0}
     group = zarr.create_group(tmp_path / "rubin_tile.zarr", attributes=attributes)
-    for name in cutouts.REQUIRED:
+    for name in cutout_format.REQUIRED:
         values = source.array(name)[:]
         dtype = "float64" if name == "image" else values.dtype
         group.create_array(name, data=values.astype(dtype), chunks=(100, *values.shape[1:]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalogs import cutouts
+from catalogs import cutout_format
 from mmae import checkpoint, export
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +77,8 @@ def test_ingest_on_two_nodes_gives_the_serial_bytes(submit, survey, tmp_path):
         *(survey / "galaxies.hdf5", tmp_path / "train.zarr", "--shard-rows", 128),
     )
     assert state == "COMPLETED", printed
-    serial = cutouts.manifest_path(survey / "train.zarr").read_bytes()
-    assert cutouts.manifest_path(tmp_path / "train.zarr").read_bytes() == serial
+    serial = cutout_format.manifest_path(survey / "train.zarr").read_bytes()
+    assert cutout_format.manifest_path(tmp_path / "train.zarr").read_bytes() == serial
 
 
 def test_infer_on_a_node(submit, survey, bundle, tmp_path):
