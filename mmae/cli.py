@@ -41,7 +41,7 @@ From survey pixels to photo-z catalogues.
 {commands}
 
 `mmae COMMAND --help` explains a command. Exit codes: 0 done, 2 usage, 3 input refused,
-4 interrupted (run the same command again to go on), 5 input/output failure (likewise)."""
+4 interrupted, 5 input/output failure; after 4 and 5, run the same command again."""
 
 
 def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
@@ -74,7 +74,7 @@ def run(main: Callable[[Any], None], config_type: type, argv: Sequence[str], pro
     except InputRefused as error:
         return _fail(prog, error, REFUSED)
     except (Interrupted, KeyboardInterrupt) as error:
-        return _fail(prog, str(error) or "interrupted; run the same command again to go on", INTERRUPTED)
+        return _fail(prog, str(error) or "interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return IO_FAILED

@@ -28,7 +28,7 @@ from rich.progress import (
 from catalogs import atomic, photoz
 from catalogs.cutout_format import Described
 from catalogs.cutouts import CutoutStore, open_store
-from catalogs.errors import InputRefused, UsageError
+from catalogs.errors import InputRefused, Interrupted, UsageError
 from catalogs.photoz import Provenance
 from catalogs.schema import CATALOGUE, REJECTS
 from mmae import __version__, cli, local_ray
@@ -98,6 +98,7 @@ def main(config: Infer) -> None:
         torch_version=torch.__version__,
     )
     provenance = Provenance(bundle.sha256, trained["survey"], __version__, input_sha256, bundle.z_range)
+    files.refuse_foreign_catalogue()
     files.run.mkdir(exist_ok=True)
     try:
         with atomic.owned(files.run):
@@ -119,6 +120,8 @@ def main(config: Infer) -> None:
             merge(store, plan, files, manifests, provenance)
     except BlockingIOError:
         raise UsageError(f"{files.run} is being written by another process") from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {files.run} keeps what is done, the same command goes on") from None
     report(files, manifests, time.monotonic() - started)
 
 

@@ -136,6 +136,13 @@ class RunFiles:
     def part(self, unit: int) -> Part:
         return Part(self.parts, unit)
 
+    def refuse_foreign_catalogue(self) -> None:
+        """Raise InputRefused where a catalogue stands that no run directory speaks of."""
+        if self.catalogue.exists() and not self.plan.exists():
+            raise InputRefused(
+                f"{self.catalogue} is of another run: move it away, or write elsewhere with --out"
+            )
+
     def freeze(self, plan: Plan) -> None:
         """Write the plan, or find it there; refuse to mix two.
 
@@ -152,10 +159,6 @@ class RunFiles:
                     f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
                     "or write elsewhere with --out"
                 )
-        elif self.catalogue.exists():
-            raise InputRefused(
-                f"{self.catalogue} is of another run: move it away, or write elsewhere with --out"
-            )
         else:
             self.parts.mkdir(exist_ok=True)
             atomic.write_json(self.plan, asdict(plan))

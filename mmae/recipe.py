@@ -1,5 +1,6 @@
 """The training recipe as flags, and one pass of it: hide, rebuild, compare (paper, section 4)."""
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
@@ -14,6 +16,9 @@ from mmae.data import Batch
 from mmae.losses import Losses, losses
 from mmae.masking import random_mask, without_spectrum
 from mmae.model import Himes2025, ModelConfig, Output
+
+CPU_ATTENTION = SDPBackend.MATH
+"""The fused kernel takes 60 % of a bf16 training step on a CPU (backward, torch 2.13), this one 10 %."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def masked_losses(
     image_mask = random_mask(size, config.model.image_tokens, config.image_mask, device, generator)
     spectrum_mask = random_mask(size, config.model.spectrum_tokens, config.spectrum_mask, device, generator)
     spectrum_mask = without_spectrum(spectrum_mask, present)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    attention = sdpa_kernel(CPU_ATTENTION) if device.type == "cpu" else contextlib.nullcontext()
+    with attention, torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         output = model(batch.image, batch.spectrum, image_mask, spectrum_mask)
     output = Output(*(tensor.float() for tensor in output))
     return losses(output, batch, image_mask, spectrum_mask, present)

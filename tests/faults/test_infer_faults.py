@@ -101,7 +101,7 @@ def test_driver_terminated_says_how_to_go_on(tile, bundle, running, undisturbed)
     running.send_signal(signal.SIGTERM)
     error = running.stderr.read()
     assert running.wait() == 4
-    assert "run the same command again" in error
+    assert "the same command goes on" in error
     _, alive = psutil.wait_procs(before, timeout=30)
     assert not alive
     finish(tile, bundle)
