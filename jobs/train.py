@@ -57,7 +57,8 @@ class Slurm:
 class TrainJob:
     """Train on Slurm: submit the training as a job, follow its log, end with its state.
 
-    Takes the flags of `mmae train`, and those of the job as --slurm.*. The job's logs are in OUT/slurm.
+    Takes the flags of `mmae train`, and those of the job as --slurm.*. The job's logs are in OUT/slurm. The
+    state comes from Slurm's accounting (sacct).
     """
 
     train: Annotated[Train, tyro.conf.arg(name="")]

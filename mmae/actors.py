@@ -61,10 +61,8 @@ class Predictor:
     def process(self, unit: int) -> dict:
         """Do one unit; gives its manifest. Done again after a crash, it writes the same bytes again."""
         start, stop = self.task.plan.span(unit)
-        done = [
-            self.predict(image, damaged) for image, damaged in self.read_ahead(start, stop)
-        ]  # (redshift, reason, flags) a block
-        redshift, reason, flags = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        blocks = [self.predict(image, damaged) for image, damaged in self.read_ahead(start, stop)]
+        redshift, reason, flags = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
         object_id, ra, dec = (self.store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
         catalogue, rejects = photoz.rows(object_id.astype(np.int64), ra, dec, redshift, flags, reason)
         part = Part(self.task.parts, unit)
@@ -84,13 +82,9 @@ class Predictor:
     def predict(self, image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Redshifts, reasons and flags of a block, (m,) each; see catalogs/screen.py."""
         clean, reason, flags = screen_images(image, damaged)
-        clean = pad(clean)
-        redshift = np.concatenate(
-            [
-                self.predict_batch(clean[a : a + self.task.plan.batch])
-                for a in range(0, len(clean), self.task.plan.batch)
-            ]
-        )
+        clean, size = pad(clean), self.task.plan.batch
+        batches = [clean[start : start + size] for start in range(0, len(clean), size)]
+        redshift = np.concatenate([self.predict_batch(batch) for batch in batches])
         reason, more = screen_redshifts(redshift, reason, self.task.provenance.z_range)
         padded = Flag.PADDED.value if self.store.size < SIZE else 0
         return redshift, reason, flags | more | padded

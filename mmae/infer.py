@@ -231,6 +231,10 @@ def schedule(task: Task, todo: deque[int], workers: int, log: TextIO) -> Iterato
         actor, unit = in_flight[answer]
         try:
             manifest = ray.get(answer)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputRefused | OSError):
+                raise error.cause from None  # in its own words, without the actor's traceback
+            raise
         except ray.exceptions.RayActorError as error:
             lost = [ref for ref, (owner, _) in in_flight.items() if owner == actor]
             guilty = in_flight[lost[0]][1]  # the one it was at; the next was waiting

@@ -69,6 +69,8 @@ def cluster(tmp_path_factory):
         return
     if not TESTBED.exists():
         missing(f"no Slurm answers sinfo, and there is no testbed {TESTBED} (set SLURM_TESTBED)")
+    if os.geteuid() != 0:
+        missing("no Slurm answers sinfo, and the testbed needs root")
     state = tmp_path_factory.mktemp("slurm")
     environment = os.environ | {"SLURM_TESTBED_DIR": str(state), "SLURM_TESTBED_NODES": "2"}
     subprocess.run([TESTBED, "install"], check=True, env=environment)

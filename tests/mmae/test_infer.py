@@ -170,6 +170,29 @@ def test_two_runs_never_mix(survey, bundle, trained, undisturbed, tmp_path):
     assert "is of another run" in done.stderr
 
 
+def test_a_failure_to_write_in_an_actor_is_one_sentence_and_resumable(survey, bundle, undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "there")
+    run = folder / "rubin_tile.photoz"
+    for product in (
+        folder / "rubin_tile.photoz.fits",
+        folder / "rubin_tile.rejects.fits",
+        run / "finished.json",
+    ):
+        product.unlink()
+    (run / "parts").rename(tmp_path / "parts")
+    (run / "parts").touch()  # a file: nothing can be written under it
+    flags = ["--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", folder]
+    done = infer(tmp_path, *flags)
+    assert done.returncode == 5
+    assert done.stderr.count("\n") == 1
+    assert "Not a directory" in done.stderr
+    (run / "parts").unlink()
+    (tmp_path / "parts").rename(run / "parts")
+    assert infer(tmp_path, *flags).returncode == 0
+    for name in ("rubin_tile.photoz.fits", "rubin_tile.rejects.fits"):
+        assert sha256(folder / name) == sha256(undisturbed / name)
+
+
 REFUSALS = {
     "missing path": (["--catalog", "nowhere.zarr"], 2, "does not exist"),
     "a file": (["--catalog", "file.zarr"], 2, "is a file"),
