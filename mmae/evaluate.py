@@ -186,7 +186,9 @@ def _read_text(path: Path) -> dict[str, np.ma.MaskedArray]:
         table = Table.read(path, format=f"ascii.{path.suffix[1:]}")
     except ValueError as error:
         reason = str(error).partition("\n")[0]
-        raise InputRefused(f"{path} is damaged or no such table ({reason}); make or fetch it again") from error
+        raise InputRefused(
+            f"{path} is damaged or no such table ({reason}); make or fetch it again"
+        ) from error
     return {name: np.ma.array(table[name]) for name in COLUMNS if name in table.colnames}
 
 

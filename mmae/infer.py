@@ -16,14 +16,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from catalogs import atomic, photoz
 from catalogs.cutout_format import Described
@@ -36,6 +28,7 @@ from mmae.actors import Predictor, Task
 from mmae.export import CARD, Bundle, open_bundle
 from mmae.local_ray import ACTOR_VARIABLES, ray
 from mmae.plan import BATCH, Plan, RunFiles, check_input, unit_rows
+from mmae.progress import bar
 
 IN_FLIGHT = 2
 """Units given to an actor at a time: one to do, one so that it need not wait for the next."""
@@ -259,27 +252,19 @@ def note(log: TextIO, text: str) -> None:
 @contextlib.contextmanager
 def progress(rows: int, before: list[dict]) -> Iterator[Callable[[dict], None]]:
     """A bar over objects, with the rate and the rejects so far; the function it gives takes a manifest."""
-    columns = (
-        TextColumn("infer"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} objects/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rejects]} rejects"),
-    )
     rejects = sum(manifest["rejects"] for manifest in before)
     done = rejects + sum(manifest["rows"] for manifest in before)
     started, now = time.monotonic(), 0
 
-    with Progress(*columns) as bar:
-        task = bar.add_task("infer", total=rows, completed=done, rate=0.0, rejects=rejects)
+    fields = ("{task.fields[rate]:.0f} objects/s", "{task.fields[rejects]} rejects")
+    with bar("infer", *fields) as shown:
+        task = shown.add_task("infer", total=rows, completed=done, rate=0.0, rejects=rejects)
 
         def advance(manifest: dict) -> None:
             nonlocal now, rejects
             units_rows = manifest["rows"] + manifest["rejects"]
             now, rejects = now + units_rows, rejects + manifest["rejects"]
-            bar.update(task, advance=units_rows, rate=now / (time.monotonic() - started), rejects=rejects)
+            shown.update(task, advance=units_rows, rate=now / (time.monotonic() - started), rejects=rejects)
 
         yield advance
 

@@ -6,15 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch.utils.tensorboard import SummaryWriter
+
+from mmae.progress import bar
 
 METRICS = "metrics.jsonl"
 
@@ -43,17 +37,9 @@ class RunLog:
     @contextmanager
     def progress(self, total: int, done: int) -> Iterator[Callable[[float], None]]:
         """A bar over all steps; the function it gives takes the loss of one more."""
-        columns = (
-            TextColumn("train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-        )
-        with Progress(*columns, disable=not self.writer) as bar:
-            task = bar.add_task("train", total=total, completed=done, loss=math.nan)
-            yield lambda loss: bar.update(task, advance=1, loss=loss)
+        with bar("train", "loss {task.fields[loss]:.4f}", disable=not self.writer) as shown:
+            task = shown.add_task("train", total=total, completed=done, loss=math.nan)
+            yield lambda loss: shown.update(task, advance=1, loss=loss)
 
 
 def summary(metrics: dict[str, float]) -> str:

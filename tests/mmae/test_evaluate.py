@@ -17,7 +17,6 @@ from mmae import cli
 from mmae.evaluate import Evaluate, figure, main
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = Path(os.environ.get("MMAE_SHARED_REFERENCE", ROOT / "../shared/reference"))
 WRITTEN = ["metrics.ecsv", "metrics.json", "zphot_zspec.png"]
 
 # Figures of the paper's released predictions: n, bias, sigma_NMAD, |dz| > 0.15 in percent.
@@ -49,11 +48,9 @@ def rounded_like(value: str, example: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory) -> dict[str, dict[str, dict[str, str]]]:
+def released(reference, tmp_path_factory) -> dict[str, dict[str, dict[str, str]]]:
     """The tables printed, on a narrow pipe, for the paper's released predictions."""
-    folder = REFERENCE / "mmae_predictions"
-    if not folder.is_dir():
-        pytest.skip(f"the paper's released predictions are not at {folder} (set MMAE_SHARED_REFERENCE)")
+    folder = reference / "mmae_predictions"
     tables = {}
     for mask in ("quarter", "no"):
         path = folder / f"mmae_fullmaskspectrum_{mask}maskimage_redshift_predictions.csv"

@@ -147,6 +147,7 @@ def test_the_model_is_the_flag_else_the_variable_else_the_newest_run(survey, bun
     missing = str(tmp_path / "missing.zarr")
     for run in ("old", "new"):
         shutil.copytree(bundle, tmp_path / "runs" / run / "bundle")
+    (tmp_path / "runs" / "new" / "bundle" / "card.json").touch()
     variable = shutil.copytree(bundle, tmp_path / "variable")
     newest = infer(tmp_path, "--catalog", missing)
     assert newest.stdout.startswith("model: runs/new/bundle ")
