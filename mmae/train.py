@@ -86,6 +86,10 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     """Begin or take up the run in `config.out`, and carry it to its last epoch."""
     described = describe(data)
     state = begin_or_resume(config, world, described)
+    if state.epoch >= config.epochs:
+        if world.first:
+            print(f"{config.out}: all {config.epochs} epochs are done; nothing to do")
+        return
     log = RunLog(config.out, state.step, world.first)
     rows = data.rows(TRAIN)
     steps = steps_per_epoch(len(rows), config.batch, world.size)

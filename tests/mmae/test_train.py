@@ -37,6 +37,13 @@ def test_a_run_leaves_what_it_should(trained):
     assert list((trained / "tensorboard").glob("events.*"))
 
 
+def test_a_finished_run_is_left_alone(trained, survey, tiny, capsys):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    train.main(Train(survey / "train.zarr", trained, epochs=2, batch=32, model=tiny))
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
 @pytest.mark.parametrize("steps", [3, 6, 8])
 def test_a_stopped_run_goes_on_to_the_same_weights(config, trained, monkeypatch, steps):
     """Stopped inside the first epoch, at its end (6 steps) and inside the second."""
