@@ -84,7 +84,6 @@ def write(
         raise UsageError(f"shard rows must be a multiple of {CHUNK}, got {shard_rows}")
 
     partial = path.with_name(path.name + atomic.TEMPORARY)
-    _refuse_taken(path, partial)
     with _sole_writer(path, partial) if rank == 0 else contextlib.nullcontext():
         if rank == 0:
             attributes = {
@@ -111,44 +110,38 @@ def write(
         comm.Barrier()
 
 
-def _refuse_taken(path: Path, partial: Path) -> None:
-    for taken in (path, manifest_path(path)):
-        # a run that died between its last two renames left its manifest, with what it is of still partial
-        if taken.exists() and (taken == path or not partial.exists()):
-            raise UsageError(f"{taken} exists already: remove it, or choose another name")
-
-
-def _refuse_finished(path: Path, partial: Path) -> None:
-    """Another writer may have finished between our look at the path and our hold on the directory."""
-    if path.exists():
-        partial.rmdir()
-        raise UsageError(f"{path} exists already: remove it, or choose another name")
-
-
 @contextlib.contextmanager
 def _sole_writer(path: Path, partial: Path) -> Iterator[None]:
     """Take over the directory that a dead run left unfinished; refuse the one a living run works in.
 
     A run that fails, rather than dies, leaves nothing.
     """
+    left_behind = partial.exists()
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UsageError(f"{partial} cannot be created ({error.strerror}): choose another name") from error
     try:
         with atomic.owned(partial):
-            _refuse_finished(path, partial)
-            for orphan in path.parent.glob(f".{manifest_path(path).name}.*{atomic.TEMPORARY}"):
-                orphan.unlink()
-            for child in partial.iterdir():
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
             try:
+                _refuse_taken(path, left_behind)
+                for orphan in path.parent.glob(f".{manifest_path(path).name}.*{atomic.TEMPORARY}"):
+                    orphan.unlink()
+                for child in partial.iterdir():
+                    shutil.rmtree(child) if child.is_dir() else child.unlink()
                 yield
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     except BlockingIOError:
         raise UsageError(f"{partial} is being written by another process") from None
+
+
+def _refuse_taken(path: Path, left_behind: bool) -> None:
+    for taken in (path, manifest_path(path)):
+        # a run that died between its last two renames left its manifest, with what it is of still partial
+        if taken.exists() and (taken == path or not left_behind):
+            raise UsageError(f"{taken} exists already: remove it, or choose another name")
 
 
 def _create(
