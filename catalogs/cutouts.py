@@ -364,7 +364,8 @@ def open_store(path: Path, described: Described = NOTHING_SAID) -> CutoutStore:
     manifest = read_manifest(path)
     if manifest is None and attributes.get("format") == FORMAT:
         raise InputRefused(
-            f"{path} has no manifest beside it ({manifest_path(path).name}): copy that file too, or {REPAIR}"
+            f"{path} has no manifest beside it ({manifest_path(path).name}): copy that file too, or write "
+            "the store again"
         )
     if attributes.get("format") == FORMAT and attributes.get("version") != VERSION:
         raise InputRefused(
