@@ -57,12 +57,12 @@ def rows(
     table = np.zeros(len(object_id), schema.dtype(REJECTS))
     table["OBJECT_ID"], table["RA"], table["DEC"] = object_id, ra, dec
     table["HEALPIX29"] = healpix29(ra, dec)
-    table["PHOTOZ_POINT"] = np.where(reason == "", redshift, np.nan)
-    table["NBANDS_USED"] = len(BANDS)
-    table["BANDMASK"] = 2 ** len(BANDS) - 1
+    kept = reason == ""
+    table["PHOTOZ_POINT"] = np.where(kept, redshift, np.nan)
+    table["NBANDS_USED"] = np.where(kept, len(BANDS), 0)
+    table["BANDMASK"] = np.where(kept, 2 ** len(BANDS) - 1, 0)
     table["PHOTOZ_FLAGS"] = flags | np.where(table["HEALPIX29"] == schema.NULL, schema.Flag.NO_POSITION, 0)
     table["REASON"] = reason
-    kept = reason == ""
     catalogue = np.zeros(int(kept.sum()), schema.dtype(CATALOGUE))
     for name in catalogue.dtype.names or ():
         catalogue[name] = table[name][kept]
