@@ -14,7 +14,7 @@ from pathlib import Path
 from catalogs import atomic
 
 # Ray reads these when it is imported, and never again.
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
 
 import ray
 
