@@ -11,6 +11,7 @@ Stores made by others come without one; they are read where their meaning is bey
 """
 
 import contextlib
+import itertools
 import json
 import lzma
 import math
@@ -47,12 +48,20 @@ CODECS = {
 NEVER = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
 """Fill values that no data has: zarr leaves out a shard that is all fill, and reads a lost one as fill."""
 MAX_CHUNK_BYTES = 2**31
+BLOSC_HEADER = 16
+"""Bytes; the last four are the length of the chunk."""
 MAX_COMPRESSION = 1000
 """Logical over stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
 
 
+def beside(store: Path, ending: str) -> Path:
+    """The path of a store, with an ending; of the store `.` too."""
+    store = store if store.name else store.absolute()
+    return store.parent / (store.name + ending)
+
+
 def manifest_path(store: Path) -> Path:
-    return store.with_name(store.name + ".manifest.json")
+    return beside(store, ".manifest.json")
 
 
 def get_array(group: zarr.Group, name: str) -> zarr.Array:
@@ -66,13 +75,43 @@ def shard_key(array: zarr.Array, shard: int) -> str:
     return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
 
 
+def chunks_of(array: zarr.Array, start: int = 0, stop: int | None = None) -> list[tuple[int, ...]]:
+    """Grid positions of the chunks with rows start:stop."""
+    rows, *others = array.chunks
+    first, last = start // rows, -(-(array.shape[0] if stop is None else stop) // rows)
+    counts = (-(-size // chunk) for size, chunk in zip(array.shape[1:], others, strict=True))
+    return list(itertools.product(range(first, last), *map(range, counts)))
+
+
+def chunk_file(array: zarr.Array, chunk: tuple[int, ...]) -> str:
+    """File that holds a chunk, relative to the store, in whatever way the store names its files."""
+    inner, outer = array.chunks, array.shards or array.chunks
+    place = (k * size // whole for k, size, whole in zip(chunk, inner, outer, strict=True))
+    return f"{array.basename}/{array.metadata.encode_chunk_key(tuple(place))}"
+
+
+def check_blosc(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
+    """Blosc reads on beyond the end of a chunk that was cut off; its header says how long it was."""
+    compressors = [type(codec).__name__.lower() for codec in array.compressors]
+    file = path / chunk_file(array, chunk)
+    if array.shards or not compressors or "blosc" not in compressors[-1] or not file.exists():
+        return
+    with file.open("rb") as stream:
+        header = stream.read(BLOSC_HEADER)
+    if file.stat().st_size != int.from_bytes(header[12:16], "little") or len(header) < BLOSC_HEADER:
+        raise ValueError("the Blosc chunk is not as long as its header says")
+
+
 @dataclass(frozen=True)
 class Described:
     """What the user says of a store that does not say it itself."""
 
     bands: tuple[str, ...] = ()
+    """Names of its bands, in the order of the array."""
     pixel_scale: float | None = None
+    """Arcsec a pixel."""
     zero_point: float | None = None
+    """AB magnitude of flux 1."""
 
     def __post_init__(self) -> None:
         for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):
@@ -133,18 +172,18 @@ def _leads_into(root: Path, link: Path) -> bool:
 def _check_codecs(file: Path) -> None:
     with refusing(f"{file} is not JSON"):
         metadata = json.loads(file.read_text())
-    for name in _codec_names(metadata):
+    for name in codec_names(metadata):
         if name.removeprefix("numcodecs.") not in CODECS:
             raise InputRefused(
                 f"{file} names the codec {name!r}, which is not read here: rewrite the array without it"
             )
 
 
-def _codec_names(node: Any) -> Iterator[str]:
+def codec_names(node: Any) -> Iterator[str]:
     """Names of all codecs in array metadata of Zarr v3 (codecs, index_codecs) or v2 (compressor, filters)."""
     if isinstance(node, list):
         for item in node:
-            yield from _codec_names(item)
+            yield from codec_names(item)
     elif isinstance(node, dict):
         for key, value in node.items():
             if key in ("codecs", "index_codecs", "compressor", "filters"):
@@ -154,7 +193,7 @@ def _codec_names(node: Any) -> Iterator[str]:
                     elif codec is not None:
                         yield str(codec)
             if key != "attributes":  # they are the user's, and mean nothing to zarr
-                yield from _codec_names(value)
+                yield from codec_names(value)
 
 
 def open_group(path: Path) -> zarr.Group:

@@ -7,6 +7,8 @@ GalaxiesML, its parent: `image` and one 1-D dataset a catalogue column, `object_
 """
 
 import contextlib
+import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Self
 import h5py
 import numpy as np
 
+from catalogs import atomic
 from catalogs.cutout_format import BANDS, MAX_COMPRESSION, SIZE
 from catalogs.errors import InputRefused, UsageError
 
@@ -29,6 +32,8 @@ class GalaxiesML:
     """An open, checked file: use as a context manager."""
 
     path: Path
+    version: tuple[int, int]
+    """Size and time of change of the file when it was opened."""
     file: h5py.File = field(repr=False)
     object_id: np.ndarray = field(repr=False)
     """(N,) int64"""
@@ -51,13 +56,25 @@ class GalaxiesML:
     def n(self) -> int:
         return len(self.object_id)
 
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over size and time of change of the file, its ids, and shapes and types of what is read.
+
+        No pixel is read for it; a file that was touched, or copied anew, counts as another one.
+        """
+        read = [name for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT) if name in self.file]
+        layout = [(name, self.file[name].shape, self.file[name].dtype.str) for name in read]
+        ids = hashlib.sha256(self.object_id.data).hexdigest()
+        return atomic.digest([self.version, ids, layout])
+
     def rows(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Arrays of rows start:stop under the names of the cutout store.
 
         `image` is (m, 5, 64, 64), the centre of what the file has; a file without positions gives NaN for
         `ra`, `dec`; with spectra there are also `flux`, `ivar` (m, P) float32 and `redshift` (m,).
 
-        Raises InputRefused where pixels cannot be read, or a spectrum stands on another wavelength grid.
+        Raises InputRefused where pixels cannot be read, a spectrum stands on another wavelength grid, or the
+        file is no longer the one that was opened.
         """
         rows = {"object_id": self.object_id[start:stop]}
         with (
@@ -69,6 +86,8 @@ class GalaxiesML:
                 rows[name] = self._position(name, start, stop)
             if self.wave is not None:
                 rows |= self._spectra(start, stop)
+        if _version(self.path) != self.version:
+            raise InputRefused(f"{self.path} was changed while it was being read: run the command again")
         return rows
 
     def _image(self, start: int, stop: int) -> np.ndarray:
@@ -109,15 +128,21 @@ def open_galaxiesml(path: Path) -> GalaxiesML:
         raise UsageError(f"{path} does not exist")
     if path.is_dir():
         raise UsageError(f"{path} is a directory; GalaxiesML is one HDF5 file")
+    version = _version(path)
     with _refusing(f"{path} does not open as HDF5"):
         file = h5py.File(path, "r")
     try:
         with _refusing(f"{path} cannot be read"):
             wave = _check_layout(path, file)
-            return GalaxiesML(path, file, _object_ids(path, file), wave)
+            return GalaxiesML(path, version, file, _object_ids(path, file), wave)
     except BaseException:
         file.close()
         raise
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -193,12 +218,18 @@ def _object_ids(path: Path, file: h5py.File) -> np.ndarray:
     name = TARGETID if TARGETID in file else "object_id"
     values = _dataset(path, file, name, 1, IDS)[:]
     try:
-        ids = np.array([int(value) for value in values], np.int64)  # int() reads bytes and numbers alike
+        ids = np.fromiter(map(_integer, values), np.int64, len(values))
     except (ValueError, TypeError, OverflowError) as error:
         raise InputRefused(f"{path}: {name} must hold integers below 2**63 ({error})") from error
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        raise InputRefused(
-            f"{path}: {name} {unique[counts > 1][0]} stands there twice: keep one row of each object"
-        )
+    ordered = np.sort(ids)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise InputRefused(f"{path}: {name} {twice[0]} stands there twice: keep one row of each object")
     return ids
+
+
+def _integer(value: bytes | np.integer) -> int:
+    """An id from a number, or from text that is one; int() would take `1_000` and ` 12 ` too."""
+    if isinstance(value, bytes) and not re.fullmatch(rb"-?[0-9]+", value):
+        raise ValueError(f"there is {bytes(value)!r}")
+    return int(value)

@@ -1,6 +1,6 @@
 """HDF5 -> cutout store: `mmae ingest`, or with MPI ranks `mpirun python -m mpi4py -m jobs.ingest`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ class Ingest:
 
     With spectra in the file the store can be trained on; without, inferred on. Images larger than 64 pixels
     are cut about their centre. The store appears when it is complete, with a manifest (sha256 a shard) beside
-    it.
+    it. After a crash, run it again: shards that are done are kept, if the input is still the same.
 
     In parallel, the same bytes: mpirun -n 8 python -m mpi4py -m jobs.ingest INPUT OUTPUT
     """
@@ -36,8 +36,8 @@ def main(config: Ingest, comm: Any = None) -> None:
     """Ingest with one process, or with every rank of an MPI communicator."""
     first = comm is None or comm.Get_rank() == 0
 
-    def progress(shards: Iterable[int]) -> Iterable[int]:
-        return track(list(shards), "ingest (shards)") if first else shards
+    def progress(shards: Sequence[int], what: str) -> Iterable[int]:
+        return track(shards, what) if first and shards else shards
 
     with open_galaxiesml(config.input) as source:
         cutouts.write(
@@ -49,6 +49,7 @@ def main(config: Ingest, comm: Any = None) -> None:
             zero_point=ZERO_POINT,
             wave=source.wave,
             shard_rows=config.shard_rows,
+            source=source.fingerprint,
             comm=comm,
             progress=progress,
         )

@@ -28,22 +28,25 @@ def ingest(config: Ingest, comm: MPI.Comm) -> None:
     main(config, comm)
 
 
-def fail(comm: MPI.Comm, code: int, message: str) -> None:
-    """Say what went wrong, and end all ranks with `code`.
+def speak(comm: MPI.Comm, code: int, words: str) -> None:
+    """Say what this rank has to say on stderr; after a failure, end all ranks with `code`.
 
     A bad input is met by every rank: rank 0 speaks for all, and its abort ends the others while they wait.
     """
-    if comm.Get_rank() > 0:
+    if code and comm.Get_rank() > 0:
         time.sleep(PATIENCE_SECONDS)
-    print(message, end="", file=sys.stderr, flush=True)
-    time.sleep(DELIVERY_SECONDS)
-    comm.Abort(code)
+    print(words, end="", file=sys.stderr, flush=True)
+    if code:
+        time.sleep(DELIVERY_SECONDS)
+        comm.Abort(code)
 
 
 if __name__ == "__main__":
     comm = MPI.COMM_WORLD
-    errors = io.StringIO()
-    with contextlib.redirect_stderr(errors):
-        code = cli.run(partial(ingest, comm=comm), Ingest, sys.argv[1:], "python -m jobs.ingest")
-    if code:
-        fail(comm, code, errors.getvalue())
+    held_back = io.StringIO()
+    code = cli.OK
+    try:
+        with contextlib.redirect_stderr(held_back) if comm.Get_rank() > 0 else contextlib.nullcontext():
+            code = cli.run(partial(ingest, comm=comm), Ingest, sys.argv[1:], "python -m jobs.ingest")
+    finally:
+        speak(comm, code, held_back.getvalue())

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from astropy.visualization import make_lupton_rgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
@@ -21,8 +20,8 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from catalogs import atomic
-from catalogs.cutout_format import BANDS
 from catalogs.errors import InputRefused, UsageError
+from catalogs.preview import composite
 from catalogs.spectra import pool_wave
 from mmae import checkpoint, cli
 from mmae.data import TEST, Batch, TrainingSet
@@ -42,10 +41,6 @@ LINES = {
 }
 """Rest wavelengths of the main emission lines, angstrom in vacuum."""
 
-RGB = {"i": 0.7, "r": 1.0, "g": 1.5}
-"""Bands shown as red, green, blue, and weights under which a galaxy of moderate redshift is near white."""
-SKY, STRETCH, SOFTENING = -0.1, 1.0, 8
-"""Of the asinh stretch, in flux at zero point 27: what is black, and the light above it up to saturation."""
 GREY = 140
 """Of hidden patches, from 0 (black) to 255 (white)."""
 
@@ -193,11 +188,13 @@ def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -
 
     wave : (259,) angstrom. truth, rebuilt : as elsewhere, without the first dimension.
     """
-    true, hidden = colour(truth.image), rebuilt.image_hidden[0].numpy()
+    hidden = rebuilt.image_hidden[0].numpy()
+    filled = torch.where(rebuilt.image_hidden, rebuilt.image, truth.image)
+    true, both = composite(torch.stack([truth.image, filled]).numpy())
     panels = {
         "image": true,
         "what the model sees": np.where(hidden[..., None], GREY, true),
-        "rebuilt where hidden": colour(torch.where(rebuilt.image_hidden, rebuilt.image, truth.image)),
+        "rebuilt where hidden": both,
     }
     plot = Figure(figsize=(9, 6), layout="constrained")
     axes = plot.subplot_mosaic([list(panels), ["spectrum"] * 3], height_ratios=[1.3, 1])
@@ -209,12 +206,6 @@ def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -
         axes[title].set_title(title, fontsize="medium")
     draw_spectrum(axes["spectrum"], wave, truth, rebuilt)
     return plot
-
-
-def colour(image: Tensor) -> np.ndarray:
-    """(5, H, W) flux at zero point 27 -> (H, W, 3) uint8 (asinh stretch: Lupton et al. 2004)."""
-    planes = (weight * image[BANDS.index(band)].numpy() for band, weight in RGB.items())
-    return make_lupton_rgb(*planes, minimum=SKY, stretch=STRETCH, Q=SOFTENING)
 
 
 def draw_spectrum(axes: Axes, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> None:

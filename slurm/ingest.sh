@@ -1,6 +1,7 @@
 #!/bin/bash
 # Ingest with MPI ranks:  sbatch slurm/ingest.sh galaxies.hdf5 train.zarr
-# More of them: sbatch --nodes=4 --ntasks-per-node=8 slurm/ingest.sh ...; memory: about 1 GB a rank.
+# More of them: sbatch --nodes=4 --ntasks-per-node=8 slurm/ingest.sh ...; memory: up to 1.5 GB a rank.
+# After a failure submit it again: shards that are done are kept.
 #SBATCH --job-name=mmae-ingest
 #SBATCH --nodes=1 --ntasks-per-node=2 --cpus-per-task=1 --mem-per-cpu=2G
 #SBATCH --output=%x-%j.log

@@ -191,6 +191,26 @@ def cut(path, good):
     os.truncate(path, path.stat().st_size // 2)
 
 
+def spoil_signature(path, good):
+    content = bytearray(save(path, good).read_bytes())
+    content[1] ^= 1  # of \x89HDF
+    path.write_bytes(content)
+
+
+LEFT_OPEN = """
+import h5py, os, sys
+file = h5py.File(sys.argv[1], "w", libver="latest")
+file["image"] = [0.0]
+file.swmr_mode = True
+os._exit(0)
+"""
+
+
+def left_open(path, good):
+    """Its writer died; HDF5 notes in the file that somebody writes it."""
+    subprocess.run([sys.executable, "-c", LEFT_OPEN, path], check=True)
+
+
 def other_grid(path, good):
     wave = good["spectrum/wave"].copy()
     wave[66] += 1
@@ -207,10 +227,18 @@ def with_id(value):
     return lambda path, good: save(path, good | {"targetid": np.array([value, *good["targetid"][1:]])})
 
 
+def lists_for_ids(path, good):
+    save(path, good | {"targetid": None})
+    with h5py.File(path, "a") as file:
+        file.create_dataset("targetid", (N,), h5py.vlen_dtype(np.int64))
+
+
 ONES = np.ones(N)
 REFUSED = {
     "text": (lambda path, good: path.write_text("id,z\n1,0.3\n"), "does not open as HDF5"),
     "an empty file": (lambda path, good: path.touch(), "does not open as HDF5"),
+    "a bad signature": (spoil_signature, "does not open as HDF5"),
+    "left open for write": (left_open, "consistency flags"),
     "cut in half": (cut, "truncated file"),
     "an external link": (relink(external_link), "link to another file"),
     "an external link to nothing": (relink(external_link_to_nothing), "link to another file"),
@@ -237,6 +265,12 @@ REFUSED = {
     "an id twice": (lambda path, good: save(path, good | {"targetid": twice(good["targetid"])}), "twice"),
     "an id that is no number": (with_id(b"SDSS J1030"), "integers below"),
     "an id of no letters": (with_id(b""), "integers below"),
+    "an id with an underscore": (with_id(b"1_000"), "there is b'1_000'"),
+    "an id with a space": (with_id(b" 12"), "there is b' 12'"),
+    "an id with a plus": (with_id(b"+12"), r"there is b'\+12'"),
+    "an id in other digits": (with_id("１２".encode()), "integers below"),
+    "an id of 2**64 - 1": (change(targetid=np.full(N, 2**64 - 1, np.uint64)), "integers below"),
+    "lists for ids": (lists_for_ids, "integers below"),
     "an id of 2**63": (with_id(b"9223372036854775808"), "integers below"),
     "an id with a fraction": (change(targetid=np.arange(N) + 0.5), "not laid out"),
     "another wavelength grid in row 66": (other_grid, "spectrum 66 has another wavelength grid"),

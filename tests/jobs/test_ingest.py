@@ -9,7 +9,8 @@ import time
 import h5py
 import pytest
 
-from catalogs import cutout_format, cutouts, ingest, mock
+from catalogs import cutout_format, ingest, mock
+from catalogs.store import altered_files
 from mmae import cli
 
 GALAXIES, SHARD_ROWS = 230, 64  # 4 shards, the last one short; of two ranks the second owns shards 1 and 3
@@ -52,49 +53,92 @@ def sentences(done):
     return [line for line in done.stderr.splitlines() if line.startswith("python -m jobs.ingest:")]
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_ranks_write_the_bytes_of_one_process(mpirun, galaxies, serial, tmp_path, ranks):
     store = tmp_path / "a.zarr"
     done = mpirun(ranks, galaxies, store)
     assert done.returncode == cli.OK, done.stderr
     assert cutout_format.manifest_path(store).read_bytes() == serial
-    assert cutouts.verify(store) == []
+    assert not altered_files(store)
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.zarr", "a.zarr.manifest.json"}
     assert done.stdout.count("230 objects, a training store") == 1
 
 
-DIES_IN_ITS_SECOND_SHARD = f"""
-import os, runpy, signal
+PATCHED = """
+import os, runpy, signal, sys, time
+from pathlib import Path
 from mpi4py import MPI
 from catalogs.galaxiesml import GalaxiesML
 
 read = GalaxiesML.rows
 
 def rows(self, start, stop):
-    if MPI.COMM_WORLD.Get_rank() == 1 and start > {SHARD_ROWS}:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if MPI.COMM_WORLD.Get_rank() == 1 and start == {start}:
+        {fault}
     return read(self, start, stop)
 
 GalaxiesML.rows = rows
 runpy.run_module("jobs.ingest", run_name="__main__")
 """
+DIES = """
+        while len(list(Path(sys.argv[2] + ".partial").glob("shard-*.json"))) < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def test_a_killed_rank_ends_all_and_the_next_run_completes(mpirun, galaxies, serial, tmp_path):
+@pytest.fixture
+def killed(mpirun, galaxies, tmp_path):
+    """A store of which the second of two ranks died in shard 3, when shards 0 to 2 were done."""
     store, program = tmp_path / "a.zarr", tmp_path / "dies.py"
-    program.write_text(DIES_IN_ITS_SECOND_SHARD)
+    program.write_text(PATCHED.format(start=3 * SHARD_ROWS, fault=DIES.strip()))
     started = time.monotonic()
     done = mpirun(2, galaxies, store, start=(program,))
+    program.unlink()
     assert done.returncode != cli.OK
     assert f"EXIT CODE: {signal.SIGKILL.value}" in done.stdout + done.stderr  # it was the kill that ended it
     assert time.monotonic() - started < 20
-    assert not store.exists()
-    assert not cutout_format.manifest_path(store).exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr.partial"]
+    return store
 
-    again = mpirun(2, galaxies, store)
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_any_number_of_ranks_completes_what_a_dead_one_left(mpirun, galaxies, serial, killed, ranks):
+    shard = killed.with_name("a.zarr.partial") / "store/image/c/1/0/0/0"
+    before = shard.stat()
+    again = mpirun(ranks, galaxies, killed)
     assert again.returncode == cli.OK, again.stderr
-    assert cutout_format.manifest_path(store).read_bytes() == serial
-    assert not list(tmp_path.glob("*.partial"))
+    assert again.stdout.count("resuming: 3 of 4 shards are done") == 1
+    assert (killed / "image/c/1/0/0/0").stat().st_mtime_ns == before.st_mtime_ns
+    assert cutout_format.manifest_path(killed).read_bytes() == serial
+    assert not altered_files(killed)
+    assert {entry.name for entry in killed.parent.iterdir()} == {"a.zarr", "a.zarr.manifest.json"}
+
+
+def test_a_shard_that_was_damaged_meanwhile_is_written_again(mpirun, galaxies, serial, killed):
+    with (killed.with_name("a.zarr.partial") / "store/flux/c/1/0").open("r+b") as file:
+        file.write(b"rot")
+    again = mpirun(2, galaxies, killed)
+    assert "resuming: 2 of 4 shards are done" in again.stdout
+    assert cutout_format.manifest_path(killed).read_bytes() == serial
+
+
+def test_another_input_is_not_mixed_in(mpirun, killed, tmp_path):
+    other = tmp_path / "other.hdf5"
+    mock.write_galaxies(other, GALAXIES, seed=6)
+    ingest.main(ingest.Ingest(other, tmp_path / "serial.zarr", SHARD_ROWS))
+    again = mpirun(2, other, killed)
+    assert again.stdout.count("starting over") == 1
+    manifests = [cutout_format.manifest_path(tmp_path / name) for name in ("a.zarr", "serial.zarr")]
+    assert manifests[0].read_bytes() == manifests[1].read_bytes()
+
+
+def test_what_a_rank_says_on_the_way_is_heard(mpirun, galaxies, tmp_path):
+    program = tmp_path / "warns.py"
+    program.write_text(PATCHED.format(start=SHARD_ROWS, fault='print("careful", file=sys.stderr)'))
+    done = mpirun(2, galaxies, tmp_path / "a.zarr", start=(program,))
+    assert done.returncode == cli.OK
+    assert done.stderr.count("careful") == 1
 
 
 def test_an_input_that_all_ranks_refuse_is_refused_once(mpirun, tmp_path):

@@ -206,6 +206,8 @@ REFUSALS = {
     "newline in the name": (["--catalog", "two\nlines.zarr"], 2, "rename the store"),
     "another pixel scale": (["--catalog", "coarse.zarr"], 3, "pixel_scale 0.2"),
     "another zero point": (["--catalog", "bright.zarr"], 3, "zero_point 30.0"),
+    "an id twice": (["--catalog", "twice.zarr"], 3, "object_id 7 stands there twice"),
+    "an id of 2**63": (["--catalog", "overflow.zarr"], 3, "object_id 9223372036854775808 does not fit"),
 }
 
 
@@ -227,6 +229,13 @@ def refused(tmp_path_factory):
         "bright": {"zero_point": 30.0},
     }.items():
         cutouts.write(folder / f"{name}.zarr", lambda a, b: rows, n=n, survey="test", **scale)
+    ids = rows["object_id"].copy()
+    ids[3] = 7
+    cutouts.write(folder / "twice.zarr", lambda a, b: rows | {"object_id": ids}, n=n, survey="test")
+    attributes = {"bands": list("grizy"), "pixel_scale": 0.168, "zero_point": 27.0}
+    group = zarr.create_group(folder / "overflow.zarr", attributes=attributes)
+    for name, values in (rows | {"object_id": np.arange(n, dtype=np.uint64) + 2**63 - n + 1}).items():
+        group.create_array(name, data=values)
     (folder / "file.zarr").touch()
     (folder / "empty.zarr").mkdir()
     zarr.create_group(folder / "imageless.zarr").create_array("object_id", shape=(n,), dtype="int64")
