@@ -2,7 +2,7 @@
 
 For each arm (B, R, Z) a coadd file holds the images `B_WAVELENGTH` (p,), `B_FLUX` and `B_IVAR` (n, p) and, as
 a rule, `B_MASK` (n, p); the table `FIBERMAP`, where there is one, says what the n fibres were put on. Images
-turned round, (p, n), are read too: the length of the wavelengths tells.
+turned round, (p, n), are read too: the length of the wavelengths tells. The redshifts are in redrock.py.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ from catalogs.errors import InputRefused, UsageError
 ARMS = ("B", "R", "Z")
 FIRST, STEP, PIXELS = 3600.0, 0.8, 7781
 """DESI's grid, 3600 to 9824 A in vacuum; every arm stands on a part of it."""
+BLOCK = 64
+"""Fibres joined at a time, in float64."""
 ROUNDING = 0.01
 """Pixels by which a wavelength may miss the grid."""
 
@@ -44,7 +46,7 @@ class Spectra:
 
 
 class Arm(NamedTuple):
-    """Spectra of one arm; flux and ivar are 0 in pixels that are not valid."""
+    """Images of one arm, as they are on disk."""
 
     place: np.ndarray
     """(p,) int, places of its pixels on the grid"""
@@ -52,59 +54,94 @@ class Arm(NamedTuple):
     """(n, p)"""
     ivar: np.ndarray
     """(n, p)"""
+    mask: np.ndarray
+    """(n, p) int, 0 where the pixel is good"""
 
 
-def read_coadd(path: Path) -> Spectra:
+def read_coadd(path: Path, targets: np.ndarray | None = None) -> Spectra:
     """Read a coadd and join its arms: flux = sum(ivar flux) / sum(ivar), ivar = sum(ivar).
 
     The sums, over the arms that see a pixel, give the least-squares mean of independent measurements. A pixel
     of an arm is valid where flux and ivar are finite, ivar > 0 and the mask, if the file has one, is 0.
 
+    Parameters
+    ----------
+    targets : (m,) int64, TARGETIDs whose spectra are wanted, in this order; None: every fibre's, in the
+        order of the file. The others are neither joined nor held in memory.
+
     Raises
     ------
     UsageError : there is no file `path`.
-    InputRefused : it is damaged, cut short, not laid out as a coadd, or on another wavelength grid.
+    InputRefused : it is damaged, cut short, not laid out as a coadd, on another wavelength grid, or does not
+        have one of the targets.
     """
     if not path.is_file():
         raise UsageError(f"{path} is a folder, not a coadd" if path.is_dir() else f"there is no file {path}")
-    arrays = _load(path)
-    arms = [_arm(path, arrays, name) for name in ARMS]
-    fibres = {len(arm.flux) for arm in arms} | {len(arrays[name]) for name in COLUMNS if name in arrays}
-    if len(fibres) > 1:
-        raise InputRefused(f"{path}: arms and {FIBERMAP} have different numbers of fibres: fetch it again")
-    target_id, ra, dec = (arrays.get(name) for name in COLUMNS)
-    flux, ivar = _join(arms)
-    return Spectra(target_id, ra, dec, FIRST + STEP * np.arange(PIXELS), flux, ivar)
+    with fits_strict.opened(path, {*IMAGES, FIBERMAP}) as hdus:
+        arrays = _find(hdus)
+        arms = [_arm(path, arrays, name) for name in ARMS]
+        fibres = {len(arm.flux) for arm in arms} | {len(arrays[name]) for name in COLUMNS if name in arrays}
+        if len(fibres) > 1:
+            raise InputRefused(f"{path}: arms and {FIBERMAP} differ in number of fibres: fetch it again")
+        rows = np.arange(fibres.pop()) if targets is None else _rows(path, arrays, targets)
+        flux, ivar = _join(arms, rows)
+        target_id, ra, dec = (_native(arrays[name][rows]) if name in arrays else None for name in COLUMNS)
+        return Spectra(target_id, ra, dec, FIRST + STEP * np.arange(PIXELS), flux, ivar)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """The images of the arms and the columns of the fibermap, as many as there are, in native byte order."""
+def locate(target_id: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Rows (m,) at which the ids `wanted` (m,) first stand in `target_id` (n,); -1 where they do not."""
+    if not len(target_id):
+        return np.full(len(wanted), -1)
+    order = np.argsort(target_id, kind="stable")
+    place = np.searchsorted(target_id, wanted, sorter=order)
+    rows = order[np.minimum(place, len(order) - 1)]
+    return np.where(target_id[rows] == wanted, rows, -1)
+
+
+def _find(hdus: list[fits.hdu.base.ExtensionHDU]) -> dict[str, np.ndarray]:
+    """The images of the arms and the columns of the fibermap, as many as there are, as they are on disk."""
     found = {}
-    with fits_strict.opened(path) as hdus:
-        for hdu in hdus:
-            if hdu.is_image and hdu.name in IMAGES:
-                found[hdu.name] = np.asarray(hdu.data)
-            elif hdu.name == FIBERMAP and isinstance(hdu, fits.BinTableHDU):
-                found |= {name: hdu.data[name] for name in COLUMNS if name in hdu.columns.names}
-        return {name: data.astype(data.dtype.newbyteorder("=")) for name, data in found.items()}
+    for hdu in hdus:
+        if hdu.is_image:
+            found[hdu.name] = np.asarray(hdu.data)
+        elif isinstance(hdu, fits.BinTableHDU):
+            found |= {name: hdu.data[name] for name in COLUMNS if name in hdu.columns.names}
+    return found
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """A copy in memory, in native byte order."""
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _rows(path: Path, arrays: dict[str, np.ndarray], targets: np.ndarray) -> np.ndarray:
+    if "TARGETID" not in arrays:
+        raise InputRefused(f"{path} has no {FIBERMAP} with TARGETID: it does not say whose its spectra are")
+    rows = locate(arrays["TARGETID"], targets)
+    if (rows < 0).any():
+        raise InputRefused(
+            f"{path} has no spectrum of target {targets[rows < 0][0]}: fetch coadds and redshifts of one and "
+            "the same release"
+        )
+    return rows
 
 
 def _arm(path: Path, arrays: dict[str, np.ndarray], name: str) -> Arm:
-    """Check the images of an arm and set what is not valid in them to 0."""
+    """Check the images of an arm, and turn them the right way round."""
     names = [f"{name}_{kind}" for kind in ("WAVELENGTH", "FLUX", "IVAR")]
     if missing := [image for image in names if image not in arrays]:
         raise InputRefused(f"{path} has no image {', '.join(missing)}: it is not a DESI coadd")
     wave, *images = (arrays[image] for image in names)
     images.append(arrays.get(f"{name}_MASK", np.zeros(images[0].shape, np.int32)))
-    place = _places(path, name, wave)
+    place = _places(path, name, _native(wave))
     flux, ivar, mask = (image if image.shape[-1:] == wave.shape else image.T for image in images)
     if not flux.shape == ivar.shape == mask.shape or flux.shape[1:] != wave.shape:
         shapes = ", ".join(str(image.shape) for image in images)
         raise InputRefused(
             f"{path}: flux, ivar and mask of arm {name} have shapes {shapes}, not (n, {len(wave)})"
         )
-    valid = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & (mask == 0)
-    return Arm(place, *(np.where(valid, image, 0.0).astype(np.float64) for image in (flux, ivar)))
+    return Arm(place, flux, ivar, mask)
 
 
 def _places(path: Path, name: str, wave: np.ndarray) -> np.ndarray:
@@ -119,12 +156,21 @@ def _places(path: Path, name: str, wave: np.ndarray) -> np.ndarray:
     return place.astype(int)
 
 
-def _join(arms: list[Arm]) -> tuple[np.ndarray, np.ndarray]:
-    """Flux and ivar on the whole grid, (n, PIXELS) float32 each."""
-    ivar = np.zeros((len(arms[0].flux), PIXELS))
-    weighted = np.zeros_like(ivar)
+def _join(arms: list[Arm], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flux and ivar of some fibres on the whole grid, (len(rows), PIXELS) float32 each."""
+    flux, ivar = np.zeros((2, len(rows), PIXELS), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        here = slice(start, start + BLOCK)
+        flux[here], ivar[here] = _mean(arms, rows[here])
+    return flux, ivar
+
+
+def _mean(arms: list[Arm], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    weight = np.zeros((len(rows), PIXELS))
+    weighted = np.zeros_like(weight)
     for arm in arms:
-        ivar[:, arm.place] += arm.ivar
-        weighted[:, arm.place] += arm.ivar * arm.flux
-    flux = np.divide(weighted, ivar, out=np.zeros_like(ivar), where=ivar > 0)
-    return flux.astype(np.float32), ivar.astype(np.float32)
+        flux, ivar = (image[rows].astype(np.float64) for image in (arm.flux, arm.ivar))
+        valid = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & (arm.mask[rows] == 0)
+        weight[:, arm.place] += np.where(valid, ivar, 0.0)
+        weighted[:, arm.place] += np.where(valid, ivar * flux, 0.0)
+    return np.divide(weighted, weight, out=np.zeros_like(weight), where=weight > 0), weight

@@ -26,7 +26,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "mock": Command("catalogs.mock", "Mock", "write a mock survey: training pairs and a tile to infer on"),
+    "crossmatch": Command("catalogs.crossmatch", "Crossmatch", "join GalaxiesML images with DESI spectra"),
     "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
+    "store": Command("catalogs.store", "Store", "show what is in a cutout store, verify it, draw a preview"),
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
     "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),

@@ -208,7 +208,7 @@ def inputs(tmp_path) -> Path:
         ("good.fits --truth floats.fits", cli.REFUSED, "one integer"),
         ("good.fits --truth sentinel.fits", cli.REFUSED, "write NaN"),
         ("image.fits", cli.REFUSED, "no table HDU"),
-        ("flipped.fits --truth truth.fits", cli.REFUSED, "Checksum"),
+        ("flipped.fits --truth truth.fits", cli.REFUSED, "checksum"),
         ("cut.fits --truth truth.fits", cli.REFUSED, "damaged"),
         ("empty.fits", cli.REFUSED, "damaged"),
         ("words.csv", cli.REFUSED, "y_pred must hold one number"),

@@ -1,0 +1,111 @@
+"""Several GalaxiesML files as one: it was released in three, for training, validation and test."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from catalogs.cutout_format import BANDS, refusing
+from catalogs.errors import InputRefused
+from catalogs.galaxiesml import GalaxiesML, open_galaxiesml
+
+Z_HSC, I_MAG = "specz_redshift", "i_cmodel_mag"
+CARRIED = (Z_HSC, *(f"{band}_cmodel_mag" for band in BANDS))
+"""Columns that are read where all files have them."""
+
+
+@dataclass
+class Galaxies:
+    """The N galaxies of one or more GalaxiesML files, one after the other."""
+
+    sources: list[GalaxiesML]
+    object_id: np.ndarray
+    """(N,) int64"""
+    ra: np.ndarray
+    """(N,) float64, degrees"""
+    dec: np.ndarray
+    """(N,) float64, degrees"""
+    columns: dict[str, np.ndarray]
+    """(N,) float64 each, those of CARRIED that all files have"""
+
+    def column(self, name: str) -> np.ndarray:
+        """(N,) float64; NaN where the files do not have it."""
+        return self.columns.get(name, np.full(len(self.object_id), np.nan))
+
+    @property
+    def survey(self) -> str:
+        return self.sources[0].survey
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.sources[0].file["image"].shape[1:]
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Images (m, 5, S, S) float32, as large as they are."""
+        starts = np.cumsum([0, *(source.n for source in self.sources)])
+        image = np.empty((len(rows), *self.image_shape), np.float32)
+        for k, row in enumerate(rows):
+            number = int(np.searchsorted(starts, row, "right")) - 1
+            source = self.sources[number]
+            with _refusing(source), np.errstate(over="ignore"):  # beyond float32 becomes Inf, as in ingest
+                image[k] = source.file["image"][row - starts[number]]
+        return image
+
+
+def _refusing(source: GalaxiesML) -> Any:
+    return refusing(f"{source.path} cannot be read", "fetch it again")
+
+
+@contextlib.contextmanager
+def open_galaxies(paths: Sequence[Path]) -> Iterator[Galaxies]:
+    """Open GalaxiesML files with positions, as a context manager.
+
+    Raises
+    ------
+    UsageError : there is no such file.
+    InputRefused : one is damaged or has no positions, or they do not go together.
+    """
+    with contextlib.ExitStack() as stack:
+        sources = [stack.enter_context(open_galaxiesml(path)) for path in paths]
+        sizes = {source.file["image"].shape[1:] for source in sources}
+        if len(sizes) > 1:
+            raise InputRefused(
+                f"{paths[0]} and the others have images of different sizes: name files of one size"
+            )
+        object_id = np.concatenate([source.object_id for source in sources])
+        unique, counts = np.unique(object_id, return_counts=True)
+        if (counts > 1).any():
+            raise InputRefused(
+                f"object_id {unique[counts > 1][0]} is in two of the files: name each file once"
+            )
+        columns = [_columns(source, ("ra", "dec", *CARRIED)) for source in sources]
+        for path, its in zip(paths, columns, strict=True):
+            if "ra" not in its or "dec" not in its:
+                raise InputRefused(f"{path} has no ra and dec: without positions it cannot be matched")
+        common = [name for name in columns[0] if all(name in its for its in columns)]
+        joined = {name: np.concatenate([its[name] for its in columns]) for name in common}
+        yield Galaxies(sources, object_id, joined.pop("ra"), joined.pop("dec"), joined)
+
+
+def _columns(source: GalaxiesML, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the columns that the file has, (n,) float64."""
+    columns = {}
+    for name in names:
+        column = source.file.get(name)
+        if column is None:
+            continue
+        if (
+            not isinstance(column, h5py.Dataset)
+            or column.shape != (source.n,)
+            or column.dtype.kind not in "fiu"
+        ):
+            raise InputRefused(
+                f"{source.path}: {name} must hold a number for each of its {source.n} galaxies"
+            )
+        with _refusing(source):
+            columns[name] = column[:].astype(np.float64)
+    return columns

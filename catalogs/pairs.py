@@ -1,0 +1,118 @@
+"""Pairs of a galaxy image and a DESI spectrum: found on the sky, then cut, and every cut counted.
+
+The cuts are those of the paper (Himes et al. 2025, section 3): stars, duplicates, inconsistent redshifts, and
+spectra with more than 80 % missing, which is known only when they are read (crossmatch.py). What is kept
+depends neither on the order of rows in any file nor on how they were cut into blocks.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from catalogs.cutflow import Cut
+from catalogs.redrock import Targets
+from catalogs.sky import Positions
+
+
+@dataclass
+class Pairs:
+    """m pairs of a galaxy and a spectrum."""
+
+    galaxy: np.ndarray
+    """(m,) int, rows of the galaxies"""
+    target: Targets
+    """m rows"""
+    separation: np.ndarray
+    """(m,) float64, arcsec"""
+
+    def __len__(self) -> int:
+        return len(self.galaxy)
+
+    def take(self, rows: np.ndarray) -> Self:
+        return type(self)(self.galaxy[rows], self.target.take(rows), self.separation[rows])
+
+
+def match(galaxies: Positions, blocks: Iterable[Targets], radius: float) -> Pairs:
+    """All pairs of a galaxy and a spectrum up to `radius` arcsec apart; only they and a block are held."""
+    found = []
+    for targets in blocks:
+        row, galaxy, separation = galaxies.within(targets.ra, targets.dec, radius)
+        found.append(Pairs(galaxy, targets.take(row), separation))
+    return Pairs(
+        np.concatenate([pairs.galaxy for pairs in found]),
+        Targets.join([pairs.target for pairs in found]),
+        np.concatenate([pairs.separation for pairs in found]),
+    )
+
+
+def cut(pairs: Pairs, object_id: np.ndarray, redshift: np.ndarray, max_dz: float) -> tuple[Pairs, list[Cut]]:
+    """Make the cuts one after the other, those that need no pixels.
+
+    Parameters
+    ----------
+    object_id, redshift : (N,) of the galaxies; a redshift that is not a number above 0 says nothing.
+    max_dz : redshifts agree up to this |dz| / (1 + z).
+
+    Returns
+    -------
+    pairs : what is left, in the order of their coadds' paths, then of TARGETID
+    cuts : how many were left after each
+    """
+    cuts: list[tuple[str, str, Callable[[Pairs], np.ndarray]]] = [
+        ("repeated spectra", "of a target that has a better one", _is_best_spectrum),
+        ("stars", "SPECTYPE STAR", lambda pairs: pairs.target.spectype != "STAR"),
+        (
+            "duplicates",
+            "the galaxy has a nearer target, or the target a nearer galaxy",
+            lambda pairs: _is_mutual_nearest(pairs, object_id),
+        ),
+        ("bad redshifts", "ZWARN not 0, or Z below 0 or not a number", _has_redshift),
+        (
+            "inconsistent redshifts",
+            f"|Z - specz_redshift| / (1 + Z) over {max_dz:g}",
+            lambda pairs: _is_consistent(pairs, redshift, max_dz),
+        ),
+    ]
+    flow = []
+    for name, meaning, keep in cuts:
+        left = pairs.take(keep(pairs))
+        flow.append(Cut(name, meaning, len(pairs), len(left)))
+        pairs = left
+    return pairs.take(np.lexsort((pairs.target.target_id, pairs.target.coadd))), flow
+
+
+def _is_best_spectrum(pairs: Pairs) -> np.ndarray:
+    """Of a target's spectra the primary one; else, as DESI chooses it, ZWARN 0, then the deepest.
+
+    Two as good as each other: the first in the order of their coadds' paths.
+    """
+    target = pairs.target
+    order = np.lexsort((target.coadd, -target.tsnr2, target.zwarn != 0, ~target.primary, target.target_id))
+    _, first, inverse = np.unique(target.target_id[order], return_index=True, return_inverse=True)
+    best = np.empty(len(pairs), target.coadd.dtype)
+    best[order] = target.coadd[order][first][inverse]
+    return target.coadd == best
+
+
+def _is_mutual_nearest(pairs: Pairs, object_id: np.ndarray) -> np.ndarray:
+    """Whether target and galaxy are each other's nearest; at equal distance the lowest ids are.
+
+    One pair of a galaxy with duplicates is kept: it is no worse than others, and cannot be in training and
+    test set at once. Should the spectrum be a neighbour's, the redshifts will not agree.
+    """
+    order = np.lexsort((object_id[pairs.galaxy], pairs.target.target_id, pairs.separation))
+    of_galaxy, of_target = (
+        order[np.unique(ids[order], return_index=True)[1]] for ids in (pairs.galaxy, pairs.target.target_id)
+    )
+    return np.isin(np.arange(len(pairs)), np.intersect1d(of_galaxy, of_target))
+
+
+def _has_redshift(pairs: Pairs) -> np.ndarray:
+    return (pairs.target.zwarn == 0) & np.isfinite(pairs.target.z) & (pairs.target.z >= 0)
+
+
+def _is_consistent(pairs: Pairs, redshift: np.ndarray, max_dz: float) -> np.ndarray:
+    known, z = redshift[pairs.galaxy], pairs.target.z
+    return ~(np.isfinite(known) & (known > 0)) | (np.abs(z - known) <= max_dz * (1 + z))

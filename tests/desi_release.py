@@ -1,0 +1,154 @@
+"""Plant a DESI release and the GalaxiesML file that overlaps it: the files' real layout, invented objects.
+
+zcatalog/v1/zall-pix-test.fits
+healpix/main/dark/272/27247/coadd-main-dark-27247.fits, redrock-main-dark-27247.fits
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+import h5py
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy_healpix import HEALPix
+
+from catalogs import desi
+
+ARMS = {"B": (3600.0, 2751), "R": (5760.0, 2326), "Z": (7520.0, 2881)}
+"""First wavelength and number of pixels."""
+FOLDERS = HEALPix(nside=64, order="nested")
+LINES = {3728.5: 2.0, 4862.7: 1.0, 4960.3: 1.5, 5008.2: 4.5, 6564.6: 4.0}
+"""Rest wavelength (vacuum): height."""
+NOISE = 0.2
+
+
+@dataclass(frozen=True)
+class Target:
+    """One spectrum of one target; `missing` is the share of its pixels without ivar."""
+
+    target_id: int
+    ra: float
+    dec: float
+    z: float = 0.3
+    zwarn: int = 0
+    spectype: str = "GALAXY"
+    objtype: str = "TGT"
+    survey: str = "main"
+    program: str = "dark"
+    primary: bool = True
+    tsnr2: float = 100.0
+    missing: float = 0.0
+    cosmic_rays: tuple[int, ...] = ()
+    """Pixels of the B arm that one hits."""
+
+    @property
+    def cell(self) -> int:
+        return int(FOLDERS.lonlat_to_healpix(self.ra * u.deg, self.dec * u.deg))
+
+    @property
+    def folder(self) -> str:
+        return f"healpix/{self.survey}/{self.program}/{self.cell // 100}/{self.cell}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.survey}-{self.program}-{self.cell}.fits"
+
+
+def write_release(root, targets):
+    """All files of the release; the rows of the summary catalogue are in the order of the targets."""
+    write_zall(root / "zcatalog" / "v1" / "zall-pix-test.fits", targets)
+    of_file = attrgetter("folder", "name")
+    for (folder, name), group in groupby(sorted(targets, key=of_file), of_file):
+        group = list(group)
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        write_coadd(root / folder / f"coadd-{name}", group)
+        write_redrock(root / folder / f"redrock-{name}", group)
+    return root
+
+
+def table(name, columns, rows):
+    """BINTABLE of columns {name: (format, attribute of the targets)}."""
+    columns = [
+        fits.Column(column, form, array=np.array([getattr(row, attribute) for row in rows]))
+        for column, (form, attribute) in columns.items()
+    ]
+    return fits.BinTableHDU.from_columns(columns, name=name)
+
+
+TARGETID = {"TARGETID": ("K", "target_id")}
+REDSHIFT = {"Z": ("D", "z"), "ZWARN": ("K", "zwarn"), "SPECTYPE": ("6A", "spectype")}
+POSITION = {"TARGET_RA": ("D", "ra"), "TARGET_DEC": ("D", "dec"), "OBJTYPE": ("3A", "objtype")}
+PLACE = {"SURVEY": ("7A", "survey"), "PROGRAM": ("6A", "program"), "HEALPIX": ("J", "cell")}
+DEPTH, PRIMARY = {"TSNR2_LRG": ("E", "tsnr2")}, {"ZCAT_PRIMARY": ("L", "primary")}
+
+
+def write_zall(path, targets, without=()):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = TARGETID | PLACE | REDSHIFT | POSITION | DEPTH | PRIMARY
+    hdu = table("ZCATALOG", {name: of for name, of in columns.items() if name not in without}, targets)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, checksum=True, overwrite=True)
+
+
+def write_redrock(path, targets):
+    hdus = [
+        table("REDSHIFTS", TARGETID | REDSHIFT, targets),
+        table("FIBERMAP", TARGETID | POSITION, targets),
+        table("TSNR2", TARGETID | DEPTH, targets),
+    ]
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path, checksum=True)
+
+
+def write_coadd(path, targets):
+    hdus = [fits.PrimaryHDU(), table("FIBERMAP", TARGETID | POSITION, targets)]
+    drawn = [draw(target) for target in targets]
+    for number, (arm, (first, pixels)) in enumerate(ARMS.items()):
+        images = {
+            "WAVELENGTH": first + desi.STEP * np.arange(pixels),
+            "FLUX": np.array([flux[number] for flux, _ in drawn], np.float32),
+            "IVAR": np.array([ivar[number] for _, ivar in drawn], np.float32),
+            "MASK": np.zeros((len(targets), pixels), np.int32),
+        }
+        hdus += [fits.ImageHDU(data, name=f"{arm}_{kind}") for kind, data in images.items()]
+    fits.HDUList(hdus).writeto(path, checksum=True)
+
+
+def draw(target):
+    """Flux and ivar of the three arms: a power law, lines of 120 km/s, noise."""
+    rng = np.random.default_rng(target.target_id)
+    grid_end = desi.FIRST + desi.STEP * desi.PIXELS
+    fluxes, ivars = [], []
+    for arm, (first, pixels) in ARMS.items():
+        wave = first + desi.STEP * np.arange(pixels)
+        flux = 2 * (wave / 6000) ** -0.5 + rng.normal(0, NOISE, pixels)
+        for rest, height in LINES.items():
+            centre = rest * (1 + np.nan_to_num(target.z))
+            flux += height * np.exp(-0.5 * ((wave - centre) / (4e-4 * centre)) ** 2)
+        if arm == "B":
+            flux[list(target.cosmic_rays)] += 60 * NOISE
+        fluxes.append(flux)
+        ivars.append(np.where(wave < grid_end - target.missing * desi.STEP * desi.PIXELS, NOISE**-2, 0))
+    return fluxes, ivars
+
+
+def image_of(object_id, size):
+    """(5, size, size) float32, told apart by its values."""
+    return np.full((5, size, size), object_id % 100_003, np.float32) + np.arange(5)[:, None, None]
+
+
+def write_galaxies(path, object_id, ra, dec, specz, /, size=64, **changes):
+    """A GalaxiesML file; `changes` replace datasets, or take them away (None)."""
+    datasets = {
+        "image": np.array([image_of(name, size) for name in object_id]),
+        "object_id": np.asarray(object_id, np.int64),
+        "ra": np.asarray(ra, np.float64),
+        "dec": np.asarray(dec, np.float64),
+        "specz_redshift": np.asarray(specz, np.float64),
+        "i_cmodel_mag": 18 + 4 * (np.asarray(object_id) % 17) / 17,
+    }
+    with h5py.File(path, "w") as file:
+        for name, values in (datasets | changes).items():
+            if values is not None:
+                file[name] = values
+    return path
