@@ -25,7 +25,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "mock": Command("catalogs.mock", "Mock", "write a mock survey: training pairs and a tile to infer on"),
+    "mock": Command("catalogs.mock.survey", "Mock", "write a mock survey: training pairs, and a tile"),
     "crossmatch": Command("catalogs.crossmatch", "Crossmatch", "join GalaxiesML images with DESI spectra"),
     "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
     "store": Command("catalogs.store", "Store", "show what is in a cutout store, verify it, draw a preview"),
@@ -93,7 +93,12 @@ def _fail(prog: str, error: object, code: int) -> int:
 def run_command(name: str, argv: Sequence[str]) -> int:
     """Run the command `name` of COMMANDS."""
     command = COMMANDS[name]
-    module = importlib.import_module(command.module)
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        return _fail(
+            f"mmae {name}", f"{error}: pip install 'mmae-survey[{name}]' brings what is missing", USAGE
+        )
     return run(module.main, getattr(module, command.config), argv, f"mmae {name}")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalogs import cutout_format, cutouts, ingest, mock
+from catalogs import cutout_format, cutouts, ingest
+from catalogs.mock import survey as mock
 from mmae import export, train
 from mmae.model import ModelConfig
 from mmae.recipe import Train
@@ -95,7 +96,7 @@ def tiny():
 def survey(tmp_path_factory):
     """Folder with galaxies.hdf5, train.zarr (256 galaxies) and rubin_tile.zarr (2048 objects, 16 shards)."""
     folder = tmp_path_factory.mktemp("survey")
-    mock.main(mock.Mock(folder / "mock", galaxies=256, tile=128, seed=3, shard_rows=128))
+    mock.main(mock.Mock(folder / "mock", galaxies=256, tile=128, seed=3, artefacts=0, shard_rows=128))
     (folder / "mock" / "galaxies.hdf5").rename(folder / "galaxies.hdf5")
     ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=128))
     drawn = cutouts.open_store(folder / "mock" / "rubin_tile.zarr")

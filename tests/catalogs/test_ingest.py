@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 import pytest
 
-from catalogs import cutout_format, ingest, mock
+from catalogs import cutout_format, ingest
 from catalogs.galaxiesml import GalaxiesML
+from catalogs.mock.survey import TRAINING, draw, write_galaxies
 from catalogs.store import altered_files
 from mmae import cli
 
@@ -45,7 +46,7 @@ def names(folder):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     path = tmp_path_factory.mktemp("drawn") / "galaxies.hdf5"
-    mock.write_galaxies(path, GALAXIES, seed=5)
+    write_galaxies(path, GALAXIES, [draw(5, TRAINING, range(GALAXIES))])
     return path
 
 

@@ -9,7 +9,8 @@ import time
 import h5py
 import pytest
 
-from catalogs import cutout_format, ingest, mock
+from catalogs import cutout_format, ingest
+from catalogs.mock.survey import TRAINING, draw, write_galaxies
 from catalogs.store import altered_files
 from mmae import cli
 
@@ -19,7 +20,7 @@ GALAXIES, SHARD_ROWS = 230, 64  # 4 shards, the last one short; of two ranks the
 @pytest.fixture(scope="module")
 def galaxies(tmp_path_factory):
     path = tmp_path_factory.mktemp("ingest") / "galaxies.hdf5"
-    mock.write_galaxies(path, GALAXIES, seed=5)
+    write_galaxies(path, GALAXIES, [draw(5, TRAINING, range(GALAXIES))])
     return path
 
 
@@ -125,7 +126,7 @@ def test_a_shard_that_was_damaged_meanwhile_is_written_again(mpirun, galaxies, s
 
 def test_another_input_is_not_mixed_in(mpirun, killed, tmp_path):
     other = tmp_path / "other.hdf5"
-    mock.write_galaxies(other, GALAXIES, seed=6)
+    write_galaxies(other, GALAXIES, [draw(6, TRAINING, range(GALAXIES))])
     ingest.main(ingest.Ingest(other, tmp_path / "serial.zarr", SHARD_ROWS))
     again = mpirun(2, other, killed)
     assert again.stdout.count("starting over") == 1

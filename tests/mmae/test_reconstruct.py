@@ -7,8 +7,9 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from catalogs import ingest, mock
+from catalogs import ingest
 from catalogs.desi import read_coadd
+from catalogs.mock import survey as mock
 from catalogs.spectra import normalise, pool, pool_wave
 from mmae import checkpoint, cli, train
 from mmae.data import Batch
@@ -32,7 +33,7 @@ def run(*argv: object) -> int:
 def trained(tmp_path_factory):
     """train.zarr with spectra, rubin_tile.zarr without; run, a model trained on the first for an epoch."""
     folder = tmp_path_factory.mktemp("survey")
-    mock.main(mock.Mock(folder, galaxies=60, tile=2, shard_rows=64))
+    mock.main(mock.Mock(folder, galaxies=60, tile=2, artefacts=0, shard_rows=64))
     ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=64))
     train.main(Train(folder / "train.zarr", folder / "run", epochs=1, batch=16, model=TINY))
     return folder
