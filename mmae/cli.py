@@ -26,7 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "mock": Command("catalogs.mock.survey", "Mock", "write a mock survey: training pairs, and a tile"),
-    "crossmatch": Command("catalogs.crossmatch", "Crossmatch", "join GalaxiesML images with DESI spectra"),
+    "crossmatch": Command("catalogs.crossmatch.command", "Crossmatch", "join GalaxiesML with DESI spectra"),
     "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
     "store": Command("catalogs.store", "Store", "show what is in a cutout store, verify it, draw a preview"),
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),

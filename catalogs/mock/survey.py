@@ -14,13 +14,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import tyro
 from astropy.table import Table, vstack
 from rich.progress import track
 
-from catalogs import atomic, cutouts
+from catalogs import atomic, cutouts, hdf5_stream
 from catalogs.cutout_format import BANDS, CHUNK, REQUIRED, SIZE, manifest_path
 from catalogs.errors import UsageError
 from catalogs.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
@@ -234,7 +233,7 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
 def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
     """Write `count` training pairs in the HDF5 layout of GalaxiesML-Spectra; gives the truth about them."""
     truths = []
-    with atomic.replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic.replacing(path) as temporary, hdf5_stream.create(temporary) as (file, check):
         image = file.create_dataset("image", (count, len(BANDS), SIZE, SIZE), np.float32)
         flux = file.create_dataset(FLUX, (count, PIXELS), np.float32)
         ivar = file.create_dataset(IVAR, (count, PIXELS), np.float32)
@@ -249,6 +248,7 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
             redshift[rows] = objects.redshift
             targetid[rows] = objects.object_id.astype("S17")
             truths.append(objects.truth())
+            check()
     return vstack(truths)
 
 

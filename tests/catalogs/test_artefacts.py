@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catalogs.artefacts import replace_artefacts
+from catalogs.crossmatch.artefacts import replace_artefacts
 
 LINES = {
     "Lya": 1215.67,

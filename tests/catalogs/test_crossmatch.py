@@ -14,12 +14,13 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation
 from astropy.io import fits
 
-from catalogs import atomic, crossmatch, cutouts, ingest, redrock
+from catalogs import atomic, cutouts, ingest, redrock
+from catalogs.crossmatch import command as crossmatch
+from catalogs.crossmatch.sky import CELLS, Positions
 from catalogs.cutout_format import manifest_path
 from catalogs.desi import read_coadd
 from catalogs.errors import UsageError
 from catalogs.galaxiesml import open_galaxiesml
-from catalogs.sky import CELLS, Positions
 from mmae import cli
 from tests import desi_release
 from tests.desi_release import Target

@@ -14,15 +14,15 @@ from rich.progress import track
 from tyro.conf import Positional
 
 from catalogs import atomic, desi, hdf5_stream, ingest
-from catalogs.artefacts import replace_artefacts
-from catalogs.cutflow import Census, Cut, Summary, cut_table, summarise, summary_table
+from catalogs.crossmatch.artefacts import replace_artefacts
+from catalogs.crossmatch.cutflow import Census, Cut, Summary, cut_table, summarise, summary_table
+from catalogs.crossmatch.galaxies import I_MAG, Z_HSC, Galaxies, open_galaxies
+from catalogs.crossmatch.pairs import Pairs, cut, match
+from catalogs.crossmatch.sky import MAX_RADIUS, Positions
 from catalogs.cutout_format import CHUNK, manifest_path
 from catalogs.errors import InputRefused, UsageError
-from catalogs.galaxies import I_MAG, Z_HSC, Galaxies, open_galaxies
 from catalogs.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
-from catalogs.pairs import Pairs, cut, match
 from catalogs.redrock import Release, Targets, open_release
-from catalogs.sky import MAX_RADIUS, Positions
 
 MISSING = 0.8
 """A spectrum with more than this share of its pixels missing is dropped (paper, section 3)."""

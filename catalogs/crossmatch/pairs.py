@@ -1,7 +1,7 @@
 """Pairs of a galaxy image and a DESI spectrum: found on the sky, then cut, and every cut counted.
 
 The cuts are those of the paper (Himes et al. 2025, section 3): stars, duplicates, inconsistent redshifts, and
-spectra with more than 80 % missing, which is known only when they are read (crossmatch.py). What is kept
+spectra with more than 80 % missing, which is known only when they are read (command.py). What is kept
 depends neither on the order of rows in any file nor on how they were cut into blocks.
 """
 
@@ -11,9 +11,9 @@ from typing import Self
 
 import numpy as np
 
-from catalogs.cutflow import Cut
+from catalogs.crossmatch.cutflow import Cut
+from catalogs.crossmatch.sky import Positions
 from catalogs.redrock import Targets
-from catalogs.sky import Positions
 
 
 @dataclass
