@@ -22,10 +22,14 @@ class Command(NamedTuple):
     module: str
     config: str
     summary: str
+    extra: str = ""
+    """Extra of the distribution that it needs."""
 
 
 COMMANDS = {
-    "mock": Command("catalogs.mock.survey", "Mock", "write a mock survey: training pairs, and a tile"),
+    "mock": Command(
+        "catalogs.mock.survey", "Mock", "write a mock survey: training pairs, and a tile", "mock"
+    ),
     "crossmatch": Command("catalogs.crossmatch.command", "Crossmatch", "join GalaxiesML with DESI spectra"),
     "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
     "store": Command("catalogs.store", "Store", "show what is in a cutout store, verify it, draw a preview"),
@@ -96,9 +100,9 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     try:
         module = importlib.import_module(command.module)
     except ModuleNotFoundError as error:
-        return _fail(
-            f"mmae {name}", f"{error}: pip install 'mmae-survey[{name}]' brings what is missing", USAGE
-        )
+        if not command.extra:
+            raise
+        return _fail(f"mmae {name}", f"{error}: pip install 'mmae-survey[{command.extra}]'", USAGE)
     return run(module.main, getattr(module, command.config), argv, f"mmae {name}")
 
 

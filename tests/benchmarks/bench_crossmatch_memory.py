@@ -6,17 +6,15 @@ Half of the galaxies match a target; rows are about as wide as DR1's; coadds hav
 wanted. Needs 4 GB under $TMPDIR and some minutes; writes results/crossmatch_memory.md.
 """
 
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import h5py
 import numpy as np
+import report
 from astropy.io import fits
 from astropy_healpix import HEALPix
 
@@ -54,7 +52,6 @@ peak = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
 print(peak, file=sys.stderr)
 sys.exit(code)
 """
-RESULTS = Path(__file__).parent / "results" / "crossmatch_memory.md"
 
 
 def matched_positions(rng, cell, n):
@@ -161,23 +158,14 @@ def run(rows, galaxies):
 
 def main():
     lines = [run(*case) for case in CASES]
-    with Path("/proc/cpuinfo").open() as file:
-        cpu = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    report = [
-        "# Peak memory of `mmae crossmatch`",
-        "",
-        f"`python tests/benchmarks/bench_crossmatch_memory.py`, {date.today()}, {os.cpu_count()} cores of "
-        f"{cpu}, Python {platform.python_version()}.",
-        "",
+    body = [
         "Peak RSS is VmHWM of the command's process; it counts the pages of the coadd being read (19 MB).",
         "",
         "| DESI rows | summary catalogue (MB) | galaxies | pairs written | seconds | peak RSS (MB) |",
         "|---:|---:|---:|---:|---:|---:|",
         *lines,
     ]
-    print("\n".join(report))
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n".join(report) + "\n")
+    report.write("crossmatch_memory", "Peak memory of `mmae crossmatch`", "bench_crossmatch_memory.py", body)
 
 
 if __name__ == "__main__":

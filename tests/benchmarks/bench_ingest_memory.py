@@ -10,9 +10,6 @@ results/ingest_memory.md.
 """
 
 import argparse
-import datetime
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,10 +21,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import report
 
 from catalogs.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
 
-RESULTS = Path(__file__).parent / "results" / "ingest_memory.md"
 PIXELS, ROWS = 7783, 64
 
 WATCH = """
@@ -119,24 +116,24 @@ def main() -> None:
         "--folder", type=Path, help="where to write; by default the system's temporary folder"
     )
     options = parser.parse_args()
-    report = ["| what | objects | store, GB | peak memory, MB | objects/s |", "|---|---|---|---|---|"]
+    table = ["| what | objects | store, GB | peak memory, MB | objects/s |", "|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         store = Path(folder, "a.zarr")
         for what, n, command in cases(Path(folder), options.most):
             memory, seconds = peak(*command)
             stored = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
-            report.append(f"| {what} | {n:,} | {stored / 1e9:.2f} | {memory:,.0f} | {n / seconds:,.0f} |")
-            print(report[-1], flush=True)
+            table.append(f"| {what} | {n:,} | {stored / 1e9:.2f} | {memory:,.0f} | {n / seconds:,.0f} |")
+            print(table[-1], flush=True)
             shutil.rmtree(store, ignore_errors=True)
             store.with_name("a.zarr.manifest.json").unlink(missing_ok=True)
-    cpu = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
-    head = (
-        f"`python tests/benchmarks/bench_ingest_memory.py --most {options.most}`\n\n"
-        f"{os.cpu_count()} cores of{cpu.split(':')[1]}; Python {platform.python_version()}; "
-        f"{datetime.date.today()}. One run each; shards of 4096 rows; the rate includes the start of Python "
-        "and fsync. A shard holds 336 MB of pixels, and 255 MB of spectra where there are some.\n\n"
-    )
-    RESULTS.write_text("# Memory of ingest\n\n" + head + "\n".join(report) + "\n")
+    body = [
+        "One run each; shards of 4096 rows; the rate includes the start of Python and fsync. A shard holds "
+        "336 MB of pixels, and 255 MB of spectra where there are some.",
+        "",
+        *table,
+    ]
+    command = f"bench_ingest_memory.py --most {options.most}"
+    report.write("ingest_memory", "Memory of ingest", command, body)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ the machine hits them alike; a rate is the median of the rounds. Files are in th
 """
 
 import argparse
-import datetime
 import itertools
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -20,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import report
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from catalogs.cutout_format import BANDS, NEVER, SIZE
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results" / "storage.md"
 SKY = np.array([0.037, 0.057, 0.077, 0.156, 0.287], np.float32)
 """Noise per pixel of HSC Wide in g r i z y at zero point 27."""
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -178,27 +176,16 @@ def overflow(image: np.ndarray) -> list[str]:
     return lines
 
 
-def machine() -> str:
-    cpu = next(
-        line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    )
-    return (
-        f"{os.cpu_count()} cores of{cpu}; Python {platform.python_version()}, zarr {zarr.__version__}, "
-        f"numpy {np.__version__}; {datetime.date.today()}"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objects", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     image, what = pixels(options.objects)
-    report = [
-        f"`python tests/benchmarks/bench_storage.py --objects {options.objects} --rounds {options.rounds}`",
-        "",
-        f"{machine()}. {options.objects} objects of 5 x 64 x 64 pixels: {what}. Rates are medians of "
-        f"{options.rounds} rounds, in objects a second, warm, one process; every chunk ends in a crc32c.",
+    body = [
+        f"zarr {zarr.__version__}, numpy {np.__version__}. {options.objects} objects of 5 x 64 x 64 pixels: "
+        f"{what}. Rates are medians of {options.rounds} rounds, in objects a second, warm, one process; "
+        "every chunk ends in a crc32c.",
         "",
         *rates(image, options.rounds),
         "",
@@ -206,9 +193,8 @@ def main() -> None:
         "",
         *overflow(image),
     ]
-    print("\n".join(report))
-    decision = RESULTS.read_text().partition("## Decision")[2] if RESULTS.exists() else "\n\n(none yet)\n"
-    RESULTS.write_text("# Storage\n\n" + "\n".join(report) + "\n\n## Decision" + decision)
+    command = f"bench_storage.py --objects {options.objects} --rounds {options.rounds}"
+    report.write("storage", "Storage", command, body)
 
 
 if __name__ == "__main__":

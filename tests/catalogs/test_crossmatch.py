@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import desi_release
 import h5py
 import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord, angular_separation
 from astropy.io import fits
+from desi_release import Target
 
 from catalogs import atomic, cutouts, ingest, redrock
 from catalogs.crossmatch import command as crossmatch
@@ -22,8 +24,6 @@ from catalogs.desi import read_coadd
 from catalogs.errors import UsageError
 from catalogs.galaxiesml import open_galaxiesml
 from mmae import cli
-from tests import desi_release
-from tests.desi_release import Target
 
 ARCSEC = 1 / 3600
 RAY = 1500

@@ -1,8 +1,8 @@
 """The mock survey against the real sky; numbers and tolerances are those of bench_mock_realism.py."""
 
+import bench_mock_realism as realism
 import numpy as np
 import pytest
-from benchmarks import bench_mock_realism as realism
 
 from catalogs.mock.survey import TRAINING, draw, workers
 

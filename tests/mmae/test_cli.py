@@ -57,3 +57,16 @@ def test_the_program_lists_its_commands(argv, code):
     done = subprocess.run([sys.executable, "-m", "mmae.cli", *argv], capture_output=True, text=True)
     assert done.returncode == code
     assert all(name in done.stdout + done.stderr for name in cli.COMMANDS)
+
+
+def test_a_missing_extra_is_named():
+    script = """
+import sys
+sys.modules["galsim"] = None
+from mmae import cli
+sys.exit(cli.run_command("mock", ["survey"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == cli.USAGE
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'mmae-survey[mock]'" in done.stderr
