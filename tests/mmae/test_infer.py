@@ -11,9 +11,11 @@ import pytest
 import torch
 import zarr
 from astropy.io import fits
+from astropy.table import Table
 
 from catalogs import cutout_format, cutouts, schema
 from catalogs.cutouts import open_store
+from mmae import cli
 from mmae.export import open_bundle
 
 
@@ -39,6 +41,20 @@ def undisturbed(survey, bundle, tmp_path_factory):
     assert done.stdout.startswith(f"model: {bundle}")
     assert "2048 objects" in done.stdout
     return folder
+
+
+def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbed, tmp_path, capsys):
+    catalogue = shutil.copy(undisturbed / "rubin_tile.photoz.fits", tmp_path)
+    table = Table.read(catalogue)
+    truth = Table({"OBJECT_ID": table["OBJECT_ID"], "Z_SPEC": table["PHOTOZ_POINT"]})
+    truth.write(tmp_path / "truth.fits")
+    argv = [str(catalogue), "--truth", str(tmp_path / "truth.fits"), "--out", str(tmp_path / "evaluation")]
+    assert cli.run_command("evaluate", argv) == cli.OK
+    content = bytearray(Path(catalogue).read_bytes())
+    content[content.index(b"PZTRAIN = 'mock") + 12] ^= 1
+    Path(catalogue).write_bytes(content)
+    assert cli.run_command("evaluate", [*argv[:-1], str(tmp_path / "again")]) == cli.REFUSED
+    assert "checksum of PRIMARY" in capsys.readouterr().err
 
 
 def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
