@@ -74,7 +74,7 @@ SKY_CORRELATION = 0.1
 GAIN = np.array([2300.0, 2400.0, 3300.0, 2000.0, 1100.0])
 """Effective electrons a unit of flux: dark sky of 21.9 20.9 19.9 18.9 18.2 mag/arcsec^2 over SKY_SIGMA^2."""
 SATURATION = 10 ** (0.4 * (ZERO_POINT - 20.0))
-"""Flux in one pixel beyond which it is saturated: the peak of a star of magnitude 17.8 or so."""
+"""Flux in one pixel beyond which it is saturated: the peak of a star of magnitude 17."""
 FILTERS = dict(zip(BANDS, ("hsc2017-g", "hsc2017-r2", "hsc2017-i2", "hsc2017-z", "hsc2017-y"), strict=True))
 """Total responses (Kawanomoto et al. 2018), as speclite carries them; r2 and i2 replaced r and i in 2016."""
 GRID = WAVE[0] + STEP * np.arange(9190)
