@@ -20,19 +20,34 @@ KEEP = 2
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the state, then the checksum that makes it count."""
-    checksum(path).unlink(missing_ok=True)
+    """Write the state under `path`; what bore that name before stays whole until it is replaced."""
     with atomic.replacing(path) as temporary:
         torch.save(state, temporary)
+        new = atomic.sha256(temporary)
+        _write_sums(path, [*_sums(path), new])  # until the rename the old bytes count, from then on the new
+    _write_sums(path, [new])
+
+
+def _write_sums(path: Path, sums: list[str]) -> None:
     with atomic.replacing(checksum(path)) as temporary:
-        temporary.write_text(f"{atomic.sha256(path)}  {path.name}\n")
+        temporary.write_text("".join(f"{digest}  {path.name}\n" for digest in sums))
+
+
+def _sums(path: Path) -> list[str]:
+    """The sha256 that count for a file; more than one only where a save was cut off."""
+    if not checksum(path).is_file():
+        return []
+    return [line[:64] for line in checksum(path).read_text(errors="replace").splitlines()]
 
 
 def save_step(run: Path, state: dict[str, Any]) -> Path:
-    """Save the state under its step and let go of all but the newest two."""
+    """Save the state under its step and let go of all but the newest two up to there.
+
+    What lies beyond that step was damaged, or the run would have gone on from it: it counts for nothing.
+    """
     path = run / f"mmae-{state['step']:08d}.pt"
     save(path, state)
-    for old in _steps(run)[:-KEEP]:
+    for old in [step for step in _steps(run) if step <= path][:-KEEP]:
         old.unlink()
         checksum(old).unlink(missing_ok=True)
     return path
@@ -44,9 +59,19 @@ def checksum(path: Path) -> Path:
 
 def is_whole(path: Path) -> bool:
     """Whether the file is there with the bytes that were saved."""
-    if not (path.is_file() and checksum(path).is_file()):
-        return False
-    return checksum(path).read_text().split()[:1] == [atomic.sha256(path)]
+    return path.is_file() and bool(sums := _sums(path)) and atomic.sha256(path) in sums
+
+
+def sweep(run: Path) -> None:
+    """Delete what a save that was cut off left behind, and settle which bytes count; for the only writer."""
+    for orphan in run.glob(f".*{atomic.TEMPORARY}"):
+        orphan.unlink()
+    for sums in run.glob("*.pt.sha256"):
+        path = sums.with_suffix("")
+        if not path.exists():
+            sums.unlink()
+        elif len(_sums(path)) > 1 and is_whole(path):
+            _write_sums(path, [atomic.sha256(path)])
 
 
 def _steps(run: Path) -> list[Path]:

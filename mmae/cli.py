@@ -10,7 +10,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from catalogs.errors import InputRefused, Interrupted, UsageError
@@ -46,8 +48,46 @@ From survey pixels to photo-z catalogues.
 
 {commands}
 
-`mmae COMMAND --help` explains a command. Exit codes: 0 done, 2 usage, 3 input refused,
-4 interrupted, 5 input/output failure; after 4 and 5, run the same command again."""
+`mmae COMMAND --help` explains a command; `--config FILE.toml` reads its flags from a file.
+Exit codes: 0 done, 2 usage, 3 input refused, 4 interrupted, 5 input/output failure; after 4
+and 5, run the same command again."""
+
+
+def with_file(argv: Sequence[str]) -> list[str]:
+    """Flags, and after them those in the TOML file of `--config` that the command line does not give.
+
+    Raises UsageError where there is no such file, or no TOML in it.
+    """
+    if "--config" not in argv:
+        return list(argv)
+    at = argv.index("--config")
+    if at + 1 == len(argv):
+        raise UsageError("--config needs the name of a TOML file")
+    path = Path(argv[at + 1])
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {path} cannot be read: {error}") from None
+    given = [*argv[:at], *argv[at + 2 :]]
+    said = set(map(name, given))
+    return [*given, *(flag for flag in flags(table) if name(flag) not in said)]
+
+
+def name(flag: str) -> str:
+    """--image_mask=0.5 -> --image-mask; --no-preview -> --preview."""
+    return re.sub(r"(--|\.)no-", r"\1", flag.partition("=")[0].replace("_", "-"))
+
+
+def flags(table: dict[str, Any], prefix: str = "--") -> Iterator[str]:
+    """What a TOML table says, as flags: `depth` under [model] is --model.depth."""
+    for key, value in table.items():
+        key = key.replace("_", "-")
+        if isinstance(value, dict):
+            yield from flags(value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            yield f"{prefix}{'' if value else 'no-'}{key}"
+        else:
+            yield f"{prefix}{key}={value}"
 
 
 def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
@@ -57,7 +97,7 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(config_type, args=list(argv), prog=prog)
+            return tyro.cli(config_type, args=with_file(argv), prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -30,10 +30,15 @@ class Batch(NamedTuple):
     redshift: Tensor
     """(B,) float32"""
 
-    def rows(self, index: np.ndarray) -> "Batch":
-        return Batch(*(tensor[index] for tensor in self))
+    def rows(self, start: int, stop: int) -> "Batch":
+        return Batch(*(tensor[start:stop] for tensor in self))
+
+    def pinned(self) -> "Batch":
+        """The same in memory that a GPU copies from by itself."""
+        return Batch(*(tensor.pin_memory() for tensor in self))
 
     def to(self, device: torch.device) -> "Batch":
+        """On a device; the copy of a pinned batch goes on behind what the program does next."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
@@ -114,18 +119,22 @@ def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
 
 
 def batches(
-    data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0
+    data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0, pin: bool = False
 ) -> Iterator[Batch]:
     """This rank's share of each batch of `order`, from batch number `first` on.
 
-    A segment of batches is read on a thread while the one before it is used: two are in memory.
+    A share is galaxies that lie side by side in the store, so that of the chunks of a segment each rank reads
+    a part, not all. A segment of batches is read on a thread while the one before it is used: two are in
+    memory, pinned for the copy to a GPU if asked for.
     """
     steps = range(first, steps_per_epoch(len(order), batch, ranks))
-    shares = [np.array_split(order[step * batch : (step + 1) * batch], ranks)[rank] for step in steps]
+    whole = (np.sort(order[step * batch : (step + 1) * batch]) for step in steps)
+    shares = [np.array_split(rows, ranks)[rank] for rows in whole]
     segments = [shares[start : start + SEGMENT] for start in range(0, len(shares), SEGMENT)]
 
     def load(segment: Sequence[np.ndarray]) -> Batch:
-        return data.read(np.concatenate(segment))
+        read = data.read(np.concatenate(segment))
+        return read.pinned() if pin else read
 
     with ThreadPoolExecutor(1) as reader:
         pending = reader.submit(load, segments[0]) if segments else None
@@ -136,5 +145,5 @@ def batches(
                 pending = reader.submit(load, segments[number + 1])
             start = 0
             for share in segment:
-                yield loaded.rows(np.arange(start, start + len(share)))
+                yield loaded.rows(start, start + len(share))
                 start += len(share)

@@ -11,8 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from catalogs.errors import Interrupted
+
 TIMEOUT = timedelta(minutes=10)
-"""A rank that hears nothing from another for this long gives up."""
+"""A rank that hears nothing from another for this long gives up (gloo notices one that died at once)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ def torchrun_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """Join the other ranks, if there are any: nccl where there are GPUs, else gloo."""
+    """Join the other ranks, if there are any: nccl where there are GPUs, else gloo.
+
+    Raises ConnectionError where another rank has died, or is silent for longer than TIMEOUT.
+    """
     os.environ.update(torchrun_variables(os.environ))
     rank, size, local_rank, local_size = (
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -87,10 +92,29 @@ def world() -> Iterator[World]:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
-    if size > 1:
-        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=size, timeout=TIMEOUT)
-    try:
+    with process_group(rank, size, device) if size > 1 else contextlib.nullcontext():
         yield World(rank, size, local_rank, local_size, device)
+
+
+@contextlib.contextmanager
+def process_group(rank: int, size: int, device: torch.device) -> Iterator[None]:
+    """Ranks that end together, or that say that they have lost each other."""
+    backend, device_ids = ("nccl", [device.index]) if device.type == "cuda" else ("gloo", None)
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
+        try:
+            yield
+        except Interrupted:
+            dist.barrier(device_ids=device_ids)  # rank 0 may still be writing, and one's end may end all
+            raise
+        dist.barrier(device_ids=device_ids)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise ConnectionError(
+            f"rank {rank} of {size} has lost another rank ({str(error).splitlines()[0]}); the same command "
+            "goes on from the newest checkpoint"
+        ) from error
     finally:
-        if size > 1:
+        if dist.is_initialized():
             dist.destroy_process_group()

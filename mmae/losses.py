@@ -19,6 +19,12 @@ class Losses(NamedTuple):
     redshift: Tensor
 
 
+def combined(image: Tensor, spectrum: Tensor, redshift: Tensor) -> Losses:
+    """0.1 image + 0.01 spectrum + 1.0 redshift."""
+    total = IMAGE_WEIGHT * image + SPECTRUM_WEIGHT * spectrum + REDSHIFT_WEIGHT * redshift
+    return Losses(total, image, spectrum, redshift)
+
+
 def redshift_loss(predicted: Tensor, redshift: Tensor) -> Tensor:
     """Mean of 1 - 1 / (1 + (dz / 0.15)^2), dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018); inputs (B,)."""
     dz = (predicted - redshift) / (1 + redshift)
@@ -49,7 +55,7 @@ def spectrum_pixels(mask: Tensor, length: int, patch: int) -> Tensor:
 def losses(
     output: Output, batch: Batch, image_mask: Tensor, spectrum_mask: Tensor, present: Tensor
 ) -> Losses:
-    """0.1 image + 0.01 spectrum + 1.0 redshift.
+    """The losses of a batch.
 
     Masks (B, 64) and (B, 32); present (B,), True where the galaxy's spectrum was given: one that was not is
     nothing to be rebuilt.
@@ -57,6 +63,4 @@ def losses(
     on_image = masked_mse(output.image, batch.image, image_pixels(image_mask, batch.image.shape))
     hidden = spectrum_pixels(spectrum_mask, batch.spectrum.shape[1], ModelConfig.patch) & present[:, None]
     on_spectrum = masked_mse(output.spectrum, batch.spectrum, hidden)
-    on_redshift = redshift_loss(output.redshift, batch.redshift)
-    total = IMAGE_WEIGHT * on_image + SPECTRUM_WEIGHT * on_spectrum + REDSHIFT_WEIGHT * on_redshift
-    return Losses(total, on_image, on_spectrum, on_redshift)
+    return combined(on_image, on_spectrum, redshift_loss(output.redshift, batch.redshift))

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a progress bar, lines of text, metrics.jsonl, TensorBoard."""
+"""What a person sees of a training run: a progress bar, text, metrics.jsonl, figures, TensorBoard."""
 
 import json
 import math
@@ -6,19 +6,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from catalogs import atomic
 from mmae.progress import bar
 
 METRICS = "metrics.jsonl"
+TRAIN, VALIDATION = "train", "validation"
+"""Kinds of reports."""
 
 
 class RunLog:
-    """Reports of rank 0; on other ranks it keeps silent."""
+    """Reports of rank 0; on other ranks it keeps silent.
 
-    def __init__(self, run: Path, step: int, speaks: bool):
+    `step` and `validated` say where the run goes on: whether that step was the last of an epoch and its
+    validation is done. Reports of what came after, which is about to be done again, are deleted.
+    """
+
+    def __init__(self, run: Path, step: int, validated: bool, speaks: bool):
         self.run = run
-        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step) if speaks else None
+        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if speaks else None
+        if speaks and (run / METRICS).exists():
+            kept = lines_until(run / METRICS, step, validated)
+            with atomic.replacing(run / METRICS) as temporary:
+                temporary.write_text("".join(kept))
 
     def say(self, text: str) -> None:
         if self.writer:
@@ -34,12 +46,28 @@ class RunLog:
             self.writer.add_scalar(f"{kind}/{name}", value, step)
         self.writer.flush()
 
+    def figure(self, name: str, step: int, figure: Figure) -> None:
+        """RUN/NAME.png, the last one drawn; TensorBoard keeps all."""
+        if not self.writer:
+            return
+        with atomic.replacing(self.run / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+        self.writer.add_figure(name, figure, step)
+
     @contextmanager
     def progress(self, total: int, done: int) -> Iterator[Callable[[float], None]]:
         """A bar over all steps; the function it gives takes the loss of one more."""
         with bar("train", "loss {task.fields[loss]:.4f}", disable=not self.writer) as shown:
             task = shown.add_task("train", total=total, completed=done, loss=math.nan)
             yield lambda loss: shown.update(task, advance=1, loss=loss)
+
+
+def lines_until(path: Path, step: int, validated: bool) -> list[str]:
+    """The reports that a run made on its way to a step, in order; a line that was cut off is none."""
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    reports = [json.loads(line) for line in lines]
+    places = [(report["step"], report["kind"] == VALIDATION) for report in reports]
+    return [line for line, place in zip(lines, places, strict=True) if place <= (step, validated)]
 
 
 def summary(metrics: dict[str, float]) -> str:

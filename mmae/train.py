@@ -3,7 +3,8 @@
     mmae train store.zarr --out runs/first              one process
     torchrun --nproc-per-node 4 -m mmae.train ...       one process a GPU (or `srun python -m mmae.train ...`)
 
-The run directory holds config.json, metrics.jsonl (a line a report), tensorboard/ and checkpoints.
+The run directory holds config.json, metrics.jsonl (a line a report), tensorboard/, checkpoints, and
+the figures of the last validation.
 """
 
 import contextlib
@@ -24,27 +25,48 @@ from torch import nn
 from catalogs import atomic
 from catalogs.cutout_format import BANDS
 from catalogs.errors import InputRefused, Interrupted, UsageError
-from mmae import __version__, checkpoint, cli, distributed
+from mmae import __version__, checkpoint, cli, distributed, panels
 from mmae.data import SEGMENT, TRAIN, VALIDATION, TrainingSet, batches, epoch_order, steps_per_epoch
 from mmae.distributed import World
 from mmae.losses import Losses
 from mmae.model import Himes2025
-from mmae.recipe import Train, make_optimizer, make_scheduler, masked_losses
+from mmae.recipe import Train, backward, hide, make_optimizer, make_scheduler
 from mmae.runlog import METRICS, RunLog, summary
 from mmae.validate import validate
 
 REPORT_STEPS = 10
 STATISTICS_ROWS = 2048
+PLACE = ("step", "epoch", "step_in_epoch", "best", "best_epoch", "metrics")
+"""What of the state is plain numbers: how far the run has come."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+"""USR2 is what Slurm jobs are warned with, before their time is up or their nodes are taken."""
 
 
 def main(config: Train) -> None:
-    with distributed.world() as world, stop_on_signal() as stop:
+    with stop_on_signal() as stop, distributed.world() as world:
         data = TrainingSet(config.data)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
         if min(len(data.rows(TRAIN)), len(data.rows(VALIDATION))) < world.size:
             raise InputRefused(f"{config.data} has too few galaxies with redshifts to split 70/15/15")
-        train(config, world, data, stop)
+        with only_writer(config, world):
+            train(config, world, data, stop)
+
+
+@contextlib.contextmanager
+def only_writer(config: Train, world: World) -> Iterator[None]:
+    """Hold the run directory; UsageError on every rank where another training holds it."""
+    with contextlib.ExitStack() as stack:
+        taken = False
+        if world.first:
+            config.out.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(atomic.owned(config.out))
+            except BlockingIOError:
+                taken = True
+        if any(agree(world, taken)):
+            raise UsageError(f"{config.out} is being written by another training: give another --out")
+        yield
 
 
 class Stop:
@@ -60,7 +82,7 @@ def stop_on_signal() -> Iterator[Stop]:
     def request(*_: object) -> None:
         stop.requested = True
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, request) for number in STOP_SIGNALS}
     try:
         yield stop
     finally:
@@ -79,6 +101,7 @@ class State:
     epoch: int = 0
     step_in_epoch: int = 0
     best: float = math.inf
+    best_epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -86,11 +109,11 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     """Begin or take up the run in `config.out`, and carry it to its last epoch."""
     described = describe(data)
     state = begin_or_resume(config, world, described)
-    if state.epoch >= config.epochs:
+    if finished(state, config):
         if world.first:
-            print(f"{config.out}: all {config.epochs} epochs are done; nothing to do")
+            print(f"{config.out}: done after {state.epoch} of {config.epochs} epochs; nothing to do")
         return
-    log = RunLog(config.out, state.step, world.first)
+    log = RunLog(config.out, state.step, state.step_in_epoch == 0, world.first)
     rows = data.rows(TRAIN)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
     log.say(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
@@ -99,22 +122,25 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
         f"({world.device.type}, {config.precision})"
     )
     model: nn.Module = state.model
+    cuda = world.device.type == "cuda"
     if world.size > 1:
-        device_ids = [world.device] if world.device.type == "cuda" else None
-        model = nn.parallel.DistributedDataParallel(model, device_ids=device_ids)
+        device_ids = [world.device] if cuda else None
+        # find_unused_parameters keeps the order in which ranks sum gradients as it is from the first step on
+        model = nn.parallel.DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
     saved = time.monotonic()
 
     with log.progress(config.epochs * steps, state.step) as advance:
-        while state.epoch < config.epochs:
+        while not finished(state, config):
             order = epoch_order(rows, data.store.chunk_rows, SEGMENT * config.batch, config.seed, state.epoch)
             started, first = time.monotonic(), state.step
             model.train()
-            for batch in batches(data, order, config.batch, world.rank, world.size, state.step_in_epoch):
+            for batch in batches(
+                data, order, config.batch, world.rank, world.size, state.step_in_epoch, cuda
+            ):
                 batch = batch.to(world.device)
                 present = torch.rand(len(batch.image), device=world.device) >= config.spectrum_dropout
-                losses = masked_losses(model, batch, present, config)
                 state.optimizer.zero_grad(set_to_none=True)
-                losses.total.backward()
+                losses = backward(model, hide(batch, present, config), config)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 state.optimizer.step()
                 state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
@@ -138,20 +164,35 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                     save(config, world, described, state)
                     saved = time.monotonic()
                 if stopping:
-                    raise Interrupted(
-                        f"stopped and saved at step {state.step}; the same command goes on from there"
-                    )
+                    raise stopped(state)
 
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
-            state.metrics = validate(state.model, data, config, world)
+            state.metrics, *redshifts = validate(state.model, data, config, world)
             log.report("validation", state.step, state.metrics)
             log.say(f"epoch {state.epoch}/{config.epochs}  validation: {summary(state.metrics)}")
+            if world.first:
+                log.figure("zphot_zspec", state.step, panels.redshifts(*redshifts))
+                log.figure(
+                    "reconstruction", state.step, panels.rebuilt(state.model, data, config, world.device)
+                )
             improved = state.metrics["loss"] < state.best
-            state.best = min(state.best, state.metrics["loss"])
+            if improved:
+                state.best, state.best_epoch = state.metrics["loss"], state.epoch
             save(config, world, described, state, best=improved)
             saved = time.monotonic()
+            if any(agree(world, stop.requested)) and not finished(state, config):
+                raise stopped(state)
 
     log.say(f"wrote {config.out}: {checkpoint.BEST} (loss {state.best:.4f}), {METRICS}, tensorboard/")
+
+
+def finished(state: State, config: Train) -> bool:
+    """Whether all epochs are done, or the last `patience` of them brought nothing better."""
+    return state.epoch >= config.epochs or 0 < config.patience <= state.epoch - state.best_epoch
+
+
+def stopped(state: State) -> Interrupted:
+    return Interrupted(f"stopped and saved at step {state.step}; the same command goes on from there")
 
 
 def reduced(losses: Losses, world: World) -> dict[str, float]:
@@ -171,17 +212,21 @@ def agree(world: World, *flags: bool) -> list[bool]:
 def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> State:
     """The state in the newest whole checkpoint of the run directory, or that of a new run.
 
+    A run goes on to the very bits of one that was never stopped, if on as many ranks and the same kind of
+    device; else every galaxy of the epoch is still seen once, under other random masks.
+
     Raises UsageError where the run was begun with other flags or on other data.
     """
     torch.manual_seed(config.seed)
     model = Himes2025(config.model).to(world.device)
     optimizer = make_optimizer(model, config)
     state = State(model, optimizer, make_scheduler(optimizer, config))
-    torch.manual_seed(config.seed * 100_003 + world.rank + 1)  # each rank draws its own masks from here on
     path = checkpoint.newest(config.out)
+    if world.first:
+        checkpoint.sweep(config.out)
     if path is None:
+        seed_masks(config, world, 0)
         if world.first:
-            config.out.mkdir(parents=True, exist_ok=True)
             resolved = {"config": plain(config), "data": described, "code_version": __version__}
             atomic.write_json(config.out / "config.json", resolved)
         return state
@@ -195,20 +240,39 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> S
     optimizer.load_state_dict(saved["optimizer"])
     if state.scheduler:
         state.scheduler.load_state_dict(saved["scheduler"])
-    if len(saved["generators"]) == world.size:
-        torch.set_rng_state(saved["generators"][world.rank])
-        if world.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_generators"][world.rank], world.device)
-    for name in ("step", "epoch", "step_in_epoch", "best", "metrics"):
+    for name in PLACE:
         setattr(state, name, saved[name])
+    if (saved["device"], len(saved["generators"])) == (world.device.type, world.size):
+        set_generator(world.device, saved["generators"][world.rank])
+    else:
+        seed_masks(config, world, state.step)
+        if world.first:
+            before = f"{len(saved['generators'])} ranks ({saved['device']})"
+            print(f"{config.out}: begun on {before}; the masks to come differ from those drawn there")
     return state
 
 
+def seed_masks(config: Train, world: World, step: int) -> None:
+    """Random numbers of this rank's own, unlike those of any other step that a run was taken up at."""
+    sequence = np.random.SeedSequence([config.seed, world.rank, step])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+def get_generator(device: torch.device) -> torch.Tensor:
+    """State of the generator that masks and dropout draw from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_generator(device: torch.device, state: torch.Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
 def save(config: Train, world: World, described: dict[str, Any], state: State, best: bool = False) -> None:
-    """Write a checkpoint; every rank hands in its random generators, rank 0 writes."""
-    cuda = world.device.type == "cuda"
-    generators = world.gather(torch.get_rng_state().to(world.device))
-    cuda_generators = world.gather(torch.cuda.get_rng_state(world.device).to(world.device)) if cuda else []
+    """Write a checkpoint; every rank hands in its random generator, rank 0 writes."""
+    generators = world.gather(get_generator(world.device).to(world.device))
     if not world.first:
         return
     content = {
@@ -216,15 +280,15 @@ def save(config: Train, world: World, described: dict[str, Any], state: State, b
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "generators": [generator.cpu() for generator in generators],
-        "cuda_generators": [generator.cpu() for generator in cuda_generators],
-        **{name: getattr(state, name) for name in ("step", "epoch", "step_in_epoch", "best", "metrics")},
+        "device": world.device.type,
+        **{name: getattr(state, name) for name in PLACE},
         "config": plain(config),
         "data": described,
         "code_version": __version__,
     }
-    checkpoint.save_step(config.out, content)
-    if best:
+    if best:  # before the step: a run killed in between does the epoch again, and this too
         checkpoint.save(config.out / checkpoint.BEST, content)
+    checkpoint.save_step(config.out, content)
 
 
 def plain(config: Train) -> dict[str, Any]:
@@ -234,7 +298,7 @@ def plain(config: Train) -> dict[str, Any]:
 
 def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
     """Flags that differ and must not when a run goes on; how long it lasts, and where things lie, may."""
-    free = {"out", "data", "epochs", "checkpoint_minutes"}
+    free = {"out", "data", "epochs", "patience", "checkpoint_minutes"}
     return ", ".join(f"{key} {old.get(key)}" for key in new if key not in free and new[key] != old.get(key))
 
 

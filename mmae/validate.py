@@ -1,6 +1,7 @@
 """Validation at the end of an epoch, shared out over the ranks."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +11,22 @@ from mmae.data import VALIDATION, Batch, TrainingSet, batches
 from mmae.distributed import World
 from mmae.metrics import point_metrics
 from mmae.model import Himes2025
-from mmae.recipe import Train, masked_losses
+from mmae.recipe import Train, hide, rebuild
 
 SEED = 7
 """Of the masks, the same at every epoch."""
 
 
+class Validation(NamedTuple):
+    metrics: dict[str, float]
+    z_phot: np.ndarray
+    """(N,) of the whole validation split"""
+    z_spec: np.ndarray
+    """(N,)"""
+
+
 @torch.inference_mode()
-def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -> dict[str, float]:
+def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -> Validation:
     """Losses without spectra at the masks of training; redshift metrics of whole images without spectra."""
     model.eval()
     rows = data.rows(VALIDATION)
@@ -26,11 +35,12 @@ def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -
     sums = torch.zeros(4, dtype=torch.float64, device=world.device)
     redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)
     start = 0
-    for batch in batches(data, rows[mine], config.batch, 0, 1):
+    pin = world.device.type == "cuda"
+    for batch in batches(data, rows[mine], config.batch, 0, 1, pin=pin):
         batch = batch.to(world.device)
         size = len(batch.image)
         absent = torch.zeros(size, dtype=torch.bool, device=world.device)
-        part = masked_losses(model, batch, absent, config, generator)
+        part = rebuild(model, hide(batch, absent, config, generator), config)
         sums += (
             size * torch.stack([torch.ones_like(part.total), part.total, part.image, part.redshift]).double()
         )
@@ -41,7 +51,7 @@ def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -
     count, *means = world.sum(sums).tolist()
     z_phot, z_spec = collect(redshifts, world)
     losses = dict(zip(("loss", "image", "redshift"), (mean / count for mean in means), strict=True))
-    return losses | point_metrics(z_phot, z_spec)
+    return Validation(losses | point_metrics(z_phot, z_spec), z_phot, z_spec)
 
 
 def predict(model: Himes2025, batch: Batch, config: Train) -> Tensor:

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Train on Slurm:  sbatch slurm/train.sh train.zarr --out runs/first --slurm.nodes 2 --slurm.tasks-per-node 4
 # This job is the controller: one core that submits the training job, follows its log and ends as it does.
-# It must outlive the training, waiting in the queue included: give sbatch a --time if the default is short.
+# It must outlive the training, requeues and waiting in the queue included: give sbatch a --time if the default is
+# short. scancel of this job cancels the training; a controller that was lost finds its job when started again.
 #SBATCH --job-name=mmae-controller
 #SBATCH --ntasks=1 --cpus-per-task=1 --mem=2G
 #SBATCH --output=%x-%j.log

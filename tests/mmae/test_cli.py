@@ -8,6 +8,7 @@ import pytest
 
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import cli
+from mmae.recipe import Train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +65,28 @@ def test_a_missing_extra_is_named():
 import sys
 sys.modules["galsim"] = None
 from mmae import cli
+from mmae.recipe import Train
 sys.exit(cli.run_command("mock", ["survey"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == cli.USAGE
     assert done.stderr.count("\n") == 1
     assert "pip install 'mmae-survey[mock]'" in done.stderr
+
+
+def test_a_file_gives_flags_and_the_command_line_overrules_it(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text("lr = 2e-4\nbatch = 8\n[model]\nembed_dim = 64\n")
+    config = cli.parse(Train, ["store.zarr", "--config", str(file), "--batch", "16"], "mmae train")
+    assert (config.lr, config.batch, config.model.embed_dim) == (2e-4, 16, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("bacth = 8", "--bacth"), ("batch = ", "recipe.toml"), ("batch = 'x'", "--batch")]
+)
+def test_a_file_that_says_something_wrong_is_a_usage_error(tmp_path, text, words):
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=words) as refused:
+        cli.parse(Train, ["store.zarr", "--config", str(file)], "mmae train")
+    assert "\n" not in str(refused.value)

@@ -2,31 +2,28 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from catalogs import atomic
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import checkpoint, distributed, train
-from mmae.data import TRAIN, TrainingSet
+from mmae.data import TRAIN, TrainingSet, steps_per_epoch
 from mmae.model import Himes2025
-from mmae.recipe import Train, make_optimizer
+from mmae.recipe import Train, backward, hide, make_optimizer
+from mmae.runlog import METRICS
+from mmae.validate import Validation
 
 
 @pytest.fixture
 def config(survey, tiny, tmp_path):
     return Train(survey / "train.zarr", tmp_path / "run", epochs=2, batch=32, model=tiny)
-
-
-def weights(run):
-    return checkpoint.load(checkpoint.newest(run))["model"]
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_run_leaves_what_it_should(trained):
@@ -35,6 +32,7 @@ def test_a_run_leaves_what_it_should(trained):
     assert checkpoint.is_whole(trained / checkpoint.BEST)
     assert json.loads((trained / "config.json").read_text())["config"]["batch"] == 32
     assert list((trained / "tensorboard").glob("events.*"))
+    assert {path.name for path in trained.glob("*.png")} == {"zphot_zspec.png", "reconstruction.png"}
 
 
 def test_a_finished_run_is_left_alone(trained, survey, tiny, capsys):
@@ -44,27 +42,231 @@ def test_a_finished_run_is_left_alone(trained, survey, tiny, capsys):
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
-@pytest.mark.parametrize("steps", [3, 6, 8])
-def test_a_stopped_run_goes_on_to_the_same_weights(config, trained, monkeypatch, steps):
-    """Stopped inside the first epoch, at its end (6 steps) and inside the second."""
-    data = TrainingSet(config.data)
-    assert len(data.rows(TRAIN)) // config.batch in (5, 6)
+# ---------------------------------------------------------------- stopped and gone on
+
+HARD = {"epochs": 3, "warm_restarts": 1, "precision": "bf16"}
+"""A run in which the rate jumps, arithmetic is coarse, and dropout and masks draw random numbers."""
+
+
+class Killed(BaseException):
+    """Ends a run on the spot, as SIGKILL does: nothing more is saved."""
+
+
+def outcome(run):
+    """All that must be equal of two runs: the last state, the best, the reports but for the speed."""
+    state, best = checkpoint.load(checkpoint.newest(run)), checkpoint.load(run / checkpoint.BEST)
+    reports = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    for part in (state, best):
+        del part["config"]["out"]
+    return state, best, [{k: v for k, v in report.items() if k != "samples_per_s"} for report in reports]
+
+
+def assert_same(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.fixture(scope="module")
+def undisturbed(survey, tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "REPORT_STEPS", 1)
+        train.main(Train(survey / "train.zarr", out, batch=64, model=tiny, **HARD))
+    return outcome(out)
+
+
+def test_a_run_stopped_after_every_step_comes_out_the_same(config, undisturbed, monkeypatch):
+    """Each session does one step and stops; at the end of an epoch also after the validation."""
+    monkeypatch.setattr(train, "REPORT_STEPS", 1)
+    agree = train.agree
+    monkeypatch.setattr(train, "agree", lambda world, stop, *flags: agree(world, True, *flags))
+    config = replace(config, batch=64, **HARD)
+    config.out.mkdir()
+    data, stopped = TrainingSet(config.data), 0
     with distributed.world() as world:
-        stop = train.Stop()
-        done = []
-        agree = train.agree
+        for _ in range(100):
+            try:
+                train.train(config, world, data, train.Stop())
+                break
+            except Interrupted:
+                stopped += 1
+    assert stopped == 3 * (steps_per_epoch(len(data.rows(TRAIN)), 64, 1) + 1) - 1
+    assert_same(outcome(config.out), undisturbed)
 
-        def stop_at(world, *flags):
-            done.append(1)
-            stop.requested = len(done) >= steps
-            return agree(world, stop.requested, *flags[1:])
 
-        monkeypatch.setattr(train, "agree", stop_at)
-        with pytest.raises(Interrupted, match=f"step {steps}"):
-            train.train(config, world, data, stop)
-        monkeypatch.setattr(train, "agree", agree)
-        train.train(config, world, data, train.Stop())
-    assert equal(weights(config.out), weights(trained))
+def test_a_run_killed_after_every_checkpoint_comes_out_the_same(config, undisturbed, monkeypatch):
+    """Each session saves after its first step and dies in its third, or between validation and its save."""
+    monkeypatch.setattr(train, "REPORT_STEPS", 1)
+    config = replace(config, batch=64, **HARD)
+    agree, save, calls, validated = train.agree, train.save, 0, set()
+
+    def agree_or_die(world, stop, *flags):
+        nonlocal calls
+        calls += bool(flags)
+        if calls == 3:
+            raise Killed
+        return [stop, calls == 1, False] if flags else agree(world, stop)
+
+    def save_or_die(*arguments, best=False):
+        state = arguments[3]
+        if state.step_in_epoch == 0 and state.epoch not in validated:
+            validated.add(state.epoch)
+            raise Killed
+        save(*arguments, best=best)
+
+    monkeypatch.setattr(train, "agree", agree_or_die)
+    monkeypatch.setattr(train, "save", save_or_die)
+    killed = 0
+    for _ in range(100):
+        calls = 0
+        try:
+            train.main(config)
+            break
+        except Killed:
+            killed += 1
+    assert killed > 6
+    assert validated == {1, 2, 3}
+    assert_same(outcome(config.out), undisturbed)
+
+
+ONE_RANK = """
+import sys
+from pathlib import Path
+import numpy as np
+from mmae import train
+from mmae.model import ModelConfig
+from mmae.recipe import Train
+
+data, out, seen, last = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+redshifts, batches, agree = [], train.batches, train.agree
+
+def recorded(*arguments):
+    for batch in batches(*arguments):
+        redshifts.append(batch.redshift.numpy())
+        yield batch
+
+def stop_at_last(world, stop, *flags):
+    return agree(world, len(redshifts) == last, *flags)
+
+train.batches, train.agree = recorded, stop_at_last
+try:
+    train.main(Train(data, out, epochs=1, batch=32, model=ModelConfig(32, 1, 1, 4)))
+finally:
+    np.save(seen, np.concatenate(redshifts))
+"""
+
+
+def run_ranks(config, ranks, last, seen):
+    """Train on some ranks until the `last` step of this session (-1: to the end); files of redshifts seen."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes, files = [], [seen / f"{ranks}-{rank}.npy" for rank in range(ranks)]
+    for rank, file in enumerate(files):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        environment = os.environ | {name: str(number) for name, number in place.items()}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-c", ONE_RANK, config.data, config.out, file, str(last)]
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    texts = [process.communicate(timeout=300)[0] for process in processes]
+    return files, texts
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_fewer_ranks_without_losing_or_repeating_a_galaxy(config, tmp_path):
+    first, _ = run_ranks(config, 2, 3, tmp_path)
+    assert checkpoint.load(checkpoint.newest(config.out))["step"] == 3
+    rest, texts = run_ranks(config, 1, -1, tmp_path)
+    assert "begun on 2 ranks (cpu); the masks to come differ" in texts[0]
+    data = TrainingSet(config.data)
+    seen = np.concatenate([np.load(file) for file in first + rest])
+    redshift = data.redshift[data.rows(TRAIN)].astype(np.float32)
+    assert len(seen) == len(redshift)
+    assert (np.sort(seen) == np.sort(redshift)).all()
+
+
+# ---------------------------------------------------------------- the files of a run
+
+KILLED_IN_EVERY_SAVE = """
+import os, signal, sys, warnings
+from pathlib import Path
+import torch
+from mmae import checkpoint
+
+FOLDER = Path(sys.argv[1])
+CHANGES = ("open", "os.mkdir", "os.rename", "os.remove")
+
+def die_at(step):
+    steps = 0
+    def count(event, arguments):
+        nonlocal steps
+        if event in CHANGES and str(arguments[0]).startswith(str(FOLDER)):
+            steps += event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR) != 0
+            if steps == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+
+def save(run, at):
+    checkpoint.sweep(run)
+    state = {"step": at, "weights": torch.full((1000,), float(at))}
+    checkpoint.save(run / checkpoint.BEST, state)
+    checkpoint.save_step(run, state)
+    checkpoint.save_step(run, state | {"again": True})  # as after a validation: under the same name
+
+def killed(run, at, step):
+    child = os.fork()
+    if not child:
+        die_at(step)
+        save(run, at)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+for step in range(1, 1000):
+    run = FOLDER / str(step)
+    run.mkdir()
+    for at in (1, 2):
+        save(run, at)
+    ended = killed(run, 3, step)
+    state = checkpoint.load(checkpoint.newest(run))
+    assert state["step"] in (2, 3) and (state["weights"] == state["step"]).all()
+    assert checkpoint.is_whole(run / checkpoint.BEST)
+    best = checkpoint.load(run / checkpoint.BEST)["step"]
+    assert best >= state["step"]
+    save(run, 4)
+    if ended == 0:
+        break
+    assert ended == -signal.SIGKILL, ended
+"""
+
+
+def test_a_kill_at_any_step_of_a_save_leaves_a_whole_checkpoint(tmp_path):
+    """Steps are what changes files; the next save succeeds and sweeps what was left."""
+    program = [sys.executable, "-c", KILLED_IN_EVERY_SAVE, tmp_path]
+    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    runs = list(tmp_path.iterdir())
+    assert len(runs) > 20
+    for run in runs:
+        names = {path.name.removesuffix(".sha256") for path in run.iterdir()}
+        assert {"best.pt", "mmae-00000004.pt"} < names
+        assert len(names) == 3, names  # and the step before it
+        for sums in run.glob("*.sha256"):
+            assert subprocess.run(["sha256sum", "--check", "--quiet", sums.name], cwd=run).returncode == 0
+
+
+def test_a_run_directory_has_one_writer(config):
+    config.out.mkdir()
+    with atomic.owned(config.out), pytest.raises(UsageError, match="being written by another training"):
+        train.main(config)
+    assert not list(config.out.iterdir())
 
 
 def test_sigterm_saves_and_ends_with_code_4(config):
@@ -107,6 +309,16 @@ def test_a_checkpoint_is_read_without_running_what_is_in_it(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_patience_ends_a_run_that_gets_no_better(config, monkeypatch):
+    metrics = {"loss": 1.0}
+    validation = Validation(metrics, np.array([0.5]), np.array([0.5]))
+    monkeypatch.setattr(train, "validate", lambda *_: validation)
+    train.main(replace(config, epochs=9, patience=2))
+    assert checkpoint.load(checkpoint.newest(config.out))["epoch"] == 3  # the first was the best
+    train.main(replace(config, epochs=4))  # all there are to do, then
+    assert checkpoint.load(checkpoint.newest(config.out))["epoch"] == 4
+
+
 def test_a_run_goes_on_with_its_own_flags_only(trained, survey, tiny):
     with pytest.raises(UsageError, match="batch 32"):
         train.main(Train(survey / "train.zarr", trained, epochs=2, batch=64, model=tiny))
@@ -125,6 +337,21 @@ def test_bf16_autocast_trains(config):
     train.main(replace(config, epochs=1, precision="bf16"))
     state = checkpoint.load(checkpoint.newest(config.out))
     assert all(tensor.dtype == torch.float32 for tensor in state["model"].values())
+
+
+def test_portions_of_a_batch_add_up_to_its_gradients(config):
+    """Unequal portions (7, 7, 6), of which the spectra are in one."""
+    data = TrainingSet(config.data)
+    batch = data.read(data.rows(TRAIN)[:20])
+    model = Himes2025(config.model).eval()  # without dropout
+    hidden = hide(batch, torch.arange(20) < 5, config, torch.Generator().manual_seed(0))
+    results = []
+    for portions in (1, 3):
+        model.zero_grad()
+        losses = backward(model, hidden, replace(config, accumulate=portions))
+        results.append([*losses, *(parameter.grad for parameter in model.parameters())])
+    for whole, summed in zip(*results, strict=True):
+        torch.testing.assert_close(summed, whole, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

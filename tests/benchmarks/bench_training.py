@@ -1,0 +1,191 @@
+"""How fast training is, against the released way of it: galaxies a second, medians of rounds in turn.
+
+python tests/benchmarks/bench_training.py
+
+The baseline reads and normalises a galaxy at a time from HDF5 between the steps, and computes in fp32 with
+the attention and the AdamW that torch takes by itself. Every process computes on one thread.
+"""
+
+import itertools
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import report
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from catalogs import ingest
+from catalogs.mock import survey as mock
+from catalogs.spectra import normalise, pool
+from mmae import distributed
+from mmae.data import TRAIN, Batch, TrainingSet, batches, epoch_order
+from mmae.losses import losses
+from mmae.masking import random_mask, without_spectrum
+from mmae.model import Himes2025
+from mmae.recipe import Train, backward, hide, make_optimizer
+
+GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
+LOADED = 20
+"""Epochs of the loaders in a round: a few galaxies over and over, from the page cache."""
+
+
+def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
+    """Batches made of galaxies that are read and normalised one by one."""
+    with h5py.File(path) as file:
+        for start in itertools.count(0, BATCH):
+            items = []
+            for row in (rows[k % len(rows)] for k in range(start, start + BATCH)):
+                spectrum = pool(normalise(file["spectrum/flux"][row], file["spectrum/ivar"][row]))
+                redshift = file["DESI_fibermap/DESI_redshift"][row]
+                items.append((file["image"][row], np.float32(spectrum), np.float32(redshift)))
+            yield Batch(*(torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True)))
+
+
+def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
+    """Batches as `mmae train` reads them, epoch after epoch."""
+    for epoch in itertools.count():
+        yield from batches(data, epoch_order(rows, data.store.chunk_rows, 8 * BATCH, 0, epoch), BATCH, 0, 1)
+
+
+def plain_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
+    """A step as released: fp32, torch's own choice of attention and optimiser."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
+
+    def step(batch: Batch) -> None:
+        size, cpu = len(batch.image), torch.device("cpu")
+        present = torch.rand(size) >= config.spectrum_dropout
+        image_mask = random_mask(size, config.model.image_tokens, config.image_mask, cpu)
+        drawn = random_mask(size, config.model.spectrum_tokens, config.spectrum_mask, cpu)
+        spectrum_mask = without_spectrum(drawn, present)
+        output = model(batch.image, batch.spectrum, image_mask, spectrum_mask)
+        optimizer.zero_grad()
+        losses(output, batch, image_mask, spectrum_mask, present).total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+
+    return step
+
+
+def own_step(model: nn.Module, inner: Himes2025, config: Train) -> Callable[[Batch], None]:
+    """A step of `mmae train`."""
+    optimizer = make_optimizer(inner, config)
+
+    def step(batch: Batch) -> None:
+        present = torch.rand(len(batch.image)) >= config.spectrum_dropout
+        optimizer.zero_grad(set_to_none=True)
+        backward(model, hide(batch, present, config), config)
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+
+    return step
+
+
+def rate(step: Callable[[Batch], object], source: Iterator[Batch], steps: int) -> float:
+    """Galaxies a second over some steps of BATCH galaxies."""
+    began = time.perf_counter()
+    for batch in itertools.islice(source, steps):
+        step(batch)
+    return steps * BATCH / (time.perf_counter() - began)
+
+
+def measure_one(hdf5: Path, store: Path) -> dict[str, float]:
+    """Median rates of loader, model and both, of the released way and of this one."""
+    torch.set_num_threads(1)
+    data = TrainingSet(store)
+    rows = data.rows(TRAIN)
+    fp32, bf16 = (Train(store, precision=precision) for precision in ("fp32", "bf16"))
+    plain, *own = (Himes2025() for _ in range(3))
+    steps = {
+        "released way": plain_step(plain, fp32),
+        "fp32": own_step(own[0], own[0], fp32),
+        "bf16": own_step(own[1], own[1], bf16),
+    }
+    sources = {"released way": read_singly(hdf5, rows)}
+    sources |= {name: read_together(data, rows) for name in ("fp32", "bf16")}
+    held = itertools.repeat(next(sources["bf16"]))
+    for name, step in steps.items():  # first steps allocate
+        rate(step, sources[name], 1)
+
+    rates: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name in ("released way", "bf16"):
+            loaded = rate(lambda batch: None, sources[name], LOADED * len(rows) // BATCH)
+            rates.setdefault(f"loader, {name}", []).append(loaded)
+        for name, step in steps.items():
+            rates.setdefault(f"model, {name}", []).append(rate(step, held, STEPS))
+            rates.setdefault(f"both, {name}", []).append(rate(step, sources[name], STEPS))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def rank(number: int, port: int, results: Path) -> None:
+    """One of two ranks; rank 0 trains alone and then with rank 1, in turn."""
+    place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    with distributed.world() as world:
+        torch.set_num_threads(1)
+        config = Train(Path("unused"), precision="bf16")
+        alone, shared = Himes2025(), Himes2025()
+        together = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
+        single = own_step(alone, alone, config)
+        batch = Batch(torch.randn(BATCH, 5, 64, 64), torch.randn(BATCH, 259), torch.rand(BATCH))
+        rates = []
+        for _ in range(ROUNDS + 1):
+            one = rate(single, itertools.repeat(batch), STEPS) if world.first else 0.0
+            dist.barrier()
+            rates.append((one, 2 * rate(together, itertools.repeat(batch), STEPS)))
+            dist.barrier()
+        if world.first:
+            np.save(results, np.median(rates[1:], 0))
+
+
+def measure_two(folder: Path) -> np.ndarray:
+    """Median rates of one rank and of two, each with a batch of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(rank, (port, folder / "ranks.npy"), nprocs=2)
+    return np.load(folder / "ranks.npy")
+
+
+def table(rates: dict[str, float], ranks: np.ndarray) -> Iterator[str]:
+    yield "| | galaxies/s | against the released way |"
+    yield "|---|---|---|"
+    for name, value in sorted(rates.items()):
+        base = rates[f"{name.partition(',')[0]}, released way"]
+        yield f"| {name} | {value:,.1f} | {value / base:.2f} x |"
+    yield ""
+    one, two = ranks
+    yield f"bf16, batch in memory: 1 rank {one:.1f} galaxies/s, 2 ranks {two:.1f} ({two / one:.2f} x)."
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mock.main(mock.Mock(folder / "mock", galaxies=GALAXIES, tile=8, shard_rows=128))
+        hdf5, store = folder / "mock" / "galaxies.hdf5", folder / "train.zarr"
+        ingest.main(ingest.Ingest(hdf5, store, shard_rows=128))
+        busy = os.getloadavg()[0]
+        rates, ranks = measure_one(hdf5, store), measure_two(folder)
+    body = [
+        f"`himes2025`, {BATCH} galaxies a step and rank, one thread a process, torch {torch.__version__}; "
+        f"medians of {ROUNDS} rounds in turn. The released way: fp32, torch's own attention and AdamW, "
+        "galaxies read and normalised one at a time from HDF5 between the steps. The loaders go over the "
+        f"training split of {GALAXIES} mock galaxies again and again, from the page cache. "
+        f"Load average before and after: {busy:.1f}, {os.getloadavg()[0]:.1f}; other work spoils the ratios.",
+        "",
+        *table(rates, ranks),
+    ]
+    report.write("training", "Speed of training", "bench_training.py", body)
+
+
+if __name__ == "__main__":
+    main()
