@@ -106,7 +106,9 @@ def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
     truth = Batch(torch.randn(1, 5, 64, 64), torch.randn(1, 259), torch.tensor([2.0]))
     rebuilt = reconstruct(Himes2025(TINY), truth.image, truth.spectrum, *half_hidden(1))
     wave = pool_wave(3600 + 0.8 * np.arange(7783))
-    plot = figure("7", wave, Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt)))
+    plot = figure(
+        "7", wave, Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt))
+    )
     image, seen, both, below = plot.axes
     true, grey, filled = (axes.get_images()[0].get_array() for axes in (image, seen, both))
     np.testing.assert_array_equal(grey[32:], true[32:])
