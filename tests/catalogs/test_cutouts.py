@@ -46,15 +46,6 @@ def written(data, tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def store(written, tmp_path):
-    """A copy to spoil."""
-    path = tmp_path / "tile.zarr"
-    shutil.copytree(written, path)
-    shutil.copy(cutout_format.manifest_path(written), cutout_format.manifest_path(path))
-    return path
-
-
 # ---------------------------------------------------------------- our own stores
 
 

@@ -1,7 +1,6 @@
 """`mmae store` as a user runs it: what is in a store, whether it is whole, what it looks like."""
 
 import os
-import shutil
 import tracemalloc
 
 import numpy as np
@@ -37,15 +36,6 @@ def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("written") / "tile.zarr"
     image = np.random.default_rng(0).normal(size=(N, 5, 8, 8)).astype(np.float32)
     cutouts.write(path, rows_of(columns(image)), n=N, survey="test", size=8, shard_rows=SHARD_ROWS)
-    return path
-
-
-@pytest.fixture
-def store(written, tmp_path):
-    """A copy to spoil."""
-    path = tmp_path / "tile.zarr"
-    shutil.copytree(written, path)
-    shutil.copy(cutout_format.manifest_path(written), cutout_format.manifest_path(path))
     return path
 
 

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 import torch
@@ -200,19 +202,9 @@ import os, signal, sys, warnings
 from pathlib import Path
 import torch
 from mmae import checkpoint
+from killing import die_at
 
 FOLDER = Path(sys.argv[1])
-CHANGES = ("open", "os.mkdir", "os.rename", "os.remove")
-
-def die_at(step):
-    steps = 0
-    def count(event, arguments):
-        nonlocal steps
-        if event in CHANGES and str(arguments[0]).startswith(str(FOLDER)):
-            steps += event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR) != 0
-            if steps == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(count)
 
 def save(run, at):
     checkpoint.sweep(run)
@@ -224,7 +216,7 @@ def save(run, at):
 def killed(run, at, step):
     child = os.fork()
     if not child:
-        die_at(step)
+        die_at(FOLDER, step)
         save(run, at)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -250,7 +242,8 @@ for step in range(1, 1000):
 def test_a_kill_at_any_step_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     """Steps are what changes files; the next save succeeds and sweeps what was left."""
     program = [sys.executable, "-c", KILLED_IN_EVERY_SAVE, tmp_path]
-    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(killing.__file__).parent)}
+    done = subprocess.run(program, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     runs = list(tmp_path.iterdir())
     assert len(runs) > 20

@@ -1,0 +1,16 @@
+"""What the tests of stores share."""
+
+import shutil
+
+import pytest
+
+from catalogs.cutout_format import manifest_path
+
+
+@pytest.fixture
+def store(written, tmp_path):
+    """A copy of the module's store `written`, to spoil."""
+    path = tmp_path / "tile.zarr"
+    shutil.copytree(written, path)
+    shutil.copy(manifest_path(written), manifest_path(path))
+    return path
