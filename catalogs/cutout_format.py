@@ -4,6 +4,7 @@
       image      (N, bands, H, W) float32; inner chunks of 64 rows with crc32c, in shards
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
+      spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
     tile.zarr.manifest.json    file -> size, sha256
 
 Zarr reads a lost or zeroed chunk as fill values without a word, so what the manifest says is what counts.
@@ -38,8 +39,9 @@ SHARD = 4096
 """Rows a shard, the unit of writing and of verification: 336 MB of float32 pixels."""
 
 REQUIRED = ("image", "object_id", "ra", "dec")
-TRAINING = ("flux", "ivar", "redshift")
-RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "flux": 2, "ivar": 2, "redshift": 1, "wave": 1}
+TRAINING = ("flux", "ivar", "redshift", "spectrum")
+RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "wave": 1}
+RANKS |= {"flux": 2, "ivar": 2, "redshift": 1, "spectrum": 2}
 CODECS = {
     *("bytes", "transpose", "sharding_indexed", "crc32c"),
     *("gzip", "zstd", "blosc", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta"),

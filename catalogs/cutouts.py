@@ -56,6 +56,7 @@ class CutoutStore:
     """Pixels on a side of the images it gives: 64, or fewer where it has fewer; see `pad`."""
     group: zarr.Group = field(repr=False)
     manifest: dict[str, dict] | None = field(repr=False)
+    arrays: dict[str, zarr.Array] = field(default_factory=dict, repr=False)
     verified: dict[str, bool] = field(default_factory=dict, repr=False)
     foreign: dict[int, bool] = field(default_factory=dict, repr=False)
 
@@ -69,7 +70,9 @@ class CutoutStore:
         return self.column("wave", 0, self.array("wave").shape[0])
 
     def array(self, name: str) -> zarr.Array:
-        return get_array(self.group, name)
+        if name not in self.arrays:  # opening one takes as long as reading a chunk of it
+            self.arrays[name] = get_array(self.group, name)
+        return self.arrays[name]
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start:stop of any array but `image`, in native byte order.
@@ -93,18 +96,20 @@ class CutoutStore:
         image : (m, 5, s, s) float32, s = min(64, H), bands g r i z y, the flux unit of the zero point
         damaged : (m,) bool, True where the pixels on disk are not those that were written; image is 0 there
         """
-        array = self.array("image")
-        image = np.zeros((stop - start, len(BANDS), self.size, self.size), np.float32)
-        damaged = np.zeros(stop - start, bool)
-        for lo in range(start - start % self.shard_rows, stop, self.shard_rows):
-            a, b = max(lo, start), min(lo + self.shard_rows, stop)
-            here = slice(a - start, b - start)
-            if all(self._intact(file) for file in self._files(array, a, b)):
-                with contextlib.suppress(InputRefused):
-                    image[here] = self._pixels(array, a, b)
-                    continue
-            image[here], damaged[here] = self._salvage(array, a, b)
+        strides = range(start - start % self.shard_rows, max(stop, start + 1), self.shard_rows)
+        pieces = [self._images(max(lo, start), min(lo + self.shard_rows, stop)) for lo in strides]
+        if len(pieces) == 1:  # as a rule, and then without another copy
+            return pieces[0]
+        image, damaged = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
         return image, damaged
+
+    def _images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, of rows of one shard."""
+        array = self.array("image")
+        if all(self._intact(file) for file in self._files(array, start, stop)):
+            with contextlib.suppress(InputRefused):
+                return self._pixels(array, start, stop), np.zeros(stop - start, bool)
+        return self._salvage(array, start, stop)
 
     def _salvage(self, array: zarr.Array, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Chunks of a damaged shard that still pass their own crc32c are good; the others are lost."""
@@ -141,7 +146,8 @@ class CutoutStore:
         with refusing(f"{self.path}/image does not decode"):
             self._check_blosc(array, start, stop)
             pixels = np.asarray(array[start:stop, :, cut, cut])
-        pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
+        if self.bands != BANDS:
+            pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, and Inf is rejected by name
             return pixels.astype(np.float32, copy=False)
 

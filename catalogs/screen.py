@@ -15,27 +15,35 @@ def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, n
     Returns
     -------
     clean : (N, bands, H, W), the few NaN pixels of usable cutouts and all pixels of refused ones set to 0,
-        the mean sky, so that a refused row cannot disturb its batch
+        the mean sky, so that a refused row cannot disturb its batch; `image` itself where nothing is
     reason : (N,) str, a `Reject`, or "" for a usable cutout
     flags : (N,) int64 of `Flag`
     """
     pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
-    nan = np.isnan(pixels)
-    share = nan.mean(-1)  # (N, bands)
-    low = np.where(nan, np.inf, pixels).min(-1)
-    high = np.where(nan, -np.inf, pixels).max(-1)
+    low, high = pixels.min(-1), pixels.max(-1)  # (N, bands), NaN where any pixel is: few rows are
+    holed = np.isnan(low).any(-1)
+    nan = np.isnan(pixels[holed])
+    share = np.zeros(low.shape)
+    share[holed] = nan.mean(-1)
+    low[holed] = np.where(nan, np.inf, pixels[holed]).min(-1)
+    high[holed] = np.where(nan, -np.inf, pixels[holed]).max(-1)
     verdicts = {
         Reject.DAMAGED: damaged,
         Reject.ALL_NAN: (share == 1).all(-1),
-        Reject.INFINITE: np.isinf(pixels).any((-2, -1)),
+        Reject.INFINITE: ((low == -np.inf) | (high == np.inf)).any(-1),
         Reject.MANY_NAN: (share > MAX_NAN).any(-1),
         Reject.ZERO_BAND: ((low == 0) & (high == 0)).any(-1),
         Reject.CONSTANT_BAND: (low == high).any(-1),
     }
     reason = np.select(list(verdicts.values()), [str(r) for r in verdicts], "").astype(REASON_DTYPE)
     flags = np.where(share.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
-    clean = np.where(nan | (reason != "")[:, None, None], np.float32(0), pixels).reshape(image.shape)
-    return clean, reason, flags
+    refused = reason != ""
+    if not (holed | refused).any():
+        return image, reason, flags
+    clean = pixels.copy()
+    clean[holed] = np.where(nan, np.float32(0), pixels[holed])
+    clean[refused] = 0
+    return clean.reshape(image.shape), reason, flags
 
 
 def screen_redshifts(

@@ -4,6 +4,8 @@ import numpy as np
 
 POOL = 30
 """Neighbouring pixels averaged into one: 7783 (or 7781) pixels become 259 (paper, section 4)."""
+STORED_POOL = 6
+"""The same in a training store: 4.8 A a pixel, enough for the width of a galaxy's lines."""
 
 ARTEFACT = 100.0
 """A first or last pixel this many rms from the mean is an edge artefact."""
@@ -44,10 +46,10 @@ def normalise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
     return result
 
 
-def pool(spectrum: np.ndarray) -> np.ndarray:
-    """Average every 30 neighbouring pixels: (..., P) -> (..., P // 30); the pixels left over are dropped."""
-    length = spectrum.shape[-1] // POOL * POOL
-    return spectrum[..., :length].reshape(*spectrum.shape[:-1], -1, POOL).mean(-1)
+def pool(spectrum: np.ndarray, pixels: int = POOL) -> np.ndarray:
+    """Average neighbouring pixels: (..., P) -> (..., P // pixels); those left over at the end are dropped."""
+    length = spectrum.shape[-1] // pixels * pixels
+    return spectrum[..., :length].reshape(*spectrum.shape[:-1], length // pixels, pixels).mean(-1)
 
 
 def pool_wave(wave: np.ndarray) -> np.ndarray:

@@ -13,13 +13,15 @@ from catalogs.cutout_format import REPAIR
 from catalogs.cutouts import open_store, pad
 from catalogs.errors import InputRefused
 from catalogs.screen import screen_images
-from catalogs.spectra import POOL, normalise, pool
+from catalogs.spectra import POOL, STORED_POOL, pool
 from mmae.model import ModelConfig
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
-SEGMENT = 8
-"""Batches whose rows are shuffled among each other, and are held in memory together."""
+BLOCK = 4
+"""Chunks that are read at once: a read takes zarr as long as 40 galaxies, however many it brings."""
+SEGMENT_ROWS = 2048
+"""Rows, or a few more, that are shuffled among each other and held in memory together: 170 MB."""
 
 
 class Batch(NamedTuple):
@@ -64,7 +66,7 @@ class TrainingSet:
         self.store = open_store(path)
         if not self.store.has_spectra:
             raise InputRefused(
-                f"{path} has no spectra and redshifts: ingest a GalaxiesML-Spectra file to train on"
+                f"{path} lacks spectra or redshifts to train on: ingest a GalaxiesML-Spectra file (again)"
             )
         length = ModelConfig.spectrum_length
         if len(self.store.wave) // POOL != length:
@@ -75,39 +77,46 @@ class TrainingSet:
         self.redshift = self.store.column("redshift")
         self.usable = np.isfinite(self.redshift) & (self.redshift > -1)
         self.splits = split(self.object_id)
+        self.block_rows = BLOCK * self.store.chunk_rows
 
     def rows(self, name: str) -> np.ndarray:
         """Row numbers of a split, ascending."""
         return np.flatnonzero((self.splits == name) & self.usable)
 
     def read(self, rows: np.ndarray) -> Batch:
-        """The galaxies of any row numbers, in their order; every chunk they lie in is read once."""
-        size = self.store.chunk_rows
+        """The galaxies of any row numbers, in their order; every block they lie in is read once."""
+        size = self.block_rows
         image = np.empty((len(rows), 5, 64, 64), np.float32)
         spectrum = np.empty((len(rows), ModelConfig.spectrum_length), np.float32)
-        for chunk in np.unique(rows // size):
-            start, stop = int(chunk * size), int(min(self.store.n, (chunk + 1) * size))
-            here = np.flatnonzero(rows // size == chunk)
+        for block in np.unique(rows // size):
+            start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
+            here = np.flatnonzero(rows // size == block)
             inside = rows[here] - start
             pixels, damaged = self.store.images(start, stop)
             if damaged.any():
                 raise InputRefused(
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
-            image[here] = pad(screen_images(pixels[inside], damaged[inside])[0])
-            flux, ivar = (self.store.column(name, start, stop)[inside] for name in ("flux", "ivar"))
-            spectrum[here] = pool(normalise(flux, ivar))
+            clean, _, _ = screen_images(pixels, damaged)
+            image[here] = pad(clean)[inside]
+            spectrum[here] = pool(self.store.column("spectrum", start, stop)[inside], POOL // STORED_POOL)
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
 
 
-def epoch_order(rows: np.ndarray, chunk_rows: int, segment_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """All `rows` once, in an order of this epoch: chunks shuffled, then the rows of each segment of them.
+def segment_batches(batch: int) -> int:
+    """Batches whose rows are shuffled among each other, and read together."""
+    return -(-SEGMENT_ROWS // batch)
+
+
+def epoch_order(rows: np.ndarray, block_rows: int, batch: int, seed: int, epoch: int) -> np.ndarray:
+    """All `rows` once, in an order of this epoch: blocks shuffled, then the rows of each segment of them.
 
     The order does not depend on the number of ranks, and a run goes on from any place in it.
     """
     rng = np.random.default_rng([seed, epoch])
-    place = rng.permutation(rows.max(initial=0) // chunk_rows + 1)
-    order = rows[np.argsort(place[rows // chunk_rows], kind="stable")]
+    place = rng.permutation(rows.max(initial=0) // block_rows + 1)
+    order = rows[np.argsort(place[rows // block_rows], kind="stable")]
+    segment_rows = segment_batches(batch) * batch
     for start in range(0, len(order), segment_rows):
         rng.shuffle(order[start : start + segment_rows])
     return order
@@ -123,14 +132,15 @@ def batches(
 ) -> Iterator[Batch]:
     """This rank's share of each batch of `order`, from batch number `first` on.
 
-    A share is galaxies that lie side by side in the store, so that of the chunks of a segment each rank reads
+    A share is galaxies that lie side by side in the store, so that of the blocks of a segment each rank reads
     a part, not all. A segment of batches is read on a thread while the one before it is used: two are in
     memory, pinned for the copy to a GPU if asked for.
     """
     steps = range(first, steps_per_epoch(len(order), batch, ranks))
     whole = (np.sort(order[step * batch : (step + 1) * batch]) for step in steps)
     shares = [np.array_split(rows, ranks)[rank] for rows in whole]
-    segments = [shares[start : start + SEGMENT] for start in range(0, len(shares), SEGMENT)]
+    size = segment_batches(batch)
+    segments = [shares[start : start + size] for start in range(0, len(shares), size)]
 
     def load(segment: Sequence[np.ndarray]) -> Batch:
         read = data.read(np.concatenate(segment))

@@ -87,6 +87,18 @@ class SpectrumEmbedding(nn.Module):
         return self.norm(tokens + self.pos_embed)
 
 
+class Dropout(nn.Dropout):
+    """Takes 16 random bits an element on a CPU, where torch's own dropout takes a quarter of a step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return nn.functional.dropout(x, self.p, self.training)
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # even from -2^15 to 2^15 - 1
+        kept = bits >= round(self.p * 2**16) - 2**15
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+
+
 class Encoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -98,6 +110,7 @@ class Encoder(nn.Module):
             activation="gelu",
             batch_first=True,
         )
+        layer.dropout = layer.dropout1 = layer.dropout2 = Dropout(config.dropout)
         self.encoder = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(config.embed_dim)
 
@@ -115,7 +128,7 @@ class FusionBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.ffn = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width)
+            nn.Linear(width, 4 * width), nn.GELU(), Dropout(config.dropout), nn.Linear(4 * width, width)
         )
 
     def forward(self, tokens: Tensor, other: Tensor) -> Tensor:
@@ -129,10 +142,10 @@ def decoder(config: ModelConfig, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(joint, joint),
         nn.GELU(),
-        nn.Dropout(config.dropout),
+        Dropout(config.dropout),
         nn.Linear(joint, width),
         nn.GELU(),
-        nn.Dropout(config.dropout),
+        Dropout(config.dropout),
         nn.Linear(width, outputs),
     )
 

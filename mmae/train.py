@@ -25,8 +25,8 @@ from torch import nn
 from catalogs import atomic
 from catalogs.cutout_format import BANDS
 from catalogs.errors import InputRefused, Interrupted, UsageError
-from mmae import __version__, checkpoint, cli, distributed, panels
-from mmae.data import SEGMENT, TRAIN, VALIDATION, TrainingSet, batches, epoch_order, steps_per_epoch
+from mmae import __version__, allocator, checkpoint, cli, distributed, panels
+from mmae.data import TRAIN, VALIDATION, TrainingSet, batches, epoch_order, steps_per_epoch
 from mmae.distributed import World
 from mmae.losses import Losses
 from mmae.model import Himes2025
@@ -43,6 +43,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def main(config: Train) -> None:
+    allocator.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
         data = TrainingSet(config.data)
         if config.batch < world.size:
@@ -131,7 +132,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
 
     with log.progress(config.epochs * steps, state.step) as advance:
         while not finished(state, config):
-            order = epoch_order(rows, data.store.chunk_rows, SEGMENT * config.batch, config.seed, state.epoch)
+            order = epoch_order(rows, data.block_rows, config.batch, config.seed, state.epoch)
             started, first = time.monotonic(), state.step
             model.train()
             for batch in batches(

@@ -52,7 +52,7 @@ def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
 def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
     """Batches as `mmae train` reads them, epoch after epoch."""
     for epoch in itertools.count():
-        yield from batches(data, epoch_order(rows, data.store.chunk_rows, 8 * BATCH, 0, epoch), BATCH, 0, 1)
+        yield from batches(data, epoch_order(rows, data.block_rows, BATCH, 0, epoch), BATCH, 0, 1)
 
 
 def plain_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:

@@ -159,8 +159,8 @@ def test_the_numbers_of_info(tmp_path, capsys):
     image[0, 1] = 0.5
     image[0, 1, 0, :3] = np.nan, np.inf, 70000
     image[0, 2] = -1 - image[0, 0]
-    path, wave = tmp_path / "a.zarr", np.array([3600.0, 9824.0])
-    data = columns(image) | {"flux": np.ones((1, 2)), "ivar": np.ones((1, 2)), "redshift": np.array([0.25])}
+    path, wave = tmp_path / "a.zarr", np.linspace(3600.0, 9824.0, 6)
+    data = columns(image) | {"flux": np.ones((1, 6)), "ivar": np.ones((1, 6)), "redshift": np.array([0.25])}
     cutouts.write(path, rows_of(data), n=1, survey="tiny", size=4, shard_rows=64, wave=wave, zero_point=30.0)
     assert run("info", path) == cli.OK
     rows = tabulated(capsys.readouterr().out)
@@ -169,7 +169,7 @@ def test_the_numbers_of_info(tmp_path, capsys):
     assert rows["bands"] == ["g r i z y"]
     assert rows["pixel scale"] == ["0.168 arcsec"]
     assert rows["zero point"] == ["30 AB mag"]
-    assert rows["spectra"] == ["2 pixels, 3600 to 9824 angstrom"]
+    assert rows["spectra"] == ["6 pixels, 3600 to 9824 angstrom"]
     assert rows["redshifts"] == ["0.2500 to 0.2500"]
     assert rows["image"][:4] == ["1x5x4x4", "float32", "64x5x4x4", "64x5x4x4"]
     assert rows["image"][5] == "crc32c"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmae.losses import redshift_loss
-from mmae.model import Himes2025
+from mmae.model import Dropout, Himes2025
 
 
 def formula_weight(name, shape):
@@ -96,3 +96,14 @@ def test_a_hidden_token_has_no_influence(model):
     with torch.no_grad():
         expected = model.joint(image, spectrum, image_mask, spectrum_mask)
         assert torch.equal(model.joint(other, spectrum, image_mask, spectrum_mask), expected)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    x = torch.ones(1001, 999)
+    y = Dropout(0.1)(x)
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.9])
+    # five sigma of a binomial; all of a draw's four bit fields, and none of the rest left over
+    flat = (y == 0).flatten()[: 4 * (y.numel() // 4)].view(-1, 4).float().mean(0)
+    assert abs(flat - 0.1).max() < 5 * (0.09 / (y.numel() / 4)) ** 0.5
+    assert torch.equal(Dropout(0.1).eval()(x), x)
