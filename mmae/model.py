@@ -93,7 +93,7 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or x.device.type != "cpu":
             return nn.functional.dropout(x, self.p, self.training)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        draws = torch.randint(-0x7FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, (-(-x.numel() // 4),))
         bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # even from -2^15 to 2^15 - 1
         kept = bits >= round(self.p * 2**16) - 2**15
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
