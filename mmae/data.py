@@ -32,8 +32,8 @@ class Batch(NamedTuple):
     redshift: Tensor
     """(B,) float32"""
 
-    def rows(self, start: int, stop: int) -> "Batch":
-        return Batch(*(tensor[start:stop] for tensor in self))
+    def rows(self, which: slice) -> "Batch":
+        return Batch(*(tensor[which] for tensor in self))
 
     def pinned(self) -> "Batch":
         """The same in memory that a GPU copies from by itself."""
@@ -127,6 +127,18 @@ def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
     return rows // batch + (rows % batch >= ranks)
 
 
+def batch_rows(rows: int, batch: int, step: int) -> int:
+    """Galaxies in a batch of an epoch, over all ranks; the last may be smaller."""
+    return min(batch, rows - step * batch)
+
+
+def share(size: int, rank: int, ranks: int) -> slice:
+    """A rank's part of `size` things: parts differ by one at most, and the first ranks have the larger."""
+    least, more = divmod(size, ranks)
+    start = rank * least + min(rank, more)
+    return slice(start, start + least + (rank < more))
+
+
 def batches(
     data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0, pin: bool = False
 ) -> Iterator[Batch]:
@@ -138,7 +150,7 @@ def batches(
     """
     steps = range(first, steps_per_epoch(len(order), batch, ranks))
     whole = (np.sort(order[step * batch : (step + 1) * batch]) for step in steps)
-    shares = [np.array_split(rows, ranks)[rank] for rows in whole]
+    shares = [rows[share(len(rows), rank, ranks)] for rows in whole]
     size = segment_batches(batch)
     segments = [shares[start : start + size] for start in range(0, len(shares), size)]
 
@@ -154,6 +166,6 @@ def batches(
             if number + 1 < len(segments):
                 pending = reader.submit(load, segments[number + 1])
             start = 0
-            for share in segment:
-                yield loaded.rows(start, start + len(share))
-                start += len(share)
+            for part in segment:
+                yield loaded.rows(slice(start, start + len(part)))
+                start += len(part)

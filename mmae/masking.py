@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 
-def random_mask(
-    batch: int, tokens: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
-) -> Tensor:
+def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:
     """Hide `int(ratio * tokens)` tokens of each galaxy, drawn without replacement: (B, tokens)."""
     assert 0 <= ratio <= 1, ratio
-    noise = torch.rand(batch, tokens, device=device, generator=generator)
+    noise = torch.rand(batch, tokens, generator=generator)
     return noise.argsort(1).argsort(1) < int(ratio * tokens)
 
 

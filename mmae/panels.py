@@ -8,7 +8,7 @@ from catalogs.spectra import pool_wave
 from mmae import evaluate, reconstruct
 from mmae.data import VALIDATION, Batch, TrainingSet
 from mmae.model import Himes2025
-from mmae.recipe import Train, hide
+from mmae.recipe import Train, draw_masks
 from mmae.validate import SEED
 
 
@@ -22,8 +22,9 @@ def rebuilt(model: Himes2025, data: TrainingSet, config: Train, device: torch.de
     """The figure of `mmae reconstruct`, of the first galaxy of the validation split, always hidden alike."""
     row = data.rows(VALIDATION)[:1]
     truth = data.read(row)
-    hidden = hide(truth, torch.ones(1, dtype=torch.bool), config, torch.Generator().manual_seed(SEED))
-    given = (truth.image, truth.spectrum, hidden.image_mask, hidden.spectrum_mask)
+    generator = torch.Generator().manual_seed(SEED)
+    masks = draw_masks(torch.ones(1, dtype=torch.bool), config, generator)
+    given = (truth.image, truth.spectrum, masks.image, masks.spectrum)
     made = reconstruct.reconstruct(model, *(tensor.to(device) for tensor in given))
     name, wave = str(data.object_id[row[0]]), pool_wave(data.store.wave)
     guess = reconstruct.Reconstruction(*(part[0].cpu() for part in made))

@@ -2,11 +2,11 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,6 +18,8 @@ from mmae.losses import Losses, combined, losses
 from mmae.masking import random_mask, without_spectrum
 from mmae.model import Himes2025, ModelConfig, Output
 
+MASKS, DROPOUT = range(2)
+"""Streams of random numbers."""
 CPU_ATTENTION = SDPBackend.MATH
 """The fused kernel takes 60 % of a bf16 training step on a CPU (backward, torch 2.13), this one 10 %."""
 
@@ -114,47 +116,56 @@ def make_scheduler(
     return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, config.warm_restarts, T_mult=2)
 
 
-class Hidden(NamedTuple):
-    """Galaxies, and what of them the model may not see."""
+class Masks(NamedTuple):
+    """What of galaxies the model may not see."""
 
-    batch: Batch
     present: Tensor
     """(B,) bool, True = the galaxy's spectrum is given"""
-    image_mask: Tensor
+    image: Tensor
     """(B, 64) bool, tokens, True = hidden"""
-    spectrum_mask: Tensor
+    spectrum: Tensor
     """(B, 32) bool, tokens, True = hidden; all of them where there is no spectrum"""
 
-    def parts(self, number: int) -> Iterator["Hidden"]:
-        """The same galaxies in at most `number` portions."""
-        fields = (*self.batch, *self[1:])
-        for part in zip(*(tensor.chunk(number) for tensor in fields), strict=True):
-            yield Hidden(Batch(*part[:3]), *part[3:])
+    def rows(self, which: slice | np.ndarray) -> "Masks":
+        return Masks(*(tensor[which] for tensor in self))
+
+    def to(self, device: torch.device) -> "Masks":
+        return Masks(*(tensor.to(device) for tensor in self))
 
     def counts(self) -> Tensor:
         """(3,) float32: hidden image tokens, hidden tokens of given spectra, galaxies."""
-        spectrum = self.spectrum_mask & self.present[:, None]
+        spectrum = self.spectrum & self.present[:, None]
         galaxies = torch.ones_like(self.present)
-        return torch.stack([what.sum() for what in (self.image_mask, spectrum, galaxies)]).float()
+        return torch.stack([what.sum() for what in (self.image, spectrum, galaxies)]).float()
 
 
-def hide(batch: Batch, present: Tensor, config: Train, generator: torch.Generator | None = None) -> Hidden:
+def stream(seed: int, *which: int) -> int:
+    """The seed of one of the streams of random numbers of a run."""
+    return int(np.random.SeedSequence(seed, spawn_key=which).generate_state(1, np.uint64)[0])
+
+
+def draw_masks(present: Tensor, config: Train, generator: torch.Generator) -> Masks:
     """Draw what is hidden of galaxies. present (B,): True = the galaxy's spectrum is given."""
-    size, device = len(batch.image), batch.image.device
-    image_mask = random_mask(size, config.model.image_tokens, config.image_mask, device, generator)
-    spectrum_mask = random_mask(size, config.model.spectrum_tokens, config.spectrum_mask, device, generator)
-    return Hidden(batch, present, image_mask, without_spectrum(spectrum_mask, present))
+    size, model = len(present), config.model
+    image = random_mask(size, model.image_tokens, config.image_mask, generator)
+    spectrum = random_mask(size, model.spectrum_tokens, config.spectrum_mask, generator)
+    return Masks(present, image, without_spectrum(spectrum, present))
 
 
-def rebuild(model: nn.Module, hidden: Hidden, config: Train) -> Losses:
+def step_masks(size: int, config: Train, step: int) -> Masks:
+    """The masks of a whole batch: every rank draws the same ones, and takes its part of them."""
+    generator = torch.Generator().manual_seed(stream(config.seed, MASKS, step))
+    return draw_masks(torch.rand(size, generator=generator) >= config.spectrum_dropout, config, generator)
+
+
+def rebuild(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Losses:
     """Let the model rebuild what is hidden, and compare."""
-    batch, present, image_mask, spectrum_mask = hidden
     device = batch.image.device.type
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
-        output = model(batch.image, batch.spectrum, image_mask, spectrum_mask)
+        output = model(batch.image, batch.spectrum, masks.image, masks.spectrum)
     output = Output(*(tensor.float() for tensor in output))
-    return losses(output, batch, image_mask, spectrum_mask, present)
+    return losses(output, batch, masks.image, masks.spectrum, masks.present)
 
 
 def held_back(model: nn.Module) -> contextlib.AbstractContextManager[None]:
@@ -164,17 +175,21 @@ def held_back(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-def backward(model: nn.Module, hidden: Hidden, config: Train) -> Losses:
+def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, whole: Tensor) -> Losses:
     """Add a batch's gradients to the parameters', a portion of it at a time; gives the batch's losses.
 
-    Every loss is a mean, so a portion counts by its share of what the mean is taken over: the gradients are
-    those of the whole batch, whatever `accumulate` is. Ranks exchange them once, with the last portion.
+    Every loss is a mean, so a portion counts by its share of what the mean is taken over: `whole`, (3,), the
+    counts of all masks of the step, divided by the number of ranks, for ranks exchange the means of their
+    gradients. So the sum is that of the whole batch, however it is cut up. Ranks exchange once, at the end.
     """
-    whole, portions = hidden.counts().clamp(min=1), list(hidden.parts(config.accumulate))
-    sums = torch.zeros(len(Losses._fields), device=whole.device)
-    for number, portion in enumerate(portions, 1):
-        with held_back(model) if number < len(portions) else contextlib.nullcontext():
-            part = torch.stack(rebuild(model, portion, config)[1:]) * (portion.counts() / whole)
+    portions = torch.arange(len(batch.image)).chunk(config.accumulate)
+    sums = torch.zeros(len(Losses._fields), device=batch.image.device)
+    for portion in portions:
+        rows = slice(int(portion[0]), int(portion[-1]) + 1)
+        hidden = masks.rows(rows)
+        with held_back(model) if portion is not portions[-1] else contextlib.nullcontext():
+            means = torch.stack(rebuild(model, batch.rows(rows), hidden, config)[1:])
+            part = means * (hidden.counts() / whole)
             shares = combined(*part)
             shares.total.backward()
         sums += torch.stack(shares).detach()

@@ -127,10 +127,10 @@ def choose(data: TrainingSet, config: Reconstruct) -> np.ndarray:
 
 def draw_masks(galaxies: int, config: Reconstruct) -> tuple[Tensor, Tensor]:
     """Image mask (B, 64) and spectrum mask (B, 32)."""
-    cpu, generator, model = torch.device("cpu"), torch.Generator().manual_seed(config.seed), ModelConfig()
+    generator, model = torch.Generator().manual_seed(config.seed), ModelConfig()
     return (
-        random_mask(galaxies, model.image_tokens, config.image_mask, cpu, generator),
-        random_mask(galaxies, model.spectrum_tokens, config.spectrum_mask, cpu, generator),
+        random_mask(galaxies, model.image_tokens, config.image_mask, generator),
+        random_mask(galaxies, model.spectrum_tokens, config.spectrum_mask, generator),
     )
 
 

@@ -26,11 +26,20 @@ from catalogs import atomic
 from catalogs.cutout_format import BANDS
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import __version__, allocator, checkpoint, cli, distributed, panels
-from mmae.data import TRAIN, VALIDATION, TrainingSet, batches, epoch_order, steps_per_epoch
+from mmae.data import (
+    TRAIN,
+    VALIDATION,
+    TrainingSet,
+    batch_rows,
+    batches,
+    epoch_order,
+    share,
+    steps_per_epoch,
+)
 from mmae.distributed import World
 from mmae.losses import Losses
 from mmae.model import Himes2025
-from mmae.recipe import Train, backward, hide, make_optimizer, make_scheduler
+from mmae.recipe import DROPOUT, Train, backward, make_optimizer, make_scheduler, step_masks, stream
 from mmae.runlog import METRICS, RunLog, summary
 from mmae.validate import validate
 
@@ -138,10 +147,12 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
             for batch in batches(
                 data, order, config.batch, world.rank, world.size, state.step_in_epoch, cuda
             ):
-                batch = batch.to(world.device)
-                present = torch.rand(len(batch.image), device=world.device) >= config.spectrum_dropout
+                size = batch_rows(len(rows), config.batch, state.step_in_epoch)
+                masks = step_masks(size, config, state.step)
+                mine = masks.rows(share(size, world.rank, world.size)).to(world.device)
+                whole = masks.counts().clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
-                losses = backward(model, hide(batch, present, config), config)
+                losses = backward(model, batch.to(world.device), mine, config, whole)
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 state.optimizer.step()
                 state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
@@ -214,7 +225,7 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> S
     """The state in the newest whole checkpoint of the run directory, or that of a new run.
 
     A run goes on to the very bits of one that was never stopped, if on as many ranks and the same kind of
-    device; else every galaxy of the epoch is still seen once, under other random masks.
+    device; else every galaxy of the epoch is still seen once, under the same masks, but dropout differs.
 
     Raises UsageError where the run was begun with other flags or on other data.
     """
@@ -226,7 +237,7 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> S
     if world.first:
         checkpoint.sweep(config.out)
     if path is None:
-        seed_masks(config, world, 0)
+        seed_dropout(config, world, 0)
         if world.first:
             resolved = {"config": plain(config), "data": described, "code_version": __version__}
             atomic.write_json(config.out / "config.json", resolved)
@@ -246,21 +257,20 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> S
     if (saved["device"], len(saved["generators"])) == (world.device.type, world.size):
         set_generator(world.device, saved["generators"][world.rank])
     else:
-        seed_masks(config, world, state.step)
+        seed_dropout(config, world, state.step)
         if world.first:
             before = f"{len(saved['generators'])} ranks ({saved['device']})"
-            print(f"{config.out}: begun on {before}; the masks to come differ from those drawn there")
+            print(f"{config.out}: begun on {before}; dropout goes on otherwise than there")
     return state
 
 
-def seed_masks(config: Train, world: World, step: int) -> None:
+def seed_dropout(config: Train, world: World, step: int) -> None:
     """Random numbers of this rank's own, unlike those of any other step that a run was taken up at."""
-    sequence = np.random.SeedSequence([config.seed, world.rank, step])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    torch.manual_seed(stream(config.seed, DROPOUT, world.rank, step))
 
 
 def get_generator(device: torch.device) -> torch.Tensor:
-    """State of the generator that masks and dropout draw from."""
+    """State of the generator that dropout draws from."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmae.data import VALIDATION, Batch, TrainingSet, batches
+from mmae.data import VALIDATION, Batch, TrainingSet, batches, share
 from mmae.distributed import World
 from mmae.metrics import point_metrics
 from mmae.model import Himes2025
-from mmae.recipe import Train, hide, rebuild
+from mmae.recipe import Train, draw_masks, rebuild
 
 SEED = 7
 """Of the masks, the same at every epoch."""
@@ -30,8 +30,9 @@ def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -
     """Losses without spectra at the masks of training; redshift metrics of whole images without spectra."""
     model.eval()
     rows = data.rows(VALIDATION)
-    mine = np.array_split(np.arange(len(rows)), world.size)[world.rank]
-    generator = torch.Generator(world.device).manual_seed(SEED + world.rank)
+    mine = np.arange(len(rows))[share(len(rows), world.rank, world.size)]
+    absent = torch.zeros(len(rows), dtype=torch.bool)
+    masks = draw_masks(absent, config, torch.Generator().manual_seed(SEED))
     sums = torch.zeros(4, dtype=torch.float64, device=world.device)
     redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)
     start = 0
@@ -39,12 +40,11 @@ def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -
     for batch in batches(data, rows[mine], config.batch, 0, 1, pin=pin):
         batch = batch.to(world.device)
         size = len(batch.image)
-        absent = torch.zeros(size, dtype=torch.bool, device=world.device)
-        part = rebuild(model, hide(batch, absent, config, generator), config)
+        here = mine[start : start + size]
+        part = rebuild(model, batch, masks.rows(here).to(world.device), config)
         sums += (
             size * torch.stack([torch.ones_like(part.total), part.total, part.image, part.redshift]).double()
         )
-        here = mine[start : start + size]
         redshifts[0, here] = predict(model, batch, config).double().cpu()
         redshifts[1, here] = batch.redshift.double().cpu()
         start += size

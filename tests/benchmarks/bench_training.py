@@ -30,7 +30,7 @@ from mmae.data import TRAIN, Batch, TrainingSet, batches, epoch_order
 from mmae.losses import losses
 from mmae.masking import random_mask, without_spectrum
 from mmae.model import Himes2025
-from mmae.recipe import Train, backward, hide, make_optimizer
+from mmae.recipe import Train, backward, make_optimizer, step_masks
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
 LOADED = 20
@@ -60,10 +60,10 @@ def plain_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
 
     def step(batch: Batch) -> None:
-        size, cpu = len(batch.image), torch.device("cpu")
+        size = len(batch.image)
         present = torch.rand(size) >= config.spectrum_dropout
-        image_mask = random_mask(size, config.model.image_tokens, config.image_mask, cpu)
-        drawn = random_mask(size, config.model.spectrum_tokens, config.spectrum_mask, cpu)
+        image_mask = random_mask(size, config.model.image_tokens, config.image_mask)
+        drawn = random_mask(size, config.model.spectrum_tokens, config.spectrum_mask)
         spectrum_mask = without_spectrum(drawn, present)
         output = model(batch.image, batch.spectrum, image_mask, spectrum_mask)
         optimizer.zero_grad()
@@ -76,12 +76,12 @@ def plain_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
 
 def own_step(model: nn.Module, inner: Himes2025, config: Train) -> Callable[[Batch], None]:
     """A step of `mmae train`."""
-    optimizer = make_optimizer(inner, config)
+    optimizer, number = make_optimizer(inner, config), itertools.count()
 
     def step(batch: Batch) -> None:
-        present = torch.rand(len(batch.image)) >= config.spectrum_dropout
+        masks = step_masks(len(batch.image), config, next(number))
         optimizer.zero_grad(set_to_none=True)
-        backward(model, hide(batch, present, config), config)
+        backward(model, batch, masks, config, masks.counts().clamp(min=1))
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 

@@ -78,7 +78,7 @@ def test_a_batch_holds_the_rows_of_the_store(survey):
 
 
 def test_a_mask_hides_the_same_number_of_tokens_in_every_galaxy():
-    mask = random_mask(100, 64, 0.75, torch.device("cpu"))
+    mask = random_mask(100, 64, 0.75)
     assert (mask.sum(1) == 48).all()
-    mask = random_mask(10_000, 64, 0.75, torch.device("cpu"))
+    mask = random_mask(10_000, 64, 0.75)
     assert abs(mask.float().mean(0) - 0.75).max() < 5 * (0.75 * 0.25 / 10_000) ** 0.5  # any token alike
