@@ -1,15 +1,17 @@
-"""What a person sees of a training run: a progress bar, text, metrics.jsonl, figures, TensorBoard."""
+"""What a person sees of a training run: a progress bar, text, metrics.jsonl, figures, TensorBoard, MLflow."""
 
 import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from catalogs import atomic
+from mmae.mlflow_mirror import open_mirror
 from mmae.progress import bar
 
 METRICS = "metrics.jsonl"
@@ -24,8 +26,9 @@ class RunLog:
     validation is done. Reports of what came after, which is about to be done again, are deleted.
     """
 
-    def __init__(self, run: Path, step: int, validated: bool, speaks: bool):
+    def __init__(self, run: Path, config: dict[str, Any], step: int, validated: bool, speaks: bool):
         self.run = run
+        self.mirror = open_mirror(run, flat(config)) if speaks else None
         self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if speaks else None
         if speaks and (run / METRICS).exists():
             kept = lines_until(run / METRICS, step, validated)
@@ -45,6 +48,8 @@ class RunLog:
         for name, value in values.items():
             self.writer.add_scalar(f"{kind}/{name}", value, step)
         self.writer.flush()
+        if self.mirror:
+            self.mirror(kind, step, values)
 
     def figure(self, name: str, step: int, figure: Figure) -> None:
         """RUN/NAME.png, the last one drawn; TensorBoard keeps all."""
@@ -60,6 +65,15 @@ class RunLog:
         with bar("train", "loss {task.fields[loss]:.4f}", disable=not self.writer) as shown:
             task = shown.add_task("train", total=total, completed=done, loss=math.nan)
             yield lambda loss: shown.update(task, advance=1, loss=loss)
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the names of their flags: {"model": {"depth": 2}} -> {"model.depth": 2}."""
+    parts = [
+        flat({f"{k}.{n}": x for n, x in v.items()}) if isinstance(v, dict) else {k: v}
+        for k, v in config.items()
+    ]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def lines_until(path: Path, step: int, validated: bool) -> list[str]:

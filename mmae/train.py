@@ -123,7 +123,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
         if world.first:
             print(f"{config.out}: done after {state.epoch} of {config.epochs} epochs; nothing to do")
         return
-    log = RunLog(config.out, state.step, state.step_in_epoch == 0, world.first)
+    log = RunLog(config.out, plain(config), state.step, state.step_in_epoch == 0, world.first)
     rows = data.rows(TRAIN)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
     log.say(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
