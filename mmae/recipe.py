@@ -37,6 +37,11 @@ class Train:
 
     --config FILE.toml reads flags from a file: `lr = 2e-4`, and under [model] `depth = 2`. The command line
     overrules the file.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m mmae.train ...; on Slurm: python -m jobs.train ... The number
+    of ranks changes the speed, not the result: order, masks and means are those of the whole batch (dropout
+    alone is drawn by each rank). Curves: OUT/metrics.jsonl, tensorboard --logdir OUT, and MLflow where
+    MLFLOW_TRACKING_URI is set and mlflow-skinny installed.
     """
 
     # What to read and where to write

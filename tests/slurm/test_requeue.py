@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -117,11 +118,18 @@ def kill_node(controller):
     subprocess.run([TESTBED, "up"], env=controller.environment, check=True)
 
 
-@pytest.mark.parametrize("faults", [(warn, requeue), (preempt, kill_node)])
+def kill_rank(controller):
+    """kill -9 one of the four ranks: the others notice, and the batch script asks for a requeue."""
+    ranks = [line for line in processes_of(controller.run) if "submitit.core._submit" in line]
+    (rank, *_) = [line for line in ranks if line.split()[1].startswith(sys.executable)]
+    os.kill(int(rank.split()[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("faults", [(warn, requeue, kill_rank), (preempt, kill_node)])
 def test_a_stopped_job_ends_with_the_weights_of_an_undisturbed_one(start, undisturbed, faults):
     controller = start("stopped", f"--epochs={EPOCHS}")
     for number, fault in enumerate(faults, start=1):
-        controller.wait_for_line(f"(?m)^epoch {3 * number}/")
+        controller.wait_for_line(f"(?m)^epoch {2 * number}/")
         fault(controller)
         controller.wait_for(lambda: controller.restarts() == number, f"requeue {number}")  # noqa: B023
     assert controller.end() == cli.OK, controller.log.read_text()
