@@ -19,6 +19,7 @@ from catalogs.errors import InputRefused
 from catalogs.photoz import Part, Provenance
 from catalogs.schema import Flag
 from catalogs.screen import screen_images, screen_redshifts
+from mmae.engine import Engine
 from mmae.export import open_bundle
 from mmae.plan import Plan
 
@@ -56,7 +57,7 @@ class Predictor:
         self.device = torch.device("cuda" if cuda else "cpu")
         if not cuda:
             torch.set_num_threads(1)
-        self.model = bundle.load(self.device)
+        self.engine = Engine(bundle, self.device, task.plan.batch)
 
     def process(self, unit: int) -> dict:
         """Do one unit; gives its manifest. Done again after a crash, it writes the same bytes again."""
@@ -82,16 +83,7 @@ class Predictor:
     def predict(self, image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Redshifts, reasons and flags of a block, (m,) each; see catalogs/screen.py."""
         clean, reason, flags = screen_images(image, damaged)
-        clean, size = pad(clean), self.task.plan.batch
-        batches = [clean[start : start + size] for start in range(0, len(clean), size)]
-        redshift = np.concatenate([self.predict_batch(batch) for batch in batches])
+        redshift = self.engine.redshifts(pad(clean))
         reason, more = screen_redshifts(redshift, reason, self.task.provenance.z_range)
         padded = Flag.PADDED.value if self.store.size < SIZE else 0
         return redshift, reason, flags | more | padded
-
-    @torch.inference_mode()
-    def predict_batch(self, image: np.ndarray) -> np.ndarray:
-        """(m, 5, 64, 64) -> (m,) float32. Always a full batch: the tail is filled up with zeros."""
-        batch = torch.zeros(self.task.plan.batch, *image.shape[1:])
-        batch[: len(image)] = torch.from_numpy(image)
-        return self.model(batch.to(self.device)).float().cpu().numpy()[: len(image)]

@@ -1,4 +1,4 @@
-"""Checkpoint -> model bundle: a TorchScript program for redshifts from images alone, and its card.
+"""Checkpoint -> model bundle: TorchScript programs for redshifts from images, and a card.
 
 The only file that knows TorchScript, so that torch.export can take its place.
 """
@@ -8,8 +8,9 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tyro.conf import Positional
@@ -18,52 +19,46 @@ from catalogs import atomic
 from catalogs.cutout_format import BANDS, SIZE
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__, checkpoint, cli
+from mmae.data import VALIDATION, TrainingSet
+from mmae.masking import visible_tokens
 from mmae.model import Himes2025, ModelConfig
+from mmae.specialise import ImageRedshift
 
-PROGRAM, CARD = "redshift.ts", "card.json"
-FORMAT, VERSION = "mmae-bundle", 1
-AGREE_ROWS = 64
-AGREE_LIMIT = 1e-5
-"""Largest |dz| allowed between the bundle and the full model, both in float32."""
+Precision = Literal["fp32", "bf16"]
+FP32: Precision = "fp32"
+BF16: Precision = "bf16"
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PROGRAMS = {FP32: "redshift.fp32.ts", BF16: "redshift.bf16.ts"}
+CARD = "card.json"
+FORMAT, VERSION = "mmae-bundle", 2
 
-
-class ImageRedshift(nn.Module):
-    """The redshift of an image whose spectrum is hidden whole: (B, 5, 64, 64) -> (B,).
-
-    A hidden token is the zero vector, so the encoded spectrum is a constant of the weights: it is computed
-    once. The decoders are left out.
-    """
-
-    spectrum: Tensor
-
-    def __init__(self, model: Himes2025):
-        super().__init__()
-        self.model = copy.deepcopy(model).eval()
-        with torch.no_grad():
-            hidden = torch.zeros_like(self.model.spec_embed.pos_embed)
-            self.register_buffer("spectrum", self.model.spec_encoder(hidden))  # (1, 32, D)
-        for name in ("img_decoder", "spec_decoder", "spec_embed", "spec_encoder"):
-            setattr(self.model, name, nn.Identity())
-
-    def forward(self, image: Tensor) -> Tensor:
-        img = self.model.img_encoder(self.model.img_embed(image))
-        joint = self.model.fuse(img, self.spectrum.expand(image.shape[0], -1, -1))
-        return self.model.redshift_head(joint).squeeze(1)
+LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""Largest |dz| allowed between a program and the full model, in either precision."""
+BOUND = {"median": 1e-4, "p99": 2e-3}
+"""Of |dz|/(1 + z) against fp32; a precision beyond it is not offered."""
+CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
+"""On which the programs are compared with the full model: images, and shares of them hidden."""
+MEASURED_ROWS, BATCH = 1024, 64
+"""On which precisions are compared with each other, so many at a time."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """Turn a checkpoint into a model bundle: the TorchScript program and its card.
+    """Turn a checkpoint into a model bundle: TorchScript programs and their card.
 
-    The bundle predicts redshifts from images alone. It is checked against the full model before it is kept;
-    the card says how well they agree, and carries the sha256 of the program, the architecture, the training
-    configuration, what the images must be (bands, pixel scale, zero point), and the validation metrics.
+    The bundle predicts redshifts from images alone, in fp32, and faster in bf16 if that is accurate enough.
+    Programs are checked against the full model before they are kept; the card says how well they agree, and
+    carries the sha256 of the programs, the architecture, the training configuration, what the images must be
+    (bands, pixel scale, zero point), and the validation metrics.
     """
 
     checkpoint: Positional[Path]
     """A run directory (its best checkpoint is taken) or a checkpoint file."""
     out: Path | None = None
     """Bundle to write; by default `bundle` in the run directory."""
+    data: Path | None = None
+    """Training store on whose validation split bf16 is compared with fp32; by default the one the checkpoint
+    was trained on, or noise if it is not there any more."""
 
 
 def main(config: Export) -> None:
@@ -72,86 +67,165 @@ def main(config: Export) -> None:
     out = config.out or source.parent / "bundle"
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
         raise UsageError(f"{out} exists and is no model bundle: choose another --out")
-    card = write_bundle(out, model, state)
+    card = write_bundle(out, model, state, find_sample(config, state))
     print(f"checkpoint: {source} (step {state['step']})")
-    print(f"agrees with the full model to |dz| <= {card['agreement']['max_abs_dz']:.1e}")
-    print(f"wrote {out / PROGRAM} and {out / CARD}")
+    print(f"agrees with the full model to |dz| <= {card['agreement']['float64']:.1e} in float64")
+    print(said_of_bf16(card))
+    print(f"wrote {', '.join(str(out / name) for name in (*card['files'], CARD))}")
 
 
-def write_bundle(out: Path, model: Himes2025, state: dict[str, Any]) -> dict[str, Any]:
-    """Script, compare, write; the card, which makes the program count, comes last. Gives the card."""
-    program = torch.jit.script(ImageRedshift(model).eval())
-    difference = compare(model, program)
-    if not difference <= AGREE_LIMIT:
-        raise InputRefused(f"the bundle and the full model differ by |dz| = {difference:.1e}: not written")
+def said_of_bf16(card: dict[str, Any]) -> str:
+    measured = card["reduced_precision"]
+    figures = "median {median:.1e}, 99 % {p99:.1e}, largest {max:.1e}".format_map(measured[BF16])
+    bound = "bound: median {median:g}, 99 % {p99:g}".format_map(BOUND)
+    verdict = "offered" if PROGRAMS[BF16] in card["files"] else "not offered"
+    return f"bf16 against fp32 on {measured['images']}: |dz|/(1 + z) {figures}; {verdict} ({bound})"
+
+
+# ---------------------------------------------------------------- what the programs are tried on
+
+
+class Sample(NamedTuple):
+    image: Tensor
+    """(N, 5, 64, 64)"""
+    name: str
+
+
+def find_sample(config: Export, state: dict[str, Any]) -> Sample:
+    """Galaxies of the validation split; noise where the store of the training is not there."""
+    trained_on = Path(state["config"]["data"])
+    if config.data is None and not trained_on.is_dir():
+        return Sample(noise(MEASURED_ROWS), "noise (the training store is not there)")
+    data = TrainingSet(config.data or trained_on)
+    rows = data.rows(VALIDATION)[:MEASURED_ROWS]
+    return Sample(data.read(rows).image, f"{len(rows)} galaxies of the validation split")
+
+
+def noise(rows: int) -> Tensor:
+    """(rows, 5, 64, 64) of several brightnesses."""
+    image = torch.randn(rows, len(BANDS), SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    return image * torch.logspace(-2, 1, rows)[:, None, None, None]
+
+
+def disagreement(model: Himes2025, program: nn.Module, image: Tensor) -> float:
+    """Largest |dz| between the full model and the program, with none and with parts of the images hidden."""
+    rows, tokens = len(image), ModelConfig().image_tokens
+    spectrum = torch.zeros(rows, ModelConfig.spectrum_length, dtype=image.dtype)
+    no_spectrum = torch.ones(rows, ModelConfig().spectrum_tokens, dtype=torch.bool)
+    largest = []
+    for ratio in CHECKED_MASKS:
+        visible = torch.from_numpy(visible_tokens(np.arange(rows), tokens, ratio, draw=0, seed=0))
+        hidden = torch.ones(rows, tokens, dtype=torch.bool).scatter(1, visible, False)
+        with torch.inference_mode():
+            full = model(image, spectrum, hidden, no_spectrum).redshift
+            own = program(image, visible if ratio else None)
+        largest.append((full - own).abs().max())
+    return float(torch.stack(largest).max())  # NaN if any is
+
+
+def precision_error(exact: Tensor, reduced: Tensor) -> dict[str, float]:
+    """|dz|/(1 + z) of redshifts (N,) against exact ones."""
+    error = ((reduced - exact) / (1 + exact)).abs()
+    return {"median": float(error.median()), "p99": float(error.quantile(0.99)), "max": float(error.max())}
+
+
+# ---------------------------------------------------------------- the bundle on disk
+
+
+def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    """Compile, compare, write; the card, which makes the programs count, comes last. Gives the card.
+
+    Raises InputRefused where a program is not the model.
+    """
+    programs = {
+        FP32: torch.jit.script(ImageRedshift(model)),
+        BF16: torch.jit.script(ImageRedshift(model).reduce_precision()),
+    }
+    image, double = noise(CHECKED_ROWS), copy.deepcopy(model).double()
+    agreement = {
+        torch.float64: disagreement(double, ImageRedshift(double), image.double()),
+        torch.float32: disagreement(model, programs[FP32], image),
+    }
+    for dtype, difference in agreement.items():
+        if not difference <= LIMITS[dtype]:
+            raise InputRefused(
+                f"the program and the full model differ by |dz| = {difference:.1e}: not written"
+            )
+    with torch.inference_mode():
+        exact, reduced = (
+            torch.cat([program(part) for part in sample.image.split(BATCH)]) for program in programs.values()
+        )
+    error = precision_error(exact, reduced)
+    if not all(error[name] < bound for name, bound in BOUND.items()):
+        del programs[BF16]
+
     out.mkdir(parents=True, exist_ok=True)
-    with atomic.replacing(out / PROGRAM) as temporary:
-        program.save(str(temporary))
+    for precision, program in programs.items():
+        with atomic.replacing(out / PROGRAMS[precision]) as temporary:
+            program.save(str(temporary))
+    files = [PROGRAMS[precision] for precision in programs]
     card = {
         "format": FORMAT,
         "version": VERSION,
-        "files": {PROGRAM: atomic.entry(out / PROGRAM)},
+        "files": {name: atomic.entry(out / name) for name in files},
         "family": "himes2025",
         "model_config": state["config"]["model"],
         "training_config": state["config"],
         "training_data": state["data"],
         "metrics": state["metrics"],
         "step": state["step"],
-        "agreement": {"max_abs_dz": difference, "rows": AGREE_ROWS, "precision": "float32"},
+        "agreement": {"float64": agreement[torch.float64], "float32": agreement[torch.float32]},
+        "reduced_precision": {"images": sample.name, BF16: error},
         "code_version": __version__,
         "torch_version": torch.__version__,
     }
     atomic.write_json(out / CARD, card)
+    for stale in {path.name for path in out.glob("redshift*.ts")} - set(files):
+        (out / stale).unlink()
     return card
-
-
-def compare(model: Himes2025, program: nn.Module) -> float:
-    """Largest |dz| between the full model and the program on noise of several brightnesses."""
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(AGREE_ROWS, len(BANDS), SIZE, SIZE, generator=generator)
-    image *= torch.logspace(-2, 1, AGREE_ROWS)[:, None, None, None]
-    spectrum = torch.zeros(AGREE_ROWS, ModelConfig.spectrum_length)
-    config_tokens = model.img_embed.pos_embed.shape[1], model.spec_embed.pos_embed.shape[1]
-    seen = torch.zeros(AGREE_ROWS, config_tokens[0], dtype=torch.bool)
-    hidden = torch.ones(AGREE_ROWS, config_tokens[1], dtype=torch.bool)
-    with torch.inference_mode():
-        full = model(image, spectrum, seen, hidden).redshift
-        return float((full - program(image)).abs().max())
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose program is the one its card vouches for."""
+    """A bundle on disk whose programs are those its card vouches for, opened at one precision."""
 
     path: Path
     card: dict[str, Any]
+    precision: Precision
 
     @property
     def sha256(self) -> str:
-        return str(self.card["files"][PROGRAM]["sha256"])
+        """Of the program of this precision."""
+        return str(self.card["files"][PROGRAMS[self.precision]]["sha256"])
 
     @property
     def z_range(self) -> tuple[float, float]:
         low, high = self.card["training_data"]["z_range"]
         return float(low), float(high)
 
-    def load(self, device: torch.device) -> torch.jit.ScriptModule:
-        """The program: (B, 5, 64, 64) flux -> (B,) redshifts."""
-        return torch.jit.load(str(self.path / PROGRAM), map_location=device).eval()
+    def load(self, device: torch.device, precision: Precision | None = None) -> torch.jit.ScriptModule:
+        """The program: (B, 5, 64, 64) flux and the visible tokens -> (B,) redshifts; see ImageRedshift."""
+        # as it is written from the first call on: fused after some calls, its last bits would change then
+        torch.jit.set_fusion_strategy([("STATIC", 0)])
+        program = self.path / PROGRAMS[precision or self.precision]
+        return torch.jit.load(str(program), map_location=device).eval()
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Read a bundle's card and check the program against it.
+def open_bundle(path: Path, precision: Precision | None = None) -> Bundle:
+    """Read a bundle's card and check the programs against it; by default at the precision that suits here.
 
-    Raises UsageError where there is no bundle, InputRefused where it is damaged or of an unknown version.
+    Raises UsageError where there is no bundle, or it does not offer the precision; InputRefused where it is
+    damaged or of an unknown version.
     """
     if not (path / CARD).is_file():
         raise UsageError(f"{path} is no model bundle (no {CARD} in it): make one with `mmae export RUN`")
     try:
         card = json.loads((path / CARD).read_text())
         known = (card["format"], card["version"]) == (FORMAT, VERSION)
-        whole = atomic.matches(path / PROGRAM, card["files"][PROGRAM])
-    except (ValueError, KeyError, TypeError) as error:
+        changed = [
+            path / name for name, entry in card["files"].items() if not atomic.matches(path / name, entry)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputRefused(
             f"{path / CARD} is not a model card ({error!r}): export the bundle again"
         ) from error
@@ -159,11 +233,18 @@ def open_bundle(path: Path) -> Bundle:
         raise InputRefused(
             f"{path / CARD} is of another format than {FORMAT} {VERSION}: export the bundle again"
         )
-    if not whole:
-        raise InputRefused(
-            f"{path / PROGRAM} is not the file the card was written for: export the bundle again"
-        )
-    return Bundle(path, card)
+    if changed:
+        raise InputRefused(f"{changed[0]} is not the file the card was written for: export the bundle again")
+    offers_bf16 = PROGRAMS[BF16] in card["files"]
+    if precision == BF16 and not offers_bf16:
+        raise UsageError(f"{path} offers fp32 only: {said_of_bf16(card)}")
+    return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32))
+
+
+def has_bf16() -> bool:
+    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU that lists it."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return torch.cuda.is_available() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ import torch
 
 from catalogs.errors import InputRefused, UsageError
 from mmae import checkpoint, export
-from mmae.export import CARD, PROGRAM, ImageRedshift, open_bundle
-from mmae.model import Himes2025
+from mmae.export import BF16, CARD, FP32, PROGRAMS, open_bundle
 
 
 def test_the_program_is_the_model_with_its_spectrum_hidden(trained, bundle):
     model, _ = checkpoint.load_model(trained / checkpoint.BEST)
-    program = open_bundle(bundle).load(torch.device("cpu"))
+    program = open_bundle(bundle, FP32).load(torch.device("cpu"))
     image = torch.randn(8, 5, 64, 64, generator=torch.Generator().manual_seed(5))
     seen, hidden = torch.zeros(8, 64, dtype=torch.bool), torch.ones(8, 32, dtype=torch.bool)
     with torch.inference_mode():
@@ -22,22 +21,13 @@ def test_the_program_is_the_model_with_its_spectrum_hidden(trained, bundle):
         torch.testing.assert_close(program(image), expected, atol=1e-6, rtol=0)
 
 
-def test_the_constant_spectrum_is_exact():
-    """At the paper's size, in float64: to the rounding of the last bits."""
-    model = Himes2025().double().eval()
-    image = torch.randn(4, 5, 64, 64, dtype=torch.float64)
-    seen, hidden = torch.zeros(4, 64, dtype=torch.bool), torch.ones(4, 32, dtype=torch.bool)
-    with torch.no_grad():
-        full = model(image, torch.randn(4, 259, dtype=torch.float64), seen, hidden).redshift
-        assert (ImageRedshift(model)(image) - full).abs().max() < 1e-12
-
-
 def test_the_card_says_what_the_model_is_for(bundle):
     card = json.loads((bundle / CARD).read_text())
     assert card["training_data"]["bands"] == ["g", "r", "i", "z", "y"]
     assert (card["training_data"]["pixel_scale"], card["training_data"]["zero_point"]) == (0.168, 27.0)
     assert card["training_data"]["survey"] == "mock"
-    assert card["agreement"]["max_abs_dz"] <= 1e-5
+    assert card["agreement"]["float64"] < 1e-10
+    assert card["reduced_precision"]["images"].endswith("galaxies of the validation split")
     assert {"sigma_NMAD", "bias"} <= card["metrics"].keys()
 
 
@@ -46,11 +36,36 @@ def test_exporting_twice_gives_equal_programs(trained, bundle, tmp_path):
     assert open_bundle(tmp_path / "again").sha256 == open_bundle(bundle).sha256
 
 
+def test_a_precision_is_offered_where_it_keeps_to_its_bound(trained, tmp_path, monkeypatch, capsys):
+    precise, coarse = tmp_path / "precise", tmp_path / "coarse"
+    monkeypatch.setattr(export, "BOUND", {"median": 1.0, "p99": 1.0})
+    for out in (precise, coarse):
+        export.main(export.Export(trained, out))
+    sha256 = {open_bundle(precise, precision).sha256 for precision in (FP32, BF16)}
+    assert len(sha256) == 2
+    monkeypatch.setattr(export, "BOUND", {"median": 1e-4, "p99": 1e-9})
+    export.main(export.Export(trained, coarse))
+    assert "not offered" in capsys.readouterr().out
+    assert not (coarse / PROGRAMS[BF16]).exists()
+    assert open_bundle(coarse).precision == FP32
+    assert open_bundle(coarse).sha256 in sha256
+    with pytest.raises(UsageError, match=r"offers fp32 only: bf16 .* median \d"):
+        open_bundle(coarse, BF16)
+
+
+def test_without_its_training_store_a_bundle_is_measured_on_noise(trained, tmp_path):
+    state = checkpoint.load(trained / checkpoint.BEST)
+    state["config"]["data"] = str(tmp_path / "gone.zarr")
+    checkpoint.save(tmp_path / "moved.pt", state)
+    export.main(export.Export(tmp_path / "moved.pt", tmp_path / "bundle"))
+    assert open_bundle(tmp_path / "bundle").card["reduced_precision"]["images"].startswith("noise")
+
+
 def test_a_bundle_that_was_touched_is_refused(bundle, tmp_path):
     copy = shutil.copytree(bundle, tmp_path / "bundle")
-    program = bytearray((copy / PROGRAM).read_bytes())
+    program = bytearray((copy / PROGRAMS[FP32]).read_bytes())
     program[1000] ^= 1
-    (copy / PROGRAM).write_bytes(program)
+    (copy / PROGRAMS[FP32]).write_bytes(program)
     with pytest.raises(InputRefused, match="not the file the card was written for"):
         open_bundle(copy)
     (copy / CARD).write_text("{}")

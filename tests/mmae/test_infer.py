@@ -16,7 +16,9 @@ from astropy.table import Table
 from catalogs import cutout_format, cutouts, schema
 from catalogs.cutouts import open_store
 from mmae import cli
+from mmae.engine import Engine
 from mmae.export import open_bundle
+from mmae.plan import BATCH
 
 
 def infer(folder, *flags, **environment):
@@ -59,11 +61,8 @@ def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbe
 
 def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
     store = open_store(survey / "rubin_tile.zarr")
-    program = open_bundle(bundle).load(torch.device("cpu"))
-    with torch.inference_mode():
-        expected = np.concatenate(
-            [program(torch.from_numpy(store.images(k, k + 64)[0])).numpy() for k in range(0, 2048, 64)]
-        )
+    engine = Engine(open_bundle(bundle), torch.device("cpu"), BATCH)
+    expected = engine.redshifts(store.images(0, 2048)[0])
     with fits.open(undisturbed / "rubin_tile.photoz.fits", checksum=True) as hdus:
         table, header = hdus[schema.CATALOGUE].data, hdus[0].header
         assert (table["OBJECT_ID"] == store.column("object_id")).all()

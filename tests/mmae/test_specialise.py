@@ -1,0 +1,70 @@
+"""The specialised graph is the full model: to the rounding of float64, whatever the weights and the mask."""
+
+import pytest
+import torch
+
+from mmae.model import Himes2025, ModelConfig
+from mmae.specialise import ImageRedshift
+
+CONFIGS = {
+    "the paper's": ModelConfig(),
+    "shallow": ModelConfig(embed_dim=24, depth=1, fusion_depth=1, heads=3),
+    "no fusion": ModelConfig(embed_dim=16, depth=2, fusion_depth=0, heads=1),
+    "narrow heads": ModelConfig(embed_dim=16, depth=1, fusion_depth=4, heads=16),
+}
+
+
+def shaken(config):
+    """A model in float64 none of whose weights is 0 or 1, as after training."""
+    torch.manual_seed(11)
+    model = Himes2025(config).double().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
+def model(request):
+    return shaken(request.param)
+
+
+def images(rows=6):
+    """From faint to brighter than any galaxy."""
+    generator = torch.Generator().manual_seed(5)
+    image = torch.randn(rows, 5, 64, 64, generator=generator, dtype=torch.float64)
+    return image * torch.logspace(-3, 3, rows)[:, None, None, None]
+
+
+def full(model, image, hidden):
+    """The model's redshift, spectrum hidden; hidden (B, 64) bool, True = hidden."""
+    spectrum = torch.randn(len(image), 259, dtype=torch.float64)
+    return model(image, spectrum, hidden, torch.ones(len(image), 32, dtype=torch.bool)).redshift
+
+
+@torch.no_grad()
+def test_whole_images(model):
+    image = images()
+    expected = full(model, image, torch.zeros(len(image), 64, dtype=torch.bool))
+    assert expected.std() > 1e-3
+    assert (ImageRedshift(model)(image) - expected).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("number", [48, 16, 1, 0])
+@torch.no_grad()
+def test_hidden_tokens_are_one_token(model, number):
+    """Other tokens are hidden of each image, in no order."""
+    image = images()
+    visible = torch.rand(len(image), 64, generator=torch.Generator().manual_seed(6)).argsort(1)[:, :number]
+    hidden = torch.ones(len(image), 64, dtype=torch.bool).scatter(1, visible, False)
+    expected = full(model, image, hidden)
+    assert (ImageRedshift(model)(image, visible) - expected).abs().max() < 1e-10
+
+
+@torch.no_grad()
+def test_reduced_precision_is_near_and_leaves_the_model_alone():
+    model = Himes2025(CONFIGS["shallow"]).eval()
+    image = images().float()
+    exact, reduced = ImageRedshift(model)(image), ImageRedshift(model).reduce_precision()(image)
+    assert reduced.dtype == torch.float32
+    assert 0 < (reduced - exact).abs().max() < 0.03
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
