@@ -1,13 +1,12 @@
 """A training job that Slurm stops in any of its ways ends with the weights of one that was left alone."""
 
 import hashlib
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from conftest import TESTBED, missing
 
@@ -120,9 +119,9 @@ def kill_node(controller):
 
 def kill_rank(controller):
     """kill -9 one of the four ranks: the others notice, and the batch script asks for a requeue."""
-    ranks = [line for line in processes_of(controller.run) if "submitit.core._submit" in line]
-    (rank, *_) = [line for line in ranks if line.split()[1].startswith(sys.executable)]
-    os.kill(int(rank.split()[0]), signal.SIGKILL)
+    ranks = [process for process in processes_of(controller.run) if process.name().startswith("python")]
+    rank, *_ = [process for process in ranks if "submitit.core._submit" in process.cmdline()]
+    rank.kill()
 
 
 @pytest.mark.parametrize("faults", [(warn, requeue, kill_rank), (preempt, kill_node)])
@@ -171,6 +170,5 @@ def test_a_stopped_controller_leaves_no_job_and_no_process(start):
 
 def processes_of(run):
     """Processes, of any node, with the run directory in their command line."""
-    ours = str(os.getpid())
-    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in lines.splitlines() if str(run) in line and line.split()[0] != ours]
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if str(run) in " ".join(process.info["cmdline"] or [])]
