@@ -171,15 +171,20 @@ class Part:
 
 
 def merge(
-    parts: Sequence[Part], manifests: Sequence[dict], provenance: Provenance, catalogue: Path, rejects: Path
+    parts: Sequence[Part],
+    counts: tuple[int, int],
+    provenance: Provenance,
+    catalogue: Path,
+    rejects: Path,
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
-    The rejects take their name first: a catalogue that is there is complete.
+    `counts` are the rows of all parts together, and their rejects. The rejects take their name first: a
+    catalogue that is there is complete.
     """
     primary = primary_header(provenance)
-    for path, table, key in ((rejects, REJECTS, "rejects"), (catalogue, CATALOGUE, "rows")):
-        header = table_header(table, sum(manifest[key] for manifest in manifests))
+    for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
+        header = table_header(table, count)
         files = (part.rejects if table == REJECTS else part.catalogue for part in parts)
         with atomic.replacing(path) as temporary:
             blocks = (block for file in files for block in read_blocks(file, table))
