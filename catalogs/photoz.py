@@ -32,6 +32,9 @@ class Provenance:
     code_version: str
     input_sha256: str
     z_range: tuple[float, float]
+    image_mask: float = 0.0
+    """Share of every image hidden from the model, and masks drawn for each."""
+    draws: int = 1
 
 
 def healpix29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -80,6 +83,8 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZTRAIN"] = (_one_card(provenance.training_set), "training set")
     header["PZZMIN"] = (low, "lowest redshift of the training set")
     header["PZZMAX"] = (high, "highest redshift of the training set")
+    header["PZMASK"] = (provenance.image_mask, "share of each image hidden from the model")
+    header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
     header["PZMODEL"] = provenance.model_sha256
     header["PZINPUT"] = provenance.input_sha256
     header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"
@@ -171,15 +176,20 @@ class Part:
 
 
 def merge(
-    parts: Sequence[Part], manifests: Sequence[dict], provenance: Provenance, catalogue: Path, rejects: Path
+    parts: Sequence[Part],
+    counts: tuple[int, int],
+    provenance: Provenance,
+    catalogue: Path,
+    rejects: Path,
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
-    The rejects take their name first: a catalogue that is there is complete.
+    `counts` are the rows of all parts together, and their rejects. The rejects take their name first: a
+    catalogue that is there is complete.
     """
     primary = primary_header(provenance)
-    for path, table, key in ((rejects, REJECTS, "rejects"), (catalogue, CATALOGUE, "rows")):
-        header = table_header(table, sum(manifest[key] for manifest in manifests))
+    for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
+        header = table_header(table, count)
         files = (part.rejects if table == REJECTS else part.catalogue for part in parts)
         with atomic.replacing(path) as temporary:
             blocks = (block for file in files for block in read_blocks(file, table))

@@ -1,7 +1,7 @@
-"""Before every start of a training job, in its batch script: `python -m jobs.starts RUN`.
+"""Before every start of a job, in its batch script: `python -m jobs.starts RUN`.
 
 Slurm starts a job again as often as it is requeued. A run that only ever starts would use its share of the
-cluster for nothing, so starts are counted for as long as the newest checkpoint stays the same.
+cluster for nothing, so starts are counted for as long as nothing comes of them: no checkpoint, no unit.
 """
 
 import json
@@ -13,34 +13,41 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from catalogs import atomic
-from mmae import checkpoint, cli
+from mmae import checkpoint, cli, index
 
 STARTS = "starts.json"
 LARGEST = 3
-"""Starts of one job from the same checkpoint."""
+"""Starts of one job from the same place."""
 
 
 @dataclass(frozen=True)
 class Starts:
-    """Count a start of a training job; refuse one more after three that left no newer checkpoint."""
+    """Count a start of a job; refuse one more after three that came to nothing."""
 
     run: Positional[Path]
-    """Run directory."""
+    """Run directory of a training, or the folder of the catalogues."""
 
 
 def main(config: Starts) -> None:
-    """Raises OSError where the job has started LARGEST times without a newer checkpoint."""
-    newest = checkpoint.newest(config.run)
-    here = {"job": os.environ.get("SLURM_JOB_ID", ""), "checkpoint": newest.name if newest else None}
+    """Raises OSError where the job has started LARGEST times from the same place."""
+    here = {"job": os.environ.get("SLURM_JOB_ID", ""), "next": next_step(config.run)}
     path = config.run / "slurm" / STARTS
     last = json.loads(path.read_text()) if path.exists() else {}
     starts = last.pop("starts", 0) if last.items() >= here.items() else 0
     if starts >= LARGEST:
         raise OSError(
-            f"the job started {starts} times without a checkpoint newer than {here['checkpoint'] or 'none'}: "
+            f"the job started {starts} times without {here['next']}: "
             f"see {path.parent} for why, mend it, and give the same command again"
         )
     atomic.write_json(path, here | {"starts": starts + 1})
+
+
+def next_step(run: Path) -> str:
+    """What a start must bring, in words that change when it has."""
+    if tiles := index.runs(run):
+        return f"a unit more than {sum(1 for tile in tiles for _ in tile.parts.glob('unit-*.json'))}"
+    newest = checkpoint.newest(run)
+    return f"a checkpoint newer than {newest.name if newest else 'none'}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""How a training run stands: `python -m jobs.status runs/first`, while it runs or after.
+"""How a run on Slurm stands: `python -m jobs.status OUT`, while it runs or after.
 
-Its jobs as Slurm knows them, what was last measured, and how old the newest checkpoint is.
+Its jobs as Slurm knows them, and then what `mmae status` says.
 """
 
-import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,24 +11,26 @@ from tyro.conf import Positional
 
 from catalogs.errors import UsageError
 from jobs import queue
-from mmae import checkpoint, cli
-from mmae.runlog import METRICS, summary
+from mmae import cli, status
 
 
 @dataclass(frozen=True)
 class Status:
-    """Show the jobs of a training run, its last metrics and its newest checkpoint."""
+    """Show the jobs of a run, and how it stands."""
 
     run: Positional[Path]
-    """Run directory."""
+    """What --out of a training named, or the folder of the catalogues."""
 
 
 def main(config: Status) -> None:
     """Raises UsageError where there is no run."""
-    if not (config.run / "slurm").is_dir() and not (config.run / "config.json").is_file():
-        raise UsageError(f"{config.run} is not a run directory: name what --out of a training named")
-    for lines in (job_lines(config.run), metric_lines(config.run), checkpoint_lines(config.run)):
-        print("\n".join(lines))
+    try:
+        lines = list(status.lines(config.run))
+    except UsageError:
+        if not (config.run / "slurm").is_dir():
+            raise
+        lines = ["progress     none yet"]  # the job waits in the queue
+    print("\n".join([*job_lines(config.run), *lines]))
 
 
 def job_lines(run: Path) -> list[str]:
@@ -43,33 +43,6 @@ def job_lines(run: Path) -> list[str]:
     except OSError as error:
         return [f"job          {', '.join(ids)}: {error}"]
     return [f"job          {job_id} {states.get(job_id, 'not in the accounting')}" for job_id in ids]
-
-
-def metric_lines(run: Path) -> list[str]:
-    """The last report of training and of validation, and the best validation."""
-    path = run / METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    reports = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
-    validations = [report for report in reports if report["kind"] == "validation"]
-    shown = []
-    if training := [report for report in reports if report["kind"] == "train"]:
-        losses = {name: value for name, value in training[-1].items() if name not in ("kind", "step")}
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        shown.append(f"training     step {training[-1]['step']}  {numbers}")
-    if validations:
-        best = min(validations, key=lambda report: report["loss"])
-        shown.append(f"validation   step {validations[-1]['step']}  {summary(validations[-1])}")
-        shown.append(f"best         step {best['step']}  {summary(best)}")
-    return shown or ["metrics      none yet"]
-
-
-def checkpoint_lines(run: Path) -> list[str]:
-    newest = checkpoint.newest(run)
-    if newest is None:
-        return ["checkpoint   none yet"]
-    saved = checkpoint.load(newest)
-    minutes = (time.time() - newest.stat().st_mtime) / 60
-    return [f"checkpoint   {newest.name}, epoch {saved['epoch']}, {minutes:.1f} minutes old"]
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ COMMANDS = {
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
     "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
+    "status": Command("mmae.status", "Status", "show how a training, a tile or a folder of tiles stands"),
     "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
@@ -112,9 +113,14 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
 
 
 def run(main: Callable[[Any], None], config_type: type, argv: Sequence[str], prog: str) -> int:
-    """Parse, run, and give back the exit code; failures a user can mend are one sentence on stderr."""
+    """Parse, run, and give back the exit code."""
+    return exit_code(lambda: main(parse(config_type, argv, prog)), prog)
+
+
+def exit_code(work: Callable[[], None], prog: str) -> int:
+    """Work, and give back the exit code; failures a user can mend are one sentence on stderr."""
     try:
-        main(parse(config_type, argv, prog))
+        work()
     except UsageError as error:
         return _fail(prog, error, USAGE)
     except InputRefused as error:

@@ -5,32 +5,15 @@ they depend on the row alone.
 """
 
 import itertools
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from catalogs.errors import UsageError
 from mmae.export import FP32, Bundle
-from mmae.masking import visible_tokens
+from mmae.masking import WHOLE, visible_tokens
 from mmae.model import ModelConfig
-
-
-@dataclass(frozen=True)
-class Masking:
-    """Test-time masking: hide a part of every image, as in training, and average over several draws of it."""
-
-    ratio: float = 0.25
-    """Share of image tokens hidden."""
-    draws: int = 1
-    """Each costs what the visible tokens cost."""
-    seed: int = 0
-    """Which tokens are hidden depends on it and on the object's id."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1 or self.draws < 1:
-            raise UsageError(f"cannot hide a share of {self.ratio} of an image in {self.draws} draws")
 
 
 class Engine:
@@ -40,14 +23,14 @@ class Engine:
     leaves the range of reduced precision is computed again in float32.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device, batch: int, masking: Masking | None = None):
-        self.device, self.batch, self.masking = device, batch, masking
+    def __init__(self, bundle: Bundle, device: torch.device, batch: int):
+        self.device, self.batch, self.masking = device, batch, bundle.masking
         self.program: nn.Module = bundle.load(device)
         self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
         self.upload = Upload(device, batch) if device.type == "cuda" else None
 
-    def redshifts(self, image: np.ndarray, object_id: np.ndarray | None = None) -> np.ndarray:
-        """Redshifts (m,) float32 of images (m, 5, 64, 64) float32 without NaN; masking asks for ids (m,)."""
+    def redshifts(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+        """Redshifts (m,) float32 of images (m, 5, 64, 64) float32 without NaN, and ids (m,) int64."""
         spans = [slice(start, start + self.batch) for start in range(0, len(image), self.batch)]
         outputs = [self.run(self.program, rows, image, object_id) for rows in spans]
         redshift = np.empty(len(image), np.float32)
@@ -60,13 +43,12 @@ class Engine:
         return redshift
 
     @torch.inference_mode()
-    def run(self, program: nn.Module, rows: slice, image: np.ndarray, object_id: np.ndarray | None) -> Tensor:
+    def run(self, program: nn.Module, rows: slice, image: np.ndarray, object_id: np.ndarray) -> Tensor:
         """Redshifts (batch,) of some rows, on the device; what fills the batch up has one too."""
         pixels = torch.from_numpy(self.filled(image[rows]))
         pixels = self.upload(pixels) if self.upload else pixels
-        if self.masking is None:
+        if self.masking == WHOLE:
             return program(pixels)
-        assert object_id is not None, "which tokens are hidden depends on the ids"
         ids, (ratio, draws, seed) = self.filled(object_id[rows]), astuple(self.masking)
         drawn = (visible_tokens(ids, ModelConfig().image_tokens, ratio, draw, seed) for draw in range(draws))
         outputs = [program(pixels, torch.from_numpy(visible).to(self.device)) for visible in drawn]

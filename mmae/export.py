@@ -20,7 +20,7 @@ from catalogs.cutout_format import BANDS, SIZE
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__, checkpoint, cli
 from mmae.data import VALIDATION, TrainingSet
-from mmae.masking import visible_tokens
+from mmae.masking import WHOLE, Masking, visible_tokens
 from mmae.model import Himes2025, ModelConfig
 from mmae.specialise import ImageRedshift
 
@@ -187,11 +187,12 @@ def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sam
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose programs are those its card vouches for, opened at one precision."""
+    """A bundle on disk whose programs are those its card vouches for, and how it is to be used."""
 
     path: Path
     card: dict[str, Any]
     precision: Precision
+    masking: Masking
 
     @property
     def sha256(self) -> str:
@@ -211,7 +212,7 @@ class Bundle:
         return torch.jit.load(str(program), map_location=device).eval()
 
 
-def open_bundle(path: Path, precision: Precision | None = None) -> Bundle:
+def open_bundle(path: Path, precision: Precision | None = None, masking: Masking = WHOLE) -> Bundle:
     """Read a bundle's card and check the programs against it; by default at the precision that suits here.
 
     Raises UsageError where there is no bundle, or it does not offer the precision; InputRefused where it is
@@ -238,7 +239,7 @@ def open_bundle(path: Path, precision: Precision | None = None) -> Bundle:
     offers_bf16 = PROGRAMS[BF16] in card["files"]
     if precision == BF16 and not offers_bf16:
         raise UsageError(f"{path} offers fp32 only: {said_of_bf16(card)}")
-    return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32))
+    return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
 
 
 def has_bf16() -> bool:

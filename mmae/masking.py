@@ -1,10 +1,33 @@
 """Which tokens are hidden. A mask is boolean, (B, tokens), True = hidden."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from catalogs.errors import UsageError
 from mmae.data import hash_ids
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Test-time masking: hide a part of every image, as in training, and average over several draws of it."""
+
+    ratio: float = 0.0
+    """Share of image tokens hidden."""
+    draws: int = 1
+    """Each costs what the visible tokens cost."""
+    seed: int = 0
+    """Which tokens are hidden depends on it and on the object's id."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1 or self.draws < 1:
+            raise UsageError(f"cannot hide a share of {self.ratio} of an image in {self.draws} draws")
+
+
+WHOLE = Masking()
+"""Nothing is hidden."""
 
 
 def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,10 @@ BATCH = 64
 """Rows the model sees together. Part of the plan: a row's last bits depend on the shape of its batch."""
 MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 256
 """A unit is about a 256th of the store, within these bounds: small enough to lose, large enough to forget."""
-IDS_PER_PASS = 2**24
-"""Ids held at once while looking for duplicates: 128 MB."""
+RUN_ENDING = ".photoz"
+"""Of a tile's run directory."""
+IDS_PER_PASS = 2**22
+"""Ids held at once while looking for duplicates: 32 MB, and as much again to sort them."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Plan:
     store_fingerprint: str
     input_sha256: str
     model_sha256: str
+    image_mask: float
+    draws: int
     code_version: str
     torch_version: str
 
@@ -107,7 +112,7 @@ class RunFiles:
 
     @property
     def run(self) -> Path:
-        return self.folder / f"{self.tile}.photoz"
+        return self.folder / f"{self.tile}{RUN_ENDING}"
 
     @property
     def catalogue(self) -> Path:
@@ -143,17 +148,20 @@ class RunFiles:
                 f"{self.catalogue} is of another run: move it away, or write elsewhere with --out"
             )
 
+    def begun(self) -> dict[str, Any]:
+        """The plan that was frozen here, as far as it can be read."""
+        try:
+            return dict(json.loads(self.plan.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
     def freeze(self, plan: Plan) -> None:
         """Write the plan, or find it there; refuse to mix two.
 
         Raises InputRefused where the run directory belongs to another model, input or version.
         """
         if self.plan.exists():
-            try:
-                old = json.loads(self.plan.read_text())
-            except ValueError:
-                old = {}
-            new = asdict(plan)
+            old, new = self.begun(), asdict(plan)
             if changed := [name for name in new if old.get(name) != new[name]]:
                 raise InputRefused(
                     f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
@@ -163,15 +171,23 @@ class RunFiles:
             self.parts.mkdir(exist_ok=True)
             atomic.write_json(self.plan, asdict(plan))
 
+    def record(self) -> dict[str, Any] | None:
+        """What the tile's last act wrote of it, unverified; None while it is not finished."""
+        try:
+            return dict(json.loads(self.finished.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
     def is_finished(self, plan: Plan) -> bool:
         """Whether both products are there, whole, and made by this plan."""
         try:
-            manifest = json.loads(self.finished.read_text())
+            manifest = self.record() or {}
             entries = {self.folder / name: entry for name, entry in manifest["files"].items()}
             return manifest["plan"] == plan.sha256 and all(atomic.matches(p, e) for p, e in entries.items())
-        except (OSError, ValueError, KeyError):
+        except (AttributeError, KeyError):
             return False
 
-    def finish(self, plan: Plan) -> None:
+    def finish(self, plan: Plan, said: dict[str, Any]) -> None:
+        """Make the products count, with what is `said` of them (for the index and for `mmae status`)."""
         files = {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)}
-        atomic.write_json(self.finished, {"plan": plan.sha256, "files": files})
+        atomic.write_json(self.finished, {"plan": plan.sha256, **said, "files": files})

@@ -125,6 +125,23 @@ def bundle(trained):
     return trained / "bundle"
 
 
+@pytest.fixture(scope="session")
+def draw_tile(survey):
+    """`draw_tile(path, first, n)`: a store of n rows of the tile in shards of 64, whose units are of 512."""
+    source = cutouts.open_store(survey / "rubin_tile.zarr")
+
+    def draw(path, first, n):
+        def rows(start, stop):
+            span = first + start, first + stop
+            columns = {name: source.column(name, *span) for name in ("object_id", "ra", "dec")}
+            return columns | {"image": source.images(*span)[0]}
+
+        cutouts.write(path, rows, n=n, survey="mock", shard_rows=64)
+        return path
+
+    return draw
+
+
 @pytest.fixture
 def tile(survey, tmp_path):
     """The tile in a folder of the test's own."""

@@ -22,8 +22,9 @@ import report
 import torch
 
 from mmae import export
-from mmae.engine import Engine, Masking
+from mmae.engine import Engine
 from mmae.export import BF16, FP32, Precision, open_bundle
+from mmae.masking import WHOLE, Masking
 from mmae.model import Himes2025, ModelConfig
 from mmae.specialise import ImageRedshift
 
@@ -72,9 +73,9 @@ def specialised(model: Himes2025, image: np.ndarray) -> Step:
     return run
 
 
-def engine(bundle: Path, image: np.ndarray, precision: Precision, masking: Masking | None = None) -> Step:
+def engine(bundle: Path, image: np.ndarray, precision: Precision, masking: Masking = WHOLE) -> Step:
     """A bundle's program as an inference actor runs it."""
-    runner = Engine(open_bundle(bundle, precision), torch.device("cpu"), BATCH, masking)
+    runner = Engine(open_bundle(bundle, precision, masking), torch.device("cpu"), BATCH)
     return lambda: runner.redshifts(image, np.arange(OBJECTS))
 
 

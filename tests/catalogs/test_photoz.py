@@ -48,7 +48,9 @@ def write(folder, objects, rows_per_part, plan=PLAN):
         here = slice(part.unit * rows_per_part, (part.unit + 1) * rows_per_part)
         part.write(plan, PROVENANCE, *photoz.rows(**{name: v[here] for name, v in objects.items()}))
     catalogue, rejects = folder / "tile.photoz.fits", folder / "tile.rejects.fits"
-    photoz.merge(parts, [part.finished(plan) for part in parts], PROVENANCE, catalogue, rejects)
+    manifests = [part.finished(plan) for part in parts]
+    counts = tuple(sum(manifest[key] for manifest in manifests) for key in ("rows", "rejects"))
+    photoz.merge(parts, counts, PROVENANCE, catalogue, rejects)
     return catalogue, rejects
 
 

@@ -3,15 +3,19 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from catalogs import atomic
+from mmae.ray_session import new_token
 
 WAIT_SECONDS = 120
 
@@ -137,3 +141,65 @@ def test_a_second_driver_is_refused(tile, bundle):
     assert second.returncode == 2
     assert "is being written by another process" in second.stderr
     assert not list(run.iterdir())
+
+
+class Nodes:
+    """A Ray cluster, to which nodes can be added."""
+
+    def __init__(self, process, environment):
+        self.process, self.environment = process, environment
+        self.address = process.stdout.readline().strip()
+
+    def add(self):
+        """One more node with a core; gives its raylet."""
+        print(file=self.process.stdin, flush=True)
+        return psutil.Process(int(self.process.stdout.readline()))
+
+
+@pytest.fixture
+def nodes():
+    root = Path(tempfile.mkdtemp(prefix="mmae-test-", dir="/tmp"))  # for the length of sockets' names
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(new_token(root))}
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("ray_nodes.py"), root],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        yield Nodes(process, environment)
+        process.stdin.close()
+    shutil.rmtree(root)
+
+
+def is_at_a_unit(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "Predictor.process" in process.cmdline()[0]
+
+
+def test_a_node_is_lost_and_another_joins(tile, bundle, undisturbed, nodes):
+    raylet = nodes.add()
+    with subprocess.Popen(
+        command(tile, bundle, "--ray-address", nodes.address),
+        env=nodes.environment,
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        wait_for(lambda: manifests(tile), process)
+        wait_for(lambda: any(map(is_at_a_unit, raylet.children(recursive=True))), process)
+        for lost in [raylet, *raylet.children(recursive=True)]:
+            lost.kill()
+        nodes.add()
+        assert process.wait(WAIT_SECONDS) == 0
+    log = tile.with_name("rubin_tile.photoz") / "log"
+    assert log.read_text().count("a worker died over unit") == 1
+    assert digests(tile.parent) == undisturbed
+
+
+def test_a_cluster_without_the_right_token_is_not_joined(tile, bundle, nodes, tmp_path):
+    other = os.environ | {"RAY_AUTH_TOKEN_PATH": str(new_token(tmp_path))}
+    done = subprocess.run(
+        command(tile, bundle, "--ray-address", nodes.address), env=other, capture_output=True, text=True
+    )
+    assert done.returncode == 5
+    assert f"the Ray cluster at {nodes.address} does not take us in" in done.stderr

@@ -58,3 +58,14 @@ def test_status_while_slurm_does_not_answer(tmp_path, capsys, monkeypatch):
 def test_status_of_what_is_no_run(tmp_path):
     with pytest.raises(UsageError, match="not a run directory"):
         status.main(status.Status(tmp_path))
+
+
+def test_an_inference_may_start_again_for_every_unit(begin, tmp_path):
+    parts = tmp_path / "tile.photoz" / "parts"
+    parts.mkdir(parents=True)
+    for _ in range(starts.LARGEST):
+        begin("7")
+    with pytest.raises(OSError, match="started 3 times without a unit more than 0"):
+        begin("7")
+    (parts / "unit-000000.json").touch()
+    begin("7")

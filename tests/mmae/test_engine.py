@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from mmae import checkpoint, export
-from mmae.engine import Engine, Masking
+from mmae.engine import Engine
 from mmae.export import BF16, FP32, PRECISIONS, Bundle, open_bundle
-from mmae.masking import visible_tokens
+from mmae.masking import WHOLE, Masking, visible_tokens
 
 CPU = torch.device("cpu")
-MASKINGS = {"whole": None, "masked": Masking(0.25, draws=2)}
+MASKINGS = {"whole": WHOLE, "masked": Masking(0.25, draws=2)}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def galaxies():
 @pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS)
 def test_a_row_does_not_depend_on_its_company(both, galaxies, precision, masking):
     image, object_id = galaxies
-    engine = Engine(open_bundle(both, precision), CPU, 64, masking)
+    engine = Engine(open_bundle(both, precision, masking), CPU, 64)
     whole = engine.redshifts(image, object_id)
     assert whole.shape == (150,)
     assert whole.dtype == np.float32
@@ -54,7 +54,7 @@ def test_masked_redshifts_are_the_full_models_mean_over_draws(trained, both, gal
         with torch.inference_mode():
             no_spectrum = torch.zeros(150, 259), hidden, torch.ones(150, 32, dtype=torch.bool)
             expected += model(torch.from_numpy(image), *no_spectrum).redshift / 3
-    masked = Engine(open_bundle(both, FP32), CPU, 64, Masking(0.25, draws=3, seed=9))
+    masked = Engine(open_bundle(both, FP32, Masking(0.25, draws=3, seed=9)), CPU, 64)
     np.testing.assert_allclose(masked.redshifts(image, object_id), expected, atol=1e-5)
 
 
@@ -89,15 +89,16 @@ class Losing(Bundle):
 
 def test_what_reduced_precision_loses_is_computed_in_fp32(both, galaxies):
     """Contrived: bfloat16 has float32's range, so that a real image is hardly ever lost."""
-    image = galaxies[0].copy()
+    image, object_id = galaxies[0].copy(), galaxies[1]
     image[100] *= 1e4
     bundle = open_bundle(both, BF16)
     reduced, exact = (
-        Engine(open_bundle(both, precision), CPU, 64).redshifts(image) for precision in (BF16, FP32)
+        Engine(open_bundle(both, precision), CPU, 64).redshifts(image, object_id)
+        for precision in (BF16, FP32)
     )
     kept = image.max((1, 2, 3)) < 5
     assert 30 < kept.sum() < 120
-    found = Engine(Losing(bundle.path, bundle.card, BF16), CPU, 64).redshifts(image)
+    found = Engine(Losing(bundle.path, bundle.card, BF16, WHOLE), CPU, 64).redshifts(image, object_id)
     expected = np.where(kept, reduced, exact)
     expected[100] = np.nan
     assert found.tobytes() == expected.tobytes()

@@ -18,6 +18,7 @@ from catalogs.cutouts import open_store
 from mmae import cli
 from mmae.engine import Engine
 from mmae.export import open_bundle
+from mmae.masking import Masking
 from mmae.plan import BATCH
 
 
@@ -62,7 +63,7 @@ def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbe
 def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
     store = open_store(survey / "rubin_tile.zarr")
     engine = Engine(open_bundle(bundle), torch.device("cpu"), BATCH)
-    expected = engine.redshifts(store.images(0, 2048)[0])
+    expected = engine.redshifts(store.images(0, 2048)[0], store.column("object_id"))
     with fits.open(undisturbed / "rubin_tile.photoz.fits", checksum=True) as hdus:
         table, header = hdus[schema.CATALOGUE].data, hdus[0].header
         assert (table["OBJECT_ID"] == store.column("object_id")).all()
@@ -72,6 +73,22 @@ def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
         assert (table["BANDMASK"] == 31).all()
         assert header["PZMODEL"] == open_bundle(bundle).sha256
         assert header["PZTRAIN"] == "mock"
+
+
+def test_a_part_of_every_image_may_be_hidden_and_the_catalogue_says_so(survey, bundle, undisturbed, tmp_path):
+    tile = survey / "rubin_tile.zarr"
+    flags = ("--catalog", tile, "--model", bundle, "--out", tmp_path, "--image-mask", 0.25, "--draws", 2)
+    done = infer(tmp_path, *flags, "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    store = open_store(tile)
+    engine = Engine(open_bundle(bundle, "fp32", Masking(0.25, 2)), torch.device("cpu"), BATCH)
+    with fits.open(tmp_path / "rubin_tile.photoz.fits") as hdus:
+        assert (hdus[0].header["PZMASK"], hdus[0].header["PZDRAWS"]) == (0.25, 2)
+        redshift = hdus[schema.CATALOGUE].data["PHOTOZ_POINT"]
+    assert (redshift == engine.redshifts(store.images(0, 2048)[0], store.column("object_id"))).all()
+    again = infer(tmp_path, *flags[:-2], "--draws", 3)
+    assert again.returncode == cli.REFUSED
+    assert "was begun with another draws" in again.stderr
 
 
 def test_workers_make_no_difference(survey, bundle, undisturbed, tmp_path):

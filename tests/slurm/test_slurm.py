@@ -81,10 +81,11 @@ def test_ingest_on_two_nodes_gives_the_serial_bytes(submit, survey, tmp_path):
     assert cutout_format.manifest_path(tmp_path / "train.zarr").read_bytes() == serial
 
 
-def test_infer_on_a_node(submit, survey, bundle, tmp_path):
+def test_infer_on_two_nodes(submit, survey, bundle, tmp_path):
     state, printed = submit(
         *(ROOT / "slurm/infer.sh", "--catalog", survey / "rubin_tile.zarr", "--model", bundle),
-        *("--out", tmp_path),
+        *("--out", tmp_path, "--slurm.nodes", 2, "--slurm.gpus-per-node", 0),
+        *("--slurm.cpus-per-task", 1, "--slurm.memory-gb", 4, "--slurm.hours", 0.5),
     )
     assert state == "COMPLETED", printed
     assert "rubin_tile.photoz.fits: 2048 objects" in printed

@@ -1,0 +1,42 @@
+"""Which part of the sky a catalogue covers, as a short multi-order coverage map (IVOA MOC).
+
+A tile is described by cells of one order: the finest of which a few are enough. Aladin, TOPCAT and mocpy read
+the text; HATS calls the same numbers Norder and Npix.
+"""
+
+import numpy as np
+
+FINEST = 10
+"""Cells of 3.4 arcmin."""
+MOST_CELLS = 32
+HELD_CELLS = 4096
+"""Cells kept while rows stream by."""
+ROW_ORDER = 29
+"""Order of the column HEALPIX29."""
+
+
+class Coverage:
+    """Cells that hold at least one of the rows added so far; memory does not grow with them."""
+
+    def __init__(self) -> None:
+        self.order = FINEST
+        self.cells = np.zeros(0, np.int64)
+
+    def add(self, healpix29: np.ndarray) -> None:
+        """Take in nested cells of order 29, (n,) int64; negative ones are nowhere."""
+        known = healpix29[healpix29 >= 0] >> 2 * (ROW_ORDER - self.order)
+        self.cells = np.union1d(self.cells, known)
+        self.coarsen(HELD_CELLS)
+
+    def coarsen(self, most: int) -> None:
+        while len(self.cells) > most:
+            self.order, self.cells = self.order - 1, np.unique(self.cells >> 2)
+
+    def moc(self) -> str:
+        """The map in the MOC standard's ASCII form, such as "8/123 130-133"; "" where nothing is covered."""
+        self.coarsen(MOST_CELLS)
+        if not len(self.cells):
+            return ""
+        breaks = np.flatnonzero(np.diff(self.cells) > 1) + 1
+        runs = [(int(run[0]), int(run[-1])) for run in np.split(self.cells, breaks)]
+        return f"{self.order}/" + " ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in runs)

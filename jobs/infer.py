@@ -1,0 +1,88 @@
+"""Inference as a Slurm job: `python -m jobs.infer --catalog 'tiles/*.zarr' --slurm.nodes 2` on a login node.
+
+One task a node and one Ray over all of them; this process follows the log and ends as the job does. The same
+as a batch job of one core: `sbatch slurm/infer.sh --catalog ...`. See submission.py for what a job is.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from catalogs.errors import UsageError
+from jobs import submission
+from jobs.ray_nodes import Meeting
+from jobs.submission import Slurm
+from mmae import cli, infer
+from mmae.infer import Infer
+from mmae.tiles import named_tiles
+
+GO_ON = ("no-kill",)
+"""The job outlives the loss of a node, other than its first: its units go to the others."""
+
+
+@dataclass(frozen=True)
+class InferJob:
+    """Infer on Slurm: submit the inference as a job, follow its log, end with its state.
+
+    Takes the flags of `mmae infer`, and those of the job as --slurm.*; there is an actor a GPU, or a core.
+    The job's logs are in OUT/slurm; `python -m jobs.status OUT` says how it stands.
+
+    Pre-empted, out of time, or without its first node, the job goes back to the queue and on with the units
+    that are not done; after three starts without one more it fails. To end it, use scancel or Ctrl-C. If a
+    job for OUT is queued already, that one is followed.
+    """
+
+    infer: Annotated[Infer, tyro.conf.arg(name="")]
+    slurm: Slurm = field(default_factory=Slurm)
+
+
+class Inference:
+    """What submitit pickles and runs in every task; all state is on disk."""
+
+    def __init__(self, config: Infer, folder: Path, cpus: int):
+        self.config, self.folder, self.cpus = config, folder, cpus
+
+    def __call__(self) -> None:
+        meeting = Meeting.of_this_job(self.folder)
+        if int(os.environ["SLURM_PROCID"]) > 0:
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the first task tells when it is over
+            meeting.join(self.cpus)
+            return
+        for warning in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(warning, signal.default_int_handler)
+        try:
+            work = partial(infer.main, self.config, lambda places: meeting.head(self.cpus))
+            if code := cli.exit_code(work, "mmae infer"):
+                sys.exit(code)
+        finally:
+            meeting.end()
+
+
+def main(config: InferJob) -> None:
+    """Raises UsageError where there is no such tile or model, before anything is submitted."""
+    if config.infer.ray_address:
+        raise UsageError("--ray-address: the job brings a Ray of its own")
+    model = infer.find_bundle(config.infer).resolve()
+    tiles = named_tiles(config.infer.catalog, config.infer.out)
+    slurm, out = config.slurm, tiles[0].files.folder
+    stores = tuple(str(tile.path.resolve()) for tile in tiles)
+    there = dataclasses.replace(config.infer, catalog=stores, model=model, out=out)
+    if there.dry_run:
+        places = slurm.nodes * (slurm.gpus_per_node or slurm.cpus_per_task)
+        infer.main(dataclasses.replace(there, workers=there.workers or places))
+        return
+    folder = out / "slurm"
+    task = Inference(there, folder, slurm.cpus_per_task)
+    submit = partial(submission.submit, task, folder, "mmae-infer", slurm, flags=GO_ON, straggler_seconds=0)
+    submission.run(folder, submit)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, InferJob, sys.argv[1:], "python -m jobs.infer"))

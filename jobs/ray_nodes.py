@@ -1,0 +1,102 @@
+"""One Ray over the nodes of a job: the head in its first task, and a part of it in each of the others.
+
+They meet in the job's folder, which all nodes see and only its owner can enter: the token is there, then the
+head's address, and at the end a file that says so. Each node stops what it has started, and nothing else.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalogs import atomic
+from mmae import ray_session
+
+POLL_SECONDS = 0.5
+STOPPING_SECONDS = 20.0
+HEAD_SECONDS = 3600.0
+"""Until then the first task checks a tile, and what was finished before; it may also be dead."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Files by which the tasks of one start of a job find each other; a requeued job meets anew."""
+
+    folder: Path
+
+    @classmethod
+    def of_this_job(cls, folder: Path) -> "Meeting":
+        return cls(folder / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")
+
+    @property
+    def address(self) -> Path:
+        return self.folder / "address"
+
+    @property
+    def over(self) -> Path:
+        return self.folder / "over"
+
+    @contextlib.contextmanager
+    def head(self, cpus: int) -> Iterator[str]:
+        """Start the cluster on this node, and let the others in; gives its address."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        token = ray_session.new_token(self.folder)
+        here = socket.gethostbyname(os.environ["SLURMD_NODENAME"])
+        with ray_session.started(cpus, here, token) as address:
+            with atomic.replacing(self.address) as temporary:
+                temporary.write_text(address)
+            try:
+                yield address
+            finally:
+                token.unlink()
+
+    def end(self) -> None:
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self.over.touch()
+
+    def join(self, cpus: int) -> None:
+        """Be a node of the cluster until it is over, or lost; without a head, for an hour."""
+        deadline = time.monotonic() + HEAD_SECONDS
+        while not self.address.exists():
+            if self.over.exists() or time.monotonic() > deadline:
+                return
+            time.sleep(POLL_SECONDS)
+        root = Path(tempfile.mkdtemp(prefix=ray_session.PREFIX, dir="/tmp"))
+        with atomic.owned(root):
+            try:
+                self.serve(root, cpus)
+            finally:
+                shutil.rmtree(root, ignore_errors=True)
+
+    def serve(self, root: Path, cpus: int) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray's processes inherit it
+        flags = {
+            "address": self.address.read_text(),
+            "num-cpus": cpus,
+            "object-store-memory": ray_session.OBJECT_STORE,
+            "temp-dir": root,
+            # any that is free: a node may belong to several jobs
+            **dict.fromkeys(("min-worker-port", "max-worker-port", "dashboard-agent-listen-port"), 0),
+        }
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        environment = os.environ | {
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else it waits half a minute for nothing
+        }
+        with subprocess.Popen(command, env=environment, umask=0o077) as node:
+            while node.poll() is None and not self.over.exists():
+                time.sleep(POLL_SECONDS)
+            node.terminate()
+            try:
+                node.wait(STOPPING_SECONDS)
+            except subprocess.TimeoutExpired:
+                node.kill()

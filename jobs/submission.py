@@ -1,0 +1,154 @@
+"""A job on Slurm, from submission to end; what it does is a callable that submitit starts in every task.
+
+The tasks know when to stop, the batch script what comes next. A warning (USR2 before the time limit or
+pre-emption, or TERM) makes them save and end with code 4; then the script, which outlives any task, asks
+Slurm for a requeue. The requeued job is the same job: same script, same logs, and on from what is on disk.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import submitit
+from submitit.helpers import clean_env
+
+from catalogs.errors import Interrupted, UsageError
+from jobs import queue
+from mmae import cli
+
+WARNING_SECONDS = 120
+"""How long before its time limit the job is warned: a step and a checkpoint, or a start of Ray, must fit."""
+STRAGGLER_SECONDS = 60
+"""Once a task has ended, the others have so long to end too."""
+TASK_COMMAND = ("sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"', sys.executable)
+"""Until Python has its handlers, a warning would kill the task instead of stopping it."""
+AFTER_TASKS = f"""\
+code=$?
+# {cli.INTERRUPTED}: stopped and saved, or a task was lost; above 128: a task was killed, maybe with its node.
+# A job that is not RUNNING by now was cancelled or requeued by others: leave it so.
+if [ $code -eq {cli.INTERRUPTED} ] || [ $code -gt 128 ]; then
+    [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ] && scontrol requeue $SLURM_JOB_ID
+fi
+exit $code"""
+CANCEL_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+KEPT_VARIABLES = ("SLURM_CONF",)
+"""Where the cluster is; all else that Slurm tells the controller is no concern of the job it submits."""
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """The job."""
+
+    nodes: int = 1
+    """Nodes."""
+    gpus_per_node: int = 1
+    """GPUs a node; 0 computes on the CPU."""
+    cpus_per_task: int = 8
+    """CPU cores a task."""
+    memory_gb: int = 64
+    """Memory a node."""
+    hours: float = 24.0
+    """Time limit; a job that reaches it saves, waits in the queue and goes on."""
+    partition: str = ""
+    """Partition; the cluster's default if empty."""
+    account: str = ""
+    """Account to charge; the user's default if empty."""
+
+    def __post_init__(self) -> None:
+        counts = (self.nodes, self.cpus_per_task, self.memory_gb)
+        if min(counts) < 1 or self.gpus_per_node < 0 or not self.hours > 0:
+            raise UsageError("nodes, tasks, cores, memory and hours must be positive, GPUs not negative")
+
+
+def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
+    """Submit the job, or find it in the queue, as after the loss of its controller; follow it to its end.
+
+    SIGTERM and Ctrl-C cancel it. Raises OSError where it ends in any way but well.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, CANCEL_SIGNALS)  # until the job has a number to cancel it by
+    job = queued(folder) or submit()
+    print(f"job {job.job_id}: {job.paths.stdout}", flush=True)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CANCEL_SIGNALS)
+        for line in follow(job):
+            print(line, end="", flush=True)
+    except KeyboardInterrupt:
+        cancel(job)
+        raise Interrupted(f"job {job.job_id} was cancelled; the same command goes on from there") from None
+    state = queue.final_state(job.job_id)
+    print(f"job {job.job_id}: {state}")
+    if state != "COMPLETED":
+        raise OSError(f"job {job.job_id} ended as {state}: {job.paths.stderr} says more")
+
+
+def queued(folder: Path) -> submitit.Job[None] | None:
+    """The job that was submitted from this folder before and has not ended."""
+    alive = queue.queued_jobs().intersection(queue.submitted(folder))
+    return submitit.SlurmJob(folder, max(alive, key=int)) if alive else None
+
+
+def cancel(job: submitit.Job[None]) -> None:
+    """Cancel the job and wait until its tasks have saved and gone."""
+    job.cancel()
+    while queue.is_queued(job.job_id):
+        time.sleep(queue.POLL_SECONDS)
+
+
+def submit(
+    task: Callable[[], None],
+    folder: Path,
+    name: str,
+    slurm: Slurm,
+    tasks_per_node: int = 1,
+    flags: Sequence[str] = (),
+    straggler_seconds: int = STRAGGLER_SECONDS,
+) -> submitit.Job[None]:
+    """Have `task` run in every task of a job called `name`, with its logs and its script in `folder`.
+
+    `flags` are of both sbatch and srun, without their dashes. With `straggler_seconds` 0, a task may end as
+    long before the others as it likes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # submitit unpickles what lies there
+    executor = submitit.SlurmExecutor(folder, python=shlex.join(TASK_COMMAND))
+    executor.update_parameters(
+        job_name=name,
+        nodes=slurm.nodes,
+        ntasks_per_node=tasks_per_node,
+        cpus_per_task=slurm.cpus_per_task,
+        mem=f"{slurm.memory_gb}G",
+        time=max(1, round(60 * slurm.hours)),
+        signal_delay_s=WARNING_SECONDS,
+        additional_parameters={"requeue": True, **dict.fromkeys(flags, True)},
+        setup=[f"{shlex.join((sys.executable, '-m', 'jobs.starts', str(folder.parent)))} 2>&1 || exit"],
+        srun_args=["--kill-on-bad-exit=0", f"--wait={straggler_seconds}", *(f"--{flag}" for flag in flags)],
+        teardown=[AFTER_TASKS],
+        **({"gpus_per_node": slurm.gpus_per_node} if slurm.gpus_per_node else {}),
+        **({"partition": slurm.partition} if slurm.partition else {}),
+        **({"account": slurm.account} if slurm.account else {}),
+    )
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    with clean_env():
+        os.environ.update(kept)
+        return executor.submit(task)
+
+
+def follow(job: submitit.Job[None]) -> Iterator[str]:
+    """Lines of the log of the first task as they come, until the job has left the queue."""
+    position = 0
+    ended = False
+    while not ended:
+        ended = not queue.is_queued(job.job_id)
+        if not ended:
+            time.sleep(queue.POLL_SECONDS)
+        if job.paths.stdout.exists():
+            with job.paths.stdout.open(errors="replace") as log:
+                log.seek(position)
+                yield from log
+                position = log.tell()

@@ -1,0 +1,57 @@
+"""Read ahead: what an iterator gives, made on a thread of its own, a bounded number of items early."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """Items of `source`, at most `most` of them waiting."""
+
+    def __init__(self, source: Iterator[T], most: int):
+        self.ended = False
+        """Whether all has been taken."""
+        self._items: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(most)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, args=(source,), name="ahead", daemon=True)
+        self._thread.start()
+
+    def _run(self, source: Iterator[T]) -> None:
+        try:
+            for item in source:
+                self._items.put(item)
+                self._room.acquire()
+                if self._stopped:
+                    return
+            self._items.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again where the items are taken
+            self._items.put(error)
+
+    @property
+    def waiting(self) -> int:
+        """Items that can be taken at once."""
+        return self._items.qsize()
+
+    def take(self, seconds: float = 0.0) -> T | None:
+        """The next item; None if none came within the time, or none will. Raises what the source raised."""
+        if self.ended:
+            return None
+        try:
+            item = self._items.get(timeout=seconds) if seconds else self._items.get_nowait()
+        except queue.Empty:
+            return None
+        self._room.release()
+        if isinstance(item, BaseException):
+            raise item
+        self.ended = item is None
+        return item
+
+    def stop(self) -> None:
+        """Make no more, and wait until the item that is being made is."""
+        self._stopped = True
+        self._room.release()
+        self._thread.join()

@@ -1,0 +1,151 @@
+"""Ray: a private one of our own, gone with its driver, or a cluster that is joined by its address."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from catalogs import atomic
+
+# Ray reads these when it is imported, and never again.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+
+import ray
+
+PREFIX = "mmae-ray-"
+STARTING_SECONDS = 60.0
+OBJECT_STORE = 100 * 2**20
+"""Bytes; unit numbers and manifests pass through it, never pixels."""
+ACTOR_VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    # else glibc returns large buffers and takes them anew at every batch, for 15-30 % of the time
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "99999999999",
+}
+
+
+CONTROL = "control"
+"""Concurrency group of an actor whose calls are answered while it works."""
+LOOK_SECONDS = 5.0
+"""Between two looks at how large the cluster is."""
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+@contextlib.contextmanager
+def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = None) -> Iterator[str]:
+    """Run a Ray of our own for `workers` actors here, whatever RAY_ADDRESS says; gives its address.
+
+    Token authentication is on; the token, unless one is given, is in the same directory as the sockets, of
+    mode 0700 and with a short name (a socket's path must stay below 107 bytes). Ray listens on all addresses
+    of the machine: it is the token that keeps others out.
+    """
+    sweep()
+    root = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token or new_token(root))
+    with atomic.owned(root):
+        try:
+            with private_umask():
+                ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE,
+                    _temp_dir=str(root),
+                    _node_ip_address=node_address,
+                    **QUIET,
+                )
+            with terminated_as_interrupted():
+                yield ray.get_runtime_context().gcs_address
+        finally:
+            ray.shutdown()
+            shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[str]:
+    """Be a driver of the cluster at HOST:PORT, of which this machine is a node.
+
+    The token is the one that RAY_AUTH_TOKEN_PATH names. Raises OSError where no cluster takes us in.
+    """
+    try:
+        ray.init(address=address, **QUIET)
+    except (RuntimeError, ValueError, ConnectionError, ray.exceptions.RayError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(f"the Ray cluster at {address} does not take us in: {reason}") from error
+    try:
+        with terminated_as_interrupted():
+            yield address
+    finally:
+        ray.shutdown()
+
+
+def new_token(folder: Path) -> Path:
+    """A file that only its owner can read, with a new secret."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    return token
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends what we do as Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class Places:
+    """How many actors the nodes that are there have room for: one a GPU, or one a core if there is none."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self.looked, self.resources = -LOOK_SECONDS, dict[str, float]()
+
+    def __call__(self) -> int:
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            self.looked, self.resources = time.monotonic(), ray.cluster_resources()
+        there = int(self.resources.get("GPU", 0) or self.resources.get("CPU", 0))
+        return min(there, self.most) if self.most else there
+
+
+def actor_type(kind: type) -> Any:
+    """The class as a Ray actor with a core, and a GPU where the cluster has some."""
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0,
+        "concurrency_groups": {CONTROL: 1},
+        "runtime_env": {"env_vars": ACTOR_VARIABLES},
+    }
+    return ray.remote(**options)(kind)
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    previous = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(previous)
+
+
+def sweep() -> None:
+    """Remove the directories of drivers that were killed.
+
+    A living driver holds the lock of its own, in whatever PID namespace or container it lives; one that is
+    just starting may not hold it yet.
+    """
+    for root in Path("/tmp").glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, in use, or gone by now
+            if time.time() - root.stat().st_mtime > STARTING_SECONDS:
+                with atomic.owned(root):
+                    shutil.rmtree(root, ignore_errors=True)
