@@ -162,7 +162,7 @@ def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sam
     out.mkdir(parents=True, exist_ok=True)
     for precision, program in programs.items():
         with atomic.replacing(out / PROGRAMS[precision]) as temporary:
-            program.save(str(temporary))
+            temporary.write_bytes(program.save_to_buffer())  # a file saved by name has that name in it
     files = [PROGRAMS[precision] for precision in programs]
     card = {
         "format": FORMAT,
