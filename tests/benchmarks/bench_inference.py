@@ -1,6 +1,6 @@
 """How much of the model's rate is left from Zarr to FITS, and how Ray Data does at the same job.
 
-python tests/benchmarks/bench_inference.py
+python tests/benchmarks/bench_inference.py      (needs `ray[data]`)
 
 Rates are of the steady state: from the time that every worker has done its first rows until the catalogue is
 there. Starting Ray and loading the model take seconds, whatever the size of the survey; they are given apart.
