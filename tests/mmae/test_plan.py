@@ -10,7 +10,7 @@ from mmae.plan import BATCH, MAX_UNIT, MIN_UNIT, Plan, check_input, unit_rows
 
 
 def make_plan(rows, size):
-    return Plan(rows, size, BATCH, *["x"] * 5)
+    return Plan(rows, size, BATCH, *["x"] * 7)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 300, 4096, 100_000, 10**7, 10**9])
@@ -27,6 +27,11 @@ def test_units_are_whole_batches_aligned_to_shards(rows, shard):
 
 def test_a_small_tile_still_has_work_for_several():
     assert unit_rows(2000, 4096) == MIN_UNIT
+
+
+def test_a_shard_is_not_cut_up_for_little():
+    assert unit_rows(10**6, 4096) == 4096  # a 256th would be 3,906
+    assert unit_rows(500_000, 4096) == 2048
 
 
 def test_a_billion_objects_make_some_ten_thousand_units():
