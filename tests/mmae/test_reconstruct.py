@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_figures(trained, tmp_path, capsys):
         ("run train.zarr --objects 0", cli.USAGE, "at least 1"),
         ("train.zarr train.zarr", cli.REFUSED, "no whole checkpoint"),
         ("galaxies.hdf5 train.zarr", cli.REFUSED, "is not a checkpoint"),
-        ("run rubin_tile.zarr", cli.REFUSED, "no spectra"),
+        ("run rubin_tile.zarr", cli.REFUSED, "lacks spectra"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_one_sentence_and_writes_nothing(
