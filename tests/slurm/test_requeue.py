@@ -160,7 +160,7 @@ def starts(controller):
 
 def test_a_stopped_controller_leaves_no_job_and_no_process(start):
     controller = start("cancelled", "--epochs=1000")
-    controller.wait_for_line("(?m)^epoch 1/")
+    controller.wait_for_line("(?m)^epoch 2/")  # on a busy machine Slurm kills before a save is done
     controller.process.terminate()
     assert controller.end() == cli.INTERRUPTED
     assert not controller.slurm("squeue", "-h", "-j", controller.job)
