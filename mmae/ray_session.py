@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogs import atomic
+from mmae import allocator
 
 # Ray reads these when it is imported, and never again.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -23,14 +24,7 @@ PREFIX = "mmae-ray-"
 STARTING_SECONDS = 60.0
 OBJECT_STORE = 100 * 2**20
 """Bytes; unit numbers and manifests pass through it, never pixels."""
-ACTOR_VARIABLES = {
-    "OMP_NUM_THREADS": "1",
-    # else glibc returns large buffers and takes them anew at every batch, for 15-30 % of the time
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "99999999999",
-}
-
-
+ACTOR_VARIABLES = {"OMP_NUM_THREADS": "1"} | allocator.VARIABLES
 CONTROL = "control"
 """Concurrency group of an actor whose calls are answered while it works."""
 LOOK_SECONDS = 5.0

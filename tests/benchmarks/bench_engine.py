@@ -8,7 +8,6 @@ thread. Weights are random: the rate does not depend on them.
 
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import numpy as np
 import report
 import torch
 
-from mmae import export
+from mmae import allocator, export
 from mmae.engine import Engine
 from mmae.export import BF16, FP32, Precision, open_bundle
 from mmae.masking import WHOLE, Masking
@@ -29,8 +28,6 @@ from mmae.model import Himes2025, ModelConfig
 from mmae.specialise import ImageRedshift
 
 OBJECTS, BATCH, ROUNDS = 128, 64, 9
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999"}
-"""As an inference actor has it; for every row of the table, the released way too."""
 RELEASED_WORK = 1294.6e6
 """FLOP a galaxy of the full model, for redshifts from images."""
 MASKING = Masking(0.25)
@@ -132,8 +129,7 @@ def table(rows: dict[str, Row], seconds: dict[str, list[float]]) -> Iterator[str
 
 
 def main() -> None:
-    if not ALLOCATOR.items() <= os.environ.items():  # glibc reads them when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
+    allocator.keep_freed()  # as an inference actor does; for every row of the table, the released way too
     torch.set_num_threads(1)
     torch.manual_seed(0)
     busy, model = os.getloadavg()[0], Himes2025().eval()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import bench_engine
 import numpy as np
 import report
 import torch
@@ -24,7 +23,7 @@ from astropy.table import Table
 
 from catalogs import cutouts
 from catalogs.cutouts import open_store
-from mmae import export
+from mmae import allocator, export
 from mmae.engine import Engine
 from mmae.export import open_bundle
 from mmae.model import Himes2025, ModelConfig
@@ -85,7 +84,7 @@ def ray_data(tile: Path, bundle: Path, workers: int) -> tuple[float, float]:
 
 
 def start(*command: object) -> subprocess.Popen[str]:
-    environment = os.environ | bench_engine.ALLOCATOR | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | allocator.VARIABLES | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     return subprocess.Popen(list(map(str, command)), env=environment, **pipes)
 
@@ -132,7 +131,7 @@ def run_ray_data(tile: Path, bundle: Path, workers: int) -> None:
         return {"image": store.images(*span)[0], "object_id": store.column("object_id", *span)}
 
     began = time.time()
-    variables = {"env_vars": bench_engine.ALLOCATOR | {"OMP_NUM_THREADS": "1"}}
+    variables = {"env_vars": allocator.VARIABLES | {"OMP_NUM_THREADS": "1"}}
     ray.init(num_cpus=workers + 1, include_dashboard=False, runtime_env=variables)
     blocks = ray.data.range(-(-OBJECTS // BLOCK)).map_batches(read, batch_size=1)
     predicted = blocks.map_batches(
