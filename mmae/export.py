@@ -19,9 +19,10 @@ from catalogs import atomic
 from catalogs.cutout_format import BANDS, SIZE
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__, checkpoint, cli
-from mmae.data import VALIDATION, TrainingSet
+from mmae.data import TRAIN, VALIDATION, TrainingSet
 from mmae.masking import WHOLE, Masking, visible_tokens
 from mmae.model import Himes2025, ModelConfig
+from mmae.rounding import reduce_precision
 from mmae.specialise import ImageRedshift
 
 Precision = Literal["fp32", "bf16"]
@@ -40,6 +41,8 @@ CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
 """On which the programs are compared with the full model: images, and shares of them hidden."""
 MEASURED_ROWS, BATCH = 1024, 64
 """On which precisions are compared with each other, so many at a time."""
+FITTED_ROWS = 128
+"""Other images, to which the rounding of the weights is fitted."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ def said_of_bf16(card: dict[str, Any]) -> str:
 
 
 class Sample(NamedTuple):
+    fitted: Tensor
+    """(M, 5, 64, 64), to which the rounding of the weights is fitted."""
     image: Tensor
-    """(N, 5, 64, 64)"""
+    """(N, 5, 64, 64), on which its error is measured."""
     name: str
 
 
@@ -95,10 +100,20 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     """Galaxies of the validation split; noise where the store of the training is not there."""
     trained_on = Path(state["config"]["data"])
     if config.data is None and not trained_on.is_dir():
-        return Sample(noise(MEASURED_ROWS), "noise (the training store is not there)")
+        return noise_sample(FITTED_ROWS, MEASURED_ROWS)
     data = TrainingSet(config.data or trained_on)
-    rows = data.rows(VALIDATION)[:MEASURED_ROWS]
-    return Sample(data.read(rows).image, f"{len(rows)} galaxies of the validation split")
+    fitted, rows = data.rows(TRAIN)[:FITTED_ROWS], data.rows(VALIDATION)[:MEASURED_ROWS]
+    return Sample(
+        data.read(fitted).image, data.read(rows).image, f"{len(rows)} galaxies of the validation split"
+    )
+
+
+def noise_sample(fitted: int, measured: int) -> Sample:
+    """For want of galaxies."""
+    image = noise(fitted + measured)[
+        torch.randperm(fitted + measured, generator=torch.Generator().manual_seed(0))
+    ]
+    return Sample(image[:fitted], image[fitted:], "noise (the training store is not there)")
 
 
 def noise(rows: int) -> Tensor:
@@ -139,7 +154,7 @@ def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sam
     """
     programs = {
         FP32: torch.jit.script(ImageRedshift(model)),
-        BF16: torch.jit.script(ImageRedshift(model).reduce_precision()),
+        BF16: torch.jit.script(reduce_precision(ImageRedshift(model), sample.fitted)),
     }
     image, double = noise(CHECKED_ROWS), copy.deepcopy(model).double()
     agreement = {

@@ -95,7 +95,7 @@ def work(tokens: int) -> float:
 def make_bundle(out: Path, model: Himes2025) -> Path:
     state = {"config": {"model": asdict(ModelConfig())}, "data": {}, "metrics": {}, "step": 0}
     export.BOUND = dict.fromkeys(export.BOUND, float("inf"))  # of a trained model; these weights are random
-    export.write_bundle(out, model, state, export.Sample(export.noise(BATCH), "noise"))
+    export.write_bundle(out, model, state, export.noise_sample(BATCH, BATCH))
     return out
 
 
