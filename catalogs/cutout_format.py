@@ -5,18 +5,20 @@
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
-    tile.zarr.manifest.json    file -> size, sha256
+    tile.zarr.manifest.json    file -> size, sha256, chunk_sums (of a shard; see the function of that name)
 
 Zarr reads a lost or zeroed chunk as fill values without a word, so what the manifest says is what counts.
 Stores made by others come without one; they are read where their meaning is beyond doubt.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import lzma
 import math
 import os
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,6 +77,25 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array:
 def shard_key(array: zarr.Array, shard: int) -> str:
     """File of the shard with rows shard * shard_rows onward, relative to the store."""
     return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
+
+
+def chunk_sums(shard: Path, chunks: int) -> str:
+    """sha256 over a shard's index and the crc32c of its chunks: its bytes, as far as reading checks them.
+
+    Every chunk is checked against its crc32c as it is decoded; that those are the right ones is known from
+    here, after a few hundred bytes. (Zarr's sharding codec: offset and length of each chunk, and a crc32c, at
+    the end of the file; the last four bytes of a chunk are its own.)
+    """
+    size, index_size = shard.stat().st_size, 16 * chunks + 4
+    with shard.open("rb", buffering=0) as file:
+        file.seek(max(0, size - index_size))
+        index = file.read()
+        sums = hashlib.sha256(index)
+        for offset, length in struct.iter_unpack("<QQ", index[: len(index) // 16 * 16]):
+            if 4 <= length <= size and offset <= size - length:  # else there is no such chunk
+                file.seek(offset + length - 4)
+                sums.update(file.read(4))
+    return sums.hexdigest()
 
 
 def chunks_of(array: zarr.Array, start: int = 0, stop: int | None = None) -> list[tuple[int, ...]]:
@@ -210,7 +231,10 @@ def read_manifest(path: Path) -> dict[str, dict] | None:
         return None
     with refusing(f"{file} is not a manifest"):
         files = json.loads(file.read_text())["files"]
-        return {name: {"size": entry["size"], "sha256": entry["sha256"]} for name, entry in files.items()}
+        return {
+            name: {"size": entry["size"], "sha256": entry["sha256"], "chunk_sums": entry.get("chunk_sums")}
+            for name, entry in files.items()
+        }
 
 
 def check_metadata(path: Path, manifest: dict[str, dict]) -> None:

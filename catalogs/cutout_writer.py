@@ -33,6 +33,7 @@ from catalogs.cutout_format import (
     TRAINING,
     VERSION,
     beside,
+    chunk_sums,
     get_array,
     manifest_path,
     shard_key,
@@ -129,7 +130,7 @@ def write(
         left = [shard for shard in shards if shard not in done]
         for shard in progress(left[rank::ranks], "writing shards"):
             start, stop = shard * shard_rows, min(n, (shard + 1) * shard_rows)
-            mine[shard] = _write_shard(partial, group, shard, rows(start, stop), start, stop)
+            mine[shard] = _write_shard(partial, group, shard_rows, rows(start, stop), start, stop)
         everyone = comm.gather(mine)
         if rank == 0:
             _finish(partial, path, [files, *(listed for some in everyone for listed in some.values())])
@@ -243,9 +244,10 @@ def _finished(partial: Path, shards: Sequence[int], progress: Progress) -> dict[
 
 
 def _write_shard(
-    partial: Path, group: zarr.Group, shard: int, rows: dict[str, np.ndarray], start: int, stop: int
+    partial: Path, group: zarr.Group, shard_rows: int, rows: dict[str, np.ndarray], start: int, stop: int
 ) -> Files:
     """Write one shard of every array, then the record that makes it count."""
+    shard = start // shard_rows
     if "wave" in group:
         rows |= {"spectrum": _model_spectra(rows["flux"], rows["ivar"])}
     names = []
@@ -257,6 +259,8 @@ def _write_shard(
         (partial / STORE / names[-1]).unlink(missing_ok=True)  # zarr would read what it fills up
         array[start:stop] = rows[name]
     files = _listed(partial / STORE, names)
+    for name, entry in files.items():
+        entry["chunk_sums"] = chunk_sums(partial / STORE / name, shard_rows // CHUNK)
     atomic.write_json(partial / _record(shard), {"files": files})
     return files
 

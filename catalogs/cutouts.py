@@ -21,6 +21,7 @@ from catalogs.cutout_format import (
     check_arrays,
     check_blosc,
     check_metadata,
+    chunk_sums,
     chunks_of,
     get_array,
     inspect,
@@ -164,11 +165,19 @@ class CutoutStore:
         return [shard_key(array, k) for k in range(start // rows, -(-stop // rows))]
 
     def _intact(self, file: str) -> bool:
+        """Whether a file is the one that was written, but for what decoding it will find."""
         assert self.manifest is not None
         if file not in self.verified:
             expected = self.manifest.get(file)
-            self.verified[file] = expected is not None and atomic.matches(self.path / file, expected)
+            self.verified[file] = expected is not None and self._matches(self.path / file, expected)
         return self.verified[file]
+
+    def _matches(self, file: Path, expected: dict) -> bool:
+        if expected["chunk_sums"] is None:  # no shard
+            return atomic.matches(file, expected)
+        if not file.is_file() or file.stat().st_size != expected["size"]:
+            return False
+        return chunk_sums(file, self.shard_rows // self.chunk_rows) == expected["chunk_sums"]
 
 
 def pad(image: np.ndarray) -> np.ndarray:

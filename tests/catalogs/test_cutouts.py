@@ -127,6 +127,7 @@ DAMAGES = {
     "a bit flipped in the first chunk": (flip(1000), range(128, 192)),
     "a bit flipped in the second chunk": (flip(64 * 5 * 64 * 64 * 4 + 1000), range(192, 256)),
     "a bit flipped in the index": (flip(-10), ALL),
+    "a bit flipped in the crc32c of the first chunk": (flip(64 * 5 * 64 * 64 * 4 + 1), range(128, 192)),
 }
 
 
@@ -151,6 +152,22 @@ def test_ids_and_positions_are_never_guessed(store, name, damage):
     assert len(opened.column(name, 0, 128)) == 128
     with pytest.raises(InputRefused, match=f"{name}/c/1 is damaged"):
         opened.column(name, 100, 200)
+
+
+def test_ids_of_other_rows_are_told_from_those_that_were_written(store):
+    """A shard that is whole in itself and of the right length."""
+    shutil.copy(store / "object_id/c/0", store / "object_id/c/1")
+    with pytest.raises(InputRefused, match="object_id/c/1 is damaged"):
+        open_store(store).column("object_id")
+
+
+def test_what_is_no_shard_has_no_sums_of_chunks(written):
+    manifest = json.loads(cutout_format.manifest_path(written).read_text())["files"]
+    assert {name for name, entry in manifest.items() if "chunk_sums" not in entry} == {
+        name for name in manifest if name.endswith("zarr.json")
+    }
+    sums = [entry["chunk_sums"] for entry in manifest.values() if "chunk_sums" in entry]
+    assert len(sums) == 4 * 3 == len(set(sums))
 
 
 def edit(file, **changes):
