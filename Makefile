@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/mmae evaluate demo/rubin_tile.photoz.fits --truth demo/rubin_tile.truth.fits
 
 test: $(READY) lint readers
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PYTEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,10 +6,9 @@ Pixels never pass through Ray: an actor is told which rows, and answers with a s
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from catalogs.errors import InputRefused
 from catalogs.photoz import Part, Provenance
 from catalogs.schema import Flag
 from catalogs.screen import screen_images, screen_redshifts
+from mmae.ahead import Ahead
 from mmae.engine import Engine
 from mmae.export import Bundle, Precision, open_bundle
 from mmae.masking import Masking
@@ -28,7 +28,7 @@ from mmae.plan import BATCH, Plan
 
 OPEN_STORES = 4
 READ_ROWS = 512
-"""Rows read and screened at a time: 42 MB of float32 pixels, of which two are in memory."""
+"""Rows read and screened at a time: 42 MB of float32 pixels; two are in memory, and two of the next unit."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,28 @@ class Task:
     provenance: Provenance
 
 
+class Cutouts(NamedTuple):
+    """Cutouts of m rows, ready for the model; see catalogs/screen.py."""
+
+    image: np.ndarray
+    """(m, 5, 64, 64)"""
+    reason: np.ndarray
+    flags: np.ndarray
+
+
+def read(store: CutoutStore, start: int, stop: int) -> Cutouts:
+    """Rows of one block, judged; on a thread of its own while others are computed."""
+    clean, reason, flags = screen_images(*store.images(start, stop))
+    padded = Flag.PADDED.value if store.size < SIZE else 0
+    return Cutouts(pad(clean), reason, flags | padded)
+
+
 class Predictor:
     """One process with one thread (or one GPU), its own copy of the model and its own eyes on the stores.
 
-    Units are done one after the other, in the order of their tickets; `take_back` is answered meanwhile.
+    Units are done one after the other. A second one may come while the first is done: its first rows are
+    read meanwhile, and it is computed as soon as the first is, whose part is then being written. Until it
+    is, `take_back` can have it.
     """
 
     def __init__(self, setup: Setup):
@@ -76,64 +94,58 @@ class Predictor:
             torch.set_num_threads(1)
         self.engine = Engine(bundle, self.device, BATCH)
         self.stores: OrderedDict[Path, CutoutStore] = OrderedDict()
-        self.lock = threading.Lock()
+        self.opening, self.computing, self.claiming = threading.Lock(), threading.Lock(), threading.Lock()
         self.begun = -1
         self.taken_back: set[int] = set()
 
     def process(self, ticket: int, task: Task, unit: int) -> dict | None:
         """Do one unit; gives its manifest. Done again after a crash, it writes the same bytes again."""
-        with self.lock:
-            if ticket in self.taken_back:
-                self.taken_back.remove(ticket)
-                return None
-            self.begun = ticket
-        self.serve(task)
-        start, stop = task.plan.span(unit)
-        object_id, ra, dec = (self.store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
+        store, (start, stop) = self.open(task), task.plan.span(unit)
+        object_id, ra, dec = (store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
         object_id = object_id.astype(np.int64)
+        spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
         ids = np.split(object_id, range(READ_ROWS, len(object_id), READ_ROWS))
-        blocks = zip(self.read_ahead(start, stop), ids, strict=True)
-        judged = [self.predict(image, damaged, some) for (image, damaged), some in blocks]
+        with Ahead((read(store, *span) for span in spans), most=1) as blocks, self.computing:
+            if not self.claim(ticket):
+                return None
+            judged = [self.predict(task, *block) for block in zip(blocks, ids, strict=True)]
         redshift, reason, flags = (np.concatenate(columns) for columns in zip(*judged, strict=True))
         catalogue, rejects = photoz.rows(object_id, ra, dec, redshift, flags, reason)
         return Part(task.parts, unit).write(task.plan.sha256, task.provenance, catalogue, rejects)
 
+    def predict(
+        self, task: Task, cutouts: Cutouts, object_id: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Redshifts, reasons and flags of a block, (m,) each; see catalogs/screen.py."""
+        redshift = self.engine.redshifts(cutouts.image, object_id)
+        reason, flags = screen_redshifts(redshift, cutouts.reason, task.provenance.z_range)
+        return redshift, reason, cutouts.flags | flags
+
+    def claim(self, ticket: int) -> bool:
+        """Whether the unit is still ours to do; from now on it is."""
+        with self.claiming:
+            if ticket in self.taken_back:
+                self.taken_back.remove(ticket)
+                return False
+            self.begun = ticket
+            return True
+
     def take_back(self, ticket: int) -> bool:
         """Whether the unit had not begun; then it will not, and another actor may have it."""
-        with self.lock:
+        with self.claiming:
             if ticket > self.begun:
                 self.taken_back.add(ticket)
             return ticket > self.begun
 
-    def serve(self, task: Task) -> None:
-        """Turn to a tile; the stores of the last few stay open."""
-        if task.store not in self.stores:
-            store = open_store(task.store, task.described)
-            if store.fingerprint != task.plan.store_fingerprint:
-                raise InputRefused(f"{task.store} was changed while it was being read: start again")
-            self.stores[task.store] = store
-            if len(self.stores) > OPEN_STORES:
-                self.stores.popitem(last=False)
-        self.stores.move_to_end(task.store)
-        self.task, self.store = task, self.stores[task.store]
-
-    def read_ahead(self, start: int, stop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Blocks of images and which rows of them are damaged; the next is read while one is used."""
-        spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
-        with ThreadPoolExecutor(1) as reader:
-            pending = reader.submit(self.store.images, *spans[0])
-            for span in [*spans[1:], None]:
-                block = pending.result()
-                if span:
-                    pending = reader.submit(self.store.images, *span)
-                yield block
-
-    def predict(
-        self, image: np.ndarray, damaged: np.ndarray, object_id: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Redshifts, reasons and flags of a block, (m,) each; see catalogs/screen.py."""
-        clean, reason, flags = screen_images(image, damaged)
-        redshift = self.engine.redshifts(pad(clean), object_id)
-        reason, more = screen_redshifts(redshift, reason, self.task.provenance.z_range)
-        padded = Flag.PADDED.value if self.store.size < SIZE else 0
-        return redshift, reason, flags | more | padded
+    def open(self, task: Task) -> CutoutStore:
+        """The store of a tile; those of the last few stay open."""
+        with self.opening:
+            if task.store not in self.stores:
+                store = open_store(task.store, task.described)
+                if store.fingerprint != task.plan.store_fingerprint:
+                    raise InputRefused(f"{task.store} was changed while it was being read: start again")
+                self.stores[task.store] = store
+                if len(self.stores) > OPEN_STORES:
+                    self.stores.popitem(last=False)
+            self.stores.move_to_end(task.store)
+            return self.stores[task.store]

@@ -2,32 +2,34 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """Items of `source`, at most `most` of them waiting."""
+    """Items of `source`, which are not None; at most `most` are made or being made before they are taken.
 
-    def __init__(self, source: Iterator[T], most: int):
+    As an iterator it waits for each; leaving its context stops it.
+    """
+
+    def __init__(self, source: Iterable[T], most: int):
         self.ended = False
         """Whether all has been taken."""
         self._items: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
         self._room = threading.Semaphore(most)
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, args=(source,), name="ahead", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(iter(source),), name="ahead", daemon=True)
         self._thread.start()
 
     def _run(self, source: Iterator[T]) -> None:
         try:
-            for item in source:
+            while self._room.acquire() and not self._stopped:
+                item = next(source, None)
                 self._items.put(item)
-                self._room.acquire()
-                if self._stopped:
+                if item is None:
                     return
-            self._items.put(None)
         except BaseException as error:  # noqa: BLE001 - raised again where the items are taken
             self._items.put(error)
 
@@ -36,22 +38,33 @@ class Ahead(Generic[T]):
         """Items that can be taken at once."""
         return self._items.qsize()
 
-    def take(self, seconds: float = 0.0) -> T | None:
+    def take(self, seconds: float | None = 0.0) -> T | None:
         """The next item; None if none came within the time, or none will. Raises what the source raised."""
         if self.ended:
             return None
         try:
-            item = self._items.get(timeout=seconds) if seconds else self._items.get_nowait()
+            item = self._items.get(timeout=seconds) if seconds != 0 else self._items.get_nowait()
         except queue.Empty:
             return None
         self._room.release()
         if isinstance(item, BaseException):
+            self.ended = True
             raise item
         self.ended = item is None
         return item
+
+    def __iter__(self) -> Iterator[T]:
+        while (item := self.take(None)) is not None:
+            yield item
 
     def stop(self) -> None:
         """Make no more, and wait until the item that is being made is."""
         self._stopped = True
         self._room.release()
         self._thread.join()
+
+    def __enter__(self) -> "Ahead[T]":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

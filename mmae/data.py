@@ -1,7 +1,6 @@
 """Galaxies from a training store: a split that never changes, a shuffled order that reads whole chunks."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from catalogs.cutouts import open_store, pad
 from catalogs.errors import InputRefused
 from catalogs.screen import screen_images
 from catalogs.spectra import POOL, STORED_POOL, pool
+from mmae.ahead import Ahead
 from mmae.model import ModelConfig
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -158,14 +158,9 @@ def batches(
         read = data.read(np.concatenate(segment))
         return read.pinned() if pin else read
 
-    with ThreadPoolExecutor(1) as reader:
-        pending = reader.submit(load, segments[0]) if segments else None
-        for number, segment in enumerate(segments):
-            assert pending is not None
-            loaded = pending.result()
-            if number + 1 < len(segments):
-                pending = reader.submit(load, segments[number + 1])
+    with Ahead(map(load, segments), most=1) as loaded:
+        for segment, galaxies in zip(segments, loaded, strict=True):
             start = 0
             for part in segment:
-                yield loaded.rows(slice(start, start + len(part)))
+                yield galaxies.rows(slice(start, start + len(part)))
                 start += len(part)

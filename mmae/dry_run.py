@@ -13,7 +13,7 @@ from catalogs import schema
 from catalogs.cutout_format import Described
 from catalogs.errors import InputRefused, UsageError
 from catalogs.schema import CATALOGUE
-from mmae.actors import READ_ROWS, Predictor, Setup, Task
+from mmae.actors import READ_ROWS, Predictor, Setup, Task, read
 from mmae.export import Bundle
 from mmae.ray_session import ACTOR_VARIABLES
 from mmae.tiles import Tile
@@ -65,11 +65,10 @@ def costs(task: Task, bundle: Bundle, rows: int, units: int, workers: int) -> It
 def measure(setup: Setup, task: Task) -> tuple[float, float]:
     """Objects/s of an actor on this machine, after its first block, and its peak memory in bytes."""
     actor = Predictor(setup)
-    actor.serve(task)
-    span = 0, min(task.plan.rows, READ_ROWS)
-    object_id = actor.store.column("object_id", *span).astype(np.int64)
-    actor.predict(*actor.store.images(*span), object_id)
+    store, span = actor.open(task), (0, min(task.plan.rows, READ_ROWS))
+    object_id = store.column("object_id", *span).astype(np.int64)
+    actor.predict(task, read(store, *span), object_id)
     started = time.monotonic()
-    actor.predict(*actor.store.images(*span), object_id)
+    actor.predict(task, read(store, *span), object_id)
     rate = span[1] / (time.monotonic() - started)
     return rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

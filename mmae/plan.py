@@ -57,15 +57,11 @@ class Plan:
 
 
 def unit_rows(rows: int, shard_rows: int) -> int:
-    """Rows a unit: whole shards, or halves and quarters of one, in whole batches; workers play no part.
-
-    A shard is verified whole by every actor that reads of it, so one is not cut up for a factor of two.
-    """
+    """Rows a unit: whole shards, or halves and quarters of one, in whole batches; workers play no part."""
     assert shard_rows % BATCH == 0, shard_rows
     target = min(MAX_UNIT, max(MIN_UNIT, rows // UNITS))
-    most = min(MAX_UNIT, max(MIN_UNIT, 2 * rows // UNITS))
     size = shard_rows
-    while size > most and size % (2 * BATCH) == 0:
+    while size > target and size % (2 * BATCH) == 0:
         size //= 2
     return size * max(1, target // size)
 

@@ -25,6 +25,8 @@ STARTING_SECONDS = 60.0
 OBJECT_STORE = 100 * 2**20
 """Bytes; unit numbers and manifests pass through it, never pixels."""
 ACTOR_VARIABLES = {"OMP_NUM_THREADS": "1"} | allocator.VARIABLES
+IN_FLIGHT = 2
+"""Units an actor has at a time."""
 CONTROL = "control"
 """Concurrency group of an actor whose calls are answered while it works."""
 LOOK_SECONDS = 5.0
@@ -117,6 +119,7 @@ def actor_type(kind: type) -> Any:
     options: dict[str, Any] = {
         "num_cpus": 1,
         "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0,
+        "max_concurrency": IN_FLIGHT,
         "concurrency_groups": {CONTROL: 1},
         "runtime_env": {"env_vars": ACTOR_VARIABLES},
     }

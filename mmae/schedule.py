@@ -2,8 +2,9 @@
 
 An actor has at most two units, one to do and one so that it need not wait for the next. When nothing is left
 to hand out, a unit that waits behind another goes to an actor that is idle. What an actor had is handed out
-again when it dies, with its node or alone, or does not answer in time; its place is taken by a new one. With
-units named by their rows and parts written whole, none of this can be seen in a catalogue.
+again when it dies, with its node or alone, or does not answer in time; its place is taken by a new one. Such
+units are then done with no other beside them, so that one that kills is known. With units named by their rows
+and parts written whole, none of this can be seen in a catalogue.
 """
 
 import contextlib
@@ -15,11 +16,9 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from catalogs.errors import InputRefused
-from mmae.ray_session import CONTROL, ray
+from mmae.ray_session import CONTROL, IN_FLIGHT, ray
 from mmae.tiles import Tile
 
-IN_FLIGHT = 2
-"""Units an actor has at a time."""
 MAX_DEATHS = 3
 """Actors that may die over one unit before its tile fails; or in a row, before any could begin."""
 NO_WORKER_SECONDS = 300.0
@@ -75,6 +74,8 @@ class Worker:
     """When it began the first of them."""
     recalling: bool = False
     """Whether it has been asked for its second unit back."""
+    alone: bool = False
+    """Whether it does a unit that must be the only one."""
 
 
 class Scheduler:
@@ -137,22 +138,25 @@ class Scheduler:
             return
         self.workers.remove(worker)
         units = [unit for _, unit in worker.units.values()]
-        guilty = units.pop(0)
         for answer in worker.units:
             self.asked.pop(answer, None)
-        guilty.tile.note(f"a worker died over unit {guilty.number}: {' '.join(str(how).split())}")
-        name = (guilty.tile.name, guilty.number)
-        self.deaths[name] += 1
-        if self.deaths[name] < MAX_DEATHS:
-            units.insert(0, guilty)
-        else:
-            span, log = guilty.tile.plan.span(guilty.number), guilty.tile.files.log
+        for unit in units:
+            unit.tile.note(f"a worker died over unit {unit.number}: {' '.join(str(how).split())}")
+        if len(units) == 1 and self.is_hopeless(units[0]):
+            unit = units.pop()
+            span, log = unit.tile.plan.span(unit.number), unit.tile.files.log
             error = OSError(
-                f"{MAX_DEATHS} workers died over unit {guilty.number} (rows {span}); {log} says how; "
+                f"{MAX_DEATHS} workers died over unit {unit.number} (rows {span}); {log} says how; "
                 "the same command goes on from there"
             )
-            self.work.settle(guilty, error)
+            self.work.settle(unit, error)
         self.again += units
+
+    def is_hopeless(self, unit: Unit) -> bool:
+        """Count a death that is this unit's alone, and say whether it is one too many."""
+        name = (unit.tile.name, unit.number)
+        self.deaths[name] += 1
+        return self.deaths[name] == MAX_DEATHS
 
     # ------------------------------------------------------------ units go and come back
 
@@ -160,18 +164,21 @@ class Scheduler:
         """First something to do for everybody, then something to wait."""
         for has in range(IN_FLIGHT):
             for worker in self.workers:
-                if worker.ready and len(worker.units) == has:
-                    if (unit := self.next_unit()) is None:
+                if worker.ready and len(worker.units) == has and not worker.alone:
+                    again = self.take_again() if has == 0 else None
+                    if (unit := again or self.work.take()) is None:
                         return
+                    worker.alone = again is not None
                     self.give(worker, unit)
 
-    def next_unit(self) -> Unit | None:
+    def take_again(self) -> Unit | None:
+        """A unit that another actor had."""
         while self.again:
             unit = self.again.pop(0)
             if unit.tile.error is None:
                 return unit
             self.work.settle(unit, unit.tile.error)
-        return self.work.take()
+        return None
 
     def give(self, worker: Worker, unit: Unit) -> None:
         answer = worker.actor.process.remote(self.tickets, unit.tile.task, unit.number)
@@ -192,6 +199,7 @@ class Scheduler:
             self.bury(worker, error)
             return
         del worker.units[answer]
+        worker.alone = False
         if manifest is None:  # taken back; we hear of it here first
             self.again.append(unit)
             return

@@ -21,6 +21,11 @@ SHARED = ROOT.parent / "shared"
 TESTBED = Path(os.environ.get("SLURM_TESTBED", SHARED / "slurm-testbed" / "slurm-testbed"))
 
 
+def pytest_collection_modifyitems(items):
+    """First what waits for a cluster most of its time, so that other tests use that time."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 def _folder(variable, default):
     folder = Path(os.environ.get(variable, default))
     if not folder.is_dir():

@@ -49,7 +49,7 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
     state = {"config": {"model": asdict(ModelConfig())}, "data": trained, "metrics": {}, "step": 0}
     export.BOUND = dict.fromkeys(export.BOUND, float("inf"))
     torch.manual_seed(0)
-    sample = export.Sample(export.noise(BATCH), "noise")
+    sample = export.noise_sample(BATCH, BATCH)
     export.write_bundle(folder / "bundle", Himes2025().eval(), state, sample)
     return folder / "tile.zarr", folder / "bundle"
 

@@ -29,11 +29,6 @@ def test_a_small_tile_still_has_work_for_several():
     assert unit_rows(2000, 4096) == MIN_UNIT
 
 
-def test_a_shard_is_not_cut_up_for_little():
-    assert unit_rows(10**6, 4096) == 4096  # a 256th would be 3,906
-    assert unit_rows(500_000, 4096) == 2048
-
-
 def test_a_billion_objects_make_some_ten_thousand_units():
     assert 15_000 <= len(make_plan(10**9, unit_rows(10**9, 4096)).units) <= 100_000
 

@@ -18,19 +18,19 @@ class Toy:
     """Sleeps as long as its task says of the unit, or dies if it says "die"."""
 
     def __init__(self):
-        self.begun, self.taken_back, self.lock = -1, set(), threading.Lock()
+        self.begun, self.taken_back, self.lock, self.busy = -1, set(), threading.Lock(), threading.Lock()
 
     def process(self, ticket, task, unit):
-        with self.lock:
-            if ticket in self.taken_back:
-                return None
-            self.begun = ticket
-        if task[unit] == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        if task[unit] == "die":
-            time.sleep(1)  # until the answer to the unit before has gone: else that one is blamed
-            os._exit(1)
-        time.sleep(task[unit])
+        with self.busy:
+            with self.lock:
+                if ticket in self.taken_back:
+                    return None
+                self.begun = ticket
+            if task[unit] == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if task[unit] == "die":
+                os._exit(1)
+            time.sleep(task[unit])
         return {"unit": unit}
 
     def take_back(self, ticket):
@@ -97,7 +97,7 @@ def test_a_unit_that_kills_costs_its_own_tile_only(session):
     deadly, other = ToyTile("deadly", [0.0, "die", 0.0]), ToyTile("other", [0.0] * 5)
     run(deadly, other)
     assert "3 workers died over unit 1 (rows (100, 200)); the log says how" in str(deadly.error)
-    assert sum("over unit 1:" in note for note in deadly.notes) == schedule.MAX_DEATHS
+    assert sum("over unit 1:" in note for note in deadly.notes) >= schedule.MAX_DEATHS
     assert sorted(other.done) == list(range(5))
 
 
