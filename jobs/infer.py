@@ -7,6 +7,7 @@ as a batch job of one core: `sbatch slurm/infer.sh --catalog ...`. See submissio
 import dataclasses
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +55,8 @@ class Inference:
         if int(os.environ["SLURM_PROCID"]) > 0:
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the first task tells when it is over
             meeting.join(self.cpus)
+            if meeting.is_lost:  # with its node went the batch script, which asks for this as a rule
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
             return
         for warning in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(warning, signal.default_int_handler)

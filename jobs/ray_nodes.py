@@ -44,6 +44,13 @@ class Meeting:
     def over(self) -> Path:
         return self.folder / "over"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the head has gone, and has not said that it is over."""
+        if self.over.exists() or not self.address.exists():
+            return False
+        return not ray_session.answers(self.address.read_text())
+
     @contextlib.contextmanager
     def head(self, cpus: int) -> Iterator[str]:
         """Start the cluster on this node, and let the others in; gives its address."""

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ CONTROL = "control"
 """Concurrency group of an actor whose calls are answered while it works."""
 LOOK_SECONDS = 5.0
 """Between two looks at how large the cluster is."""
+ANSWER_SECONDS = 30.0
+"""How long the head of the cluster may take to accept a connection."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -61,6 +64,7 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
                 yield ray.get_runtime_context().gcs_address
         finally:
             ray.shutdown()
+            kill_users(root)
             shutil.rmtree(root, ignore_errors=True)
 
 
@@ -109,9 +113,20 @@ class Places:
 
     def __call__(self) -> int:
         if time.monotonic() - self.looked > LOOK_SECONDS:
+            address = ray.get_runtime_context().gcs_address
+            if not answers(address):  # Ray would wait for a minute, and end this process without a word
+                raise OSError(f"Ray's head at {address} has died; the same command goes on from here")
             self.looked, self.resources = time.monotonic(), ray.cluster_resources()
         there = int(self.resources.get("GPU", 0) or self.resources.get("CPU", 0))
         return min(there, self.most) if self.most else there
+
+
+def answers(address: str) -> bool:
+    """Whether the head of the cluster at HOST:PORT is there."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), ANSWER_SECONDS):
+        return True
+    return False
 
 
 def actor_type(kind: type) -> Any:
@@ -133,6 +148,15 @@ def private_umask() -> Iterator[None]:
         yield
     finally:
         os.umask(previous)
+
+
+def kill_users(folder: Path) -> None:
+    """Kill other processes with files open below the folder: Ray's agents outlive its head by a minute."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone by now
+            files = (file.resolve() for file in (process / "fd").iterdir())
+            if process.name != str(os.getpid()) and any(file.is_relative_to(folder) for file in files):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def sweep() -> None:

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from catalogs import atomic
-from mmae.ray_session import new_token
+from mmae import cli
+from mmae.ray_session import PREFIX, new_token
 
 WAIT_SECONDS = 120
 
@@ -119,6 +120,63 @@ def test_actor_killed_in_the_middle_of_a_unit(tile, running, undisturbed):
     log = tile.with_name("rubin_tile.photoz") / "log"
     assert 1 <= log.read_text().count("a worker died over unit") <= 2  # it may have had a second one
     assert digests(tile.parent) == undisturbed
+
+
+def test_the_head_of_ray_is_killed(tile, bundle, running, undisturbed):
+    wait_for(lambda: manifests(tile) and actors(running), running)
+    before = descendants(running)
+    (head,) = [child for child in before if child.name() == "gcs_server"]
+    (session,) = Path("/tmp").glob(f"{PREFIX}*/session_*_{running.pid}")
+    actors(running)[0].suspend()  # or the run may end before it misses the head
+    head.kill()
+    (sentence,) = running.stderr.read().splitlines()
+    assert running.wait(WAIT_SECONDS) == cli.IO_FAILED
+    assert sentence.endswith("has died; the same command goes on from here")
+    assert not session.parent.exists()
+    _, alive = psutil.wait_procs(before, timeout=10)
+    assert not alive
+    finish(tile, bundle)
+    assert digests(tile.parent) == undisturbed
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """`disk(size)`: a folder that holds so much, with what it held before."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here: it takes root")
+
+    def resize(size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
+        return folder
+
+    yield resize
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "file"),
+    [("128k", 2, "unit-000002.fits"), ("288k", 4, "rubin_tile.photoz.fits")],
+    ids=["parts", "merge"],
+)
+def test_the_disk_is_full_half_way(survey, bundle, undisturbed, disk, size, parts, file):
+    """The four parts take 52 kB each, the products 124 kB."""
+    out = disk(size)
+    infer = command(survey / "rubin_tile.zarr", bundle, "--out", str(out), "--workers", "1")
+    done = subprocess.run(infer, capture_output=True, text=True)
+    assert done.returncode == cli.IO_FAILED
+    (sentence,) = done.stderr.splitlines()
+    assert "No space left on device" in sentence
+    assert file in sentence
+    assert len(list(out.glob("rubin_tile.photoz/parts/*.json"))) == parts
+    assert not (out / "rubin_tile.photoz.fits").exists()
+    assert not list(out.rglob(f"*{atomic.TEMPORARY}"))
+    disk("1m")
+    done = subprocess.run(infer, capture_output=True, text=True)
+    assert done.returncode == cli.OK, done.stderr
+    assert f"{parts} of 4 units were done before" in done.stdout
+    assert digests(out) == undisturbed
 
 
 def test_a_part_without_its_manifest_is_done_again(tile, bundle, undisturbed):
