@@ -1,7 +1,7 @@
 """The format of a cutout store: what its parts are called, and what must hold before one is read.
 
     tile.zarr/                 attributes: format, version, survey, bands, pixel_scale, zero_point, frame
-      image      (N, bands, H, W) float32; inner chunks of 64 rows with crc32c, in shards
+      image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
@@ -74,19 +74,23 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array:
     return array
 
 
+def rows_a_file(array: zarr.Array) -> int:
+    return (array.shards or array.chunks)[0]
+
+
 def shard_key(array: zarr.Array, shard: int) -> str:
     """File of the shard with rows shard * shard_rows onward, relative to the store."""
     return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
 
 
-def chunk_sums(shard: Path, chunks: int) -> str:
+def chunk_sums(shard: Path, array: zarr.Array) -> str:
     """sha256 over a shard's index and the crc32c of its chunks: its bytes, as far as reading checks them.
 
     Every chunk is checked against its crc32c as it is decoded; that those are the right ones is known from
     here, after a few hundred bytes. (Zarr's sharding codec: offset and length of each chunk, and a crc32c, at
     the end of the file; the last four bytes of a chunk are its own.)
     """
-    size, index_size = shard.stat().st_size, 16 * chunks + 4
+    size, index_size = shard.stat().st_size, 16 * (rows_a_file(array) // array.chunks[0]) + 4
     with shard.open("rb", buffering=0) as file:
         file.seek(max(0, size - index_size))
         index = file.read()
@@ -96,6 +100,15 @@ def chunk_sums(shard: Path, chunks: int) -> str:
                 file.seek(offset + length - 4)
                 sums.update(file.read(4))
     return sums.hexdigest()
+
+
+def matches(file: Path, expected: dict, array: zarr.Array) -> bool:
+    """Whether a file of an array is what the manifest says, but for what decoding it will find."""
+    if expected["chunk_sums"] is None:  # no shard
+        return atomic.matches(file, expected)
+    if not file.is_file() or file.stat().st_size != expected["size"]:
+        return False
+    return chunk_sums(file, array) == expected["chunk_sums"]
 
 
 def chunks_of(array: zarr.Array, start: int = 0, stop: int | None = None) -> list[tuple[int, ...]]:

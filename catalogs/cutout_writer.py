@@ -224,7 +224,7 @@ def _create(
         group.create_array(
             name,
             shape=(n, *shape),
-            chunks=(CHUNK, *shape),
+            chunks=(CHUNK if shape else shard_rows, *shape),  # a column is read whole, chunk by chunk
             shards=(shard_rows, *shape),
             dtype=dtype,
             fill_value=NEVER[dtype],
@@ -250,17 +250,18 @@ def _write_shard(
     shard = start // shard_rows
     if "wave" in group:
         rows |= {"spectrum": _model_spectra(rows["flux"], rows["ivar"])}
-    names = []
+    written: dict[str, zarr.Array] = {}
     for name in (*REQUIRED, *(TRAINING if "wave" in group else ())):
         array = get_array(group, name)
         if rows[name].shape != (stop - start, *array.shape[1:]):
             raise ValueError(f"{name}: rows of shape {rows[name].shape} do not fit {array.shape}")
-        names.append(shard_key(array, shard))
-        (partial / STORE / names[-1]).unlink(missing_ok=True)  # zarr would read what it fills up
+        file = shard_key(array, shard)
+        (partial / STORE / file).unlink(missing_ok=True)  # zarr would read what it fills up
         array[start:stop] = rows[name]
-    files = _listed(partial / STORE, names)
-    for name, entry in files.items():
-        entry["chunk_sums"] = chunk_sums(partial / STORE / name, shard_rows // CHUNK)
+        written[file] = array
+    files = _listed(partial / STORE, written)
+    for file, array in written.items():
+        files[file]["chunk_sums"] = chunk_sums(partial / STORE / file, array)
     atomic.write_json(partial / _record(shard), {"files": files})
     return files
 

@@ -21,16 +21,17 @@ from catalogs.cutout_format import (
     check_arrays,
     check_blosc,
     check_metadata,
-    chunk_sums,
     chunks_of,
     get_array,
     inspect,
     manifest_path,
+    matches,
     open_group,
     read_bands,
     read_manifest,
     read_number,
     refusing,
+    rows_a_file,
     shard_key,
 )
 from catalogs.cutout_writer import write
@@ -82,7 +83,7 @@ class CutoutStore:
         """
         array, stop = self.array(name), self.n if stop is None else stop
         for file in self._files(array, start, stop):
-            if not self._intact(file):
+            if not self._intact(array, file):
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
         with refusing(f"{self.path}/{name} does not decode"):
             self._check_blosc(array, start, stop)
@@ -107,7 +108,7 @@ class CutoutStore:
     def _images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """The same, of rows of one shard."""
         array = self.array("image")
-        if all(self._intact(file) for file in self._files(array, start, stop)):
+        if all(self._intact(array, file) for file in self._files(array, start, stop)):
             with contextlib.suppress(InputRefused):
                 return self._pixels(array, start, stop), np.zeros(stop - start, bool)
         return self._salvage(array, start, stop)
@@ -161,23 +162,16 @@ class CutoutStore:
         """Shard files behind rows start:stop; none are known of a store without a manifest."""
         if self.manifest is None or stop <= start:
             return []
-        rows = (array.shards or array.chunks)[0]
+        rows = rows_a_file(array)
         return [shard_key(array, k) for k in range(start // rows, -(-stop // rows))]
 
-    def _intact(self, file: str) -> bool:
+    def _intact(self, array: zarr.Array, file: str) -> bool:
         """Whether a file is the one that was written, but for what decoding it will find."""
         assert self.manifest is not None
         if file not in self.verified:
             expected = self.manifest.get(file)
-            self.verified[file] = expected is not None and self._matches(self.path / file, expected)
+            self.verified[file] = expected is not None and matches(self.path / file, expected, array)
         return self.verified[file]
-
-    def _matches(self, file: Path, expected: dict) -> bool:
-        if expected["chunk_sums"] is None:  # no shard
-            return atomic.matches(file, expected)
-        if not file.is_file() or file.stat().st_size != expected["size"]:
-            return False
-        return chunk_sums(file, self.shard_rows // self.chunk_rows) == expected["chunk_sums"]
 
 
 def pad(image: np.ndarray) -> np.ndarray:
@@ -218,7 +212,7 @@ def open_store(path: Path, described: Described = NOTHING_SAID) -> CutoutStore:
     shape = check_arrays(path, group, stored_bytes)
     bands = read_bands(path, attributes, described, shape[1])
     image = get_array(group, "image")
-    shard_rows = (image.shards or image.chunks)[0]
+    shard_rows = rows_a_file(image)
     if manifest is None:  # chunks of any size: go over them in strides of a shard of ours
         shard_rows = SHARD
     return CutoutStore(
