@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from catalogs import photoz
 from catalogs.cutout_format import SIZE, Described
@@ -21,9 +20,8 @@ from catalogs.photoz import Part, Provenance
 from catalogs.schema import Flag
 from catalogs.screen import screen_images, screen_redshifts
 from mmae.ahead import Ahead
-from mmae.engine import Engine
-from mmae.export import Bundle, Precision, open_bundle
-from mmae.masking import Masking
+from mmae.bundle import Bundle, Precision, open_bundle
+from mmae.image_mask import Masking
 from mmae.plan import BATCH, Plan
 
 OPEN_STORES = 4
@@ -88,11 +86,9 @@ class Predictor:
         bundle = open_bundle(setup.bundle, setup.precision, setup.masking)
         if bundle.sha256 != setup.model_sha256:
             raise InputRefused(f"{setup.bundle} was changed while it was being read: start again")
-        cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda" if cuda else "cpu")
-        if not cuda:
-            torch.set_num_threads(1)
-        self.engine = Engine(bundle, self.device, BATCH)
+        from mmae.engine import engine_of_this_process  # torch: the driver needs this file, but not that
+
+        self.engine = engine_of_this_process(bundle, BATCH)
         self.stores: OrderedDict[Path, CutoutStore] = OrderedDict()
         self.opening, self.computing, self.claiming = threading.Lock(), threading.Lock(), threading.Lock()
         self.begun = -1

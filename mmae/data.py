@@ -15,6 +15,7 @@ from catalogs.screen import screen_images
 from catalogs.spectra import POOL, STORED_POOL, pool
 from mmae.ahead import Ahead
 from mmae.model import ModelConfig
+from mmae.object_id import hash_ids
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
@@ -42,14 +43,6 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """On a device; the copy of a pinned batch goes on behind what the program does next."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-
-def hash_ids(object_id: np.ndarray) -> np.ndarray:
-    """(N,) int64 -> (N,) uint64, evenly spread: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
-    x = object_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def split(object_id: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from catalogs.cutout_format import Described
 from catalogs.errors import InputRefused, UsageError
 from catalogs.schema import CATALOGUE
 from mmae.actors import READ_ROWS, Predictor, Setup, Task, read
-from mmae.export import Bundle
+from mmae.bundle import Bundle
 from mmae.ray_session import ACTOR_VARIABLES
 from mmae.tiles import Tile
 

@@ -11,9 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmae.export import FP32, Bundle
-from mmae.masking import WHOLE, visible_tokens
+from mmae.bundle import FP32, Bundle
+from mmae.image_mask import WHOLE, visible_tokens
 from mmae.model import ModelConfig
+
+
+def engine_of_this_process(bundle: Bundle, batch: int) -> "Engine":
+    """On the GPU this process was given, or on one core."""
+    if torch.cuda.is_available():
+        return Engine(bundle, torch.device("cuda"), batch)
+    torch.set_num_threads(1)
+    return Engine(bundle, torch.device("cpu"), batch)
 
 
 class Engine:

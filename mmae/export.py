@@ -4,11 +4,10 @@ The only file that knows TorchScript, so that torch.export can take its place.
 """
 
 import copy
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,24 +18,15 @@ from catalogs import atomic
 from catalogs.cutout_format import BANDS, SIZE
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__, checkpoint, cli
+from mmae.bundle import BF16, BOUND, CARD, FORMAT, FP32, PROGRAMS, VERSION, said_of_bf16
 from mmae.data import TRAIN, VALIDATION, TrainingSet
-from mmae.masking import WHOLE, Masking, visible_tokens
+from mmae.image_mask import visible_tokens
 from mmae.model import Himes2025, ModelConfig
 from mmae.rounding import reduce_precision
 from mmae.specialise import ImageRedshift
 
-Precision = Literal["fp32", "bf16"]
-FP32: Precision = "fp32"
-BF16: Precision = "bf16"
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-PROGRAMS = {FP32: "redshift.fp32.ts", BF16: "redshift.bf16.ts"}
-CARD = "card.json"
-FORMAT, VERSION = "mmae-bundle", 2
-
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
 """Largest |dz| allowed between a program and the full model, in either precision."""
-BOUND = {"median": 1e-4, "p99": 2e-3}
-"""Of |dz|/(1 + z) against fp32; a precision beyond it is not offered."""
 CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
 """On which the programs are compared with the full model: images, and shares of them hidden."""
 MEASURED_ROWS, BATCH = 1024, 64
@@ -75,14 +65,6 @@ def main(config: Export) -> None:
     print(f"agrees with the full model to |dz| <= {card['agreement']['float64']:.1e} in float64")
     print(said_of_bf16(card))
     print(f"wrote {', '.join(str(out / name) for name in (*card['files'], CARD))}")
-
-
-def said_of_bf16(card: dict[str, Any]) -> str:
-    measured = card["reduced_precision"]
-    figures = "median {median:.1e}, 99 % {p99:.1e}, largest {max:.1e}".format_map(measured[BF16])
-    bound = "bound: median {median:g}, 99 % {p99:g}".format_map(BOUND)
-    verdict = "offered" if PROGRAMS[BF16] in card["files"] else "not offered"
-    return f"bf16 against fp32 on {measured['images']}: |dz|/(1 + z) {figures}; {verdict} ({bound})"
 
 
 # ---------------------------------------------------------------- what the programs are tried on
@@ -198,69 +180,6 @@ def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sam
     for stale in {path.name for path in out.glob("redshift*.ts")} - set(files):
         (out / stale).unlink()
     return card
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle on disk whose programs are those its card vouches for, and how it is to be used."""
-
-    path: Path
-    card: dict[str, Any]
-    precision: Precision
-    masking: Masking
-
-    @property
-    def sha256(self) -> str:
-        """Of the program of this precision."""
-        return str(self.card["files"][PROGRAMS[self.precision]]["sha256"])
-
-    @property
-    def z_range(self) -> tuple[float, float]:
-        low, high = self.card["training_data"]["z_range"]
-        return float(low), float(high)
-
-    def load(self, device: torch.device, precision: Precision | None = None) -> torch.jit.ScriptModule:
-        """The program: (B, 5, 64, 64) flux and the visible tokens -> (B,) redshifts; see ImageRedshift."""
-        # as it is written from the first call on: fused after some calls, its last bits would change then
-        torch.jit.set_fusion_strategy([("STATIC", 0)])
-        program = self.path / PROGRAMS[precision or self.precision]
-        return torch.jit.load(str(program), map_location=device).eval()
-
-
-def open_bundle(path: Path, precision: Precision | None = None, masking: Masking = WHOLE) -> Bundle:
-    """Read a bundle's card and check the programs against it; by default at the precision that suits here.
-
-    Raises UsageError where there is no bundle, or it does not offer the precision; InputRefused where it is
-    damaged or of an unknown version.
-    """
-    if not (path / CARD).is_file():
-        raise UsageError(f"{path} is no model bundle (no {CARD} in it): make one with `mmae export RUN`")
-    try:
-        card = json.loads((path / CARD).read_text())
-        known = (card["format"], card["version"]) == (FORMAT, VERSION)
-        changed = [
-            path / name for name, entry in card["files"].items() if not atomic.matches(path / name, entry)
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputRefused(
-            f"{path / CARD} is not a model card ({error!r}): export the bundle again"
-        ) from error
-    if not known:
-        raise InputRefused(
-            f"{path / CARD} is of another format than {FORMAT} {VERSION}: export the bundle again"
-        )
-    if changed:
-        raise InputRefused(f"{changed[0]} is not the file the card was written for: export the bundle again")
-    offers_bf16 = PROGRAMS[BF16] in card["files"]
-    if precision == BF16 and not offers_bf16:
-        raise UsageError(f"{path} offers fp32 only: {said_of_bf16(card)}")
-    return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
-
-
-def has_bf16() -> bool:
-    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU that lists it."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return torch.cuda.is_available() or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from catalogs.cutout_format import Described
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import cli, dry_run, index, ray_session
 from mmae.actors import Predictor, Setup
-from mmae.export import CARD, Precision, open_bundle
-from mmae.masking import Masking
+from mmae.bundle import CARD, Precision, gpus, open_bundle
+from mmae.image_mask import Masking
 from mmae.plan import MIN_UNIT
 from mmae.production import Production
 from mmae.schedule import Scheduler
@@ -148,7 +146,7 @@ def ray_of(config: Infer) -> Session:
 
 
 def default_workers() -> int:
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    return gpus() or len(os.sched_getaffinity(0))
 
 
 def current_umask() -> int:

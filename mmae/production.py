@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from catalogs.cutout_format import Described
 from catalogs.errors import InputRefused, UsageError
 from mmae.ahead import Ahead
-from mmae.export import Bundle
+from mmae.bundle import Bundle
 from mmae.progress import bar
 from mmae.schedule import Unit
 from mmae.tiles import Tile

@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from catalogs import atomic, photoz
 from catalogs.coverage import Coverage
@@ -24,7 +24,7 @@ from catalogs.photoz import Provenance
 from catalogs.schema import CATALOGUE, REJECTS
 from mmae import __version__
 from mmae.actors import Task
-from mmae.export import Bundle
+from mmae.bundle import Bundle
 from mmae.plan import BATCH, Plan, RunFiles, check_input, unit_rows
 from mmae.tile_list import named_stores
 
@@ -103,7 +103,7 @@ class Tile:
             image_mask=bundle.masking.ratio,
             draws=bundle.masking.draws,
             code_version=__version__,
-            torch_version=torch.__version__,
+            torch_version=version("torch"),
         )
 
     def make_task(self, bundle: Bundle, described: Described) -> Task:

@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,12 @@ def test_only_export_compiles_a_model(path):
 def test_export_does_compile_a_model():
     """Else the test above looks for names that are no longer used."""
     assert "torch.jit.script" in (ROOT / "mmae" / "export.py").read_text()
+
+
+def test_the_driver_of_inference_does_without_torch():
+    """It is 200 MB, and seconds at the start of every run."""
+    program = "import sys, mmae.infer, jobs.infer; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

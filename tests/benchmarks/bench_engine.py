@@ -21,9 +21,9 @@ import report
 import torch
 
 from mmae import allocator, export
+from mmae.bundle import BF16, FP32, Precision, open_bundle
 from mmae.engine import Engine
-from mmae.export import BF16, FP32, Precision, open_bundle
-from mmae.masking import WHOLE, Masking
+from mmae.image_mask import WHOLE, Masking
 from mmae.model import Himes2025, ModelConfig
 from mmae.specialise import ImageRedshift
 

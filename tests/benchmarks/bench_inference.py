@@ -24,8 +24,8 @@ from astropy.table import Table
 from catalogs import cutouts
 from catalogs.cutouts import open_store
 from mmae import allocator, export
+from mmae.bundle import open_bundle
 from mmae.engine import Engine
-from mmae.export import open_bundle
 from mmae.model import Himes2025, ModelConfig
 from mmae.plan import BATCH, MIN_UNIT
 

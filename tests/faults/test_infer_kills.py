@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from catalogs import photoz
 from catalogs.cutout_format import NOTHING_SAID
-from mmae.export import open_bundle
+from mmae.bundle import open_bundle
 from mmae.production import Production
 from mmae.tiles import named_tiles
 from killing import die_at

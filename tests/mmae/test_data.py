@@ -12,11 +12,11 @@ from mmae.data import (
     TrainingSet,
     batches,
     epoch_order,
-    hash_ids,
     split,
     steps_per_epoch,
 )
 from mmae.masking import random_mask
+from mmae.object_id import hash_ids
 
 
 def test_hash_is_splitmix64():

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mmae import checkpoint, export
+from mmae.bundle import BF16, FP32, PRECISIONS, Bundle, open_bundle
 from mmae.engine import Engine
-from mmae.export import BF16, FP32, PRECISIONS, Bundle, open_bundle
-from mmae.masking import WHOLE, Masking, visible_tokens
+from mmae.image_mask import WHOLE, Masking, visible_tokens
 
 CPU = torch.device("cpu")
 MASKINGS = {"whole": WHOLE, "masked": Masking(0.25, draws=2)}

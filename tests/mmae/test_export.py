@@ -8,7 +8,7 @@ import torch
 
 from catalogs.errors import InputRefused, UsageError
 from mmae import checkpoint, export
-from mmae.export import BF16, CARD, FP32, PROGRAMS, open_bundle
+from mmae.bundle import BF16, CARD, FP32, PROGRAMS, open_bundle
 
 
 def test_the_program_is_the_model_with_its_spectrum_hidden(trained, bundle):

@@ -16,9 +16,9 @@ from astropy.table import Table
 from catalogs import cutout_format, cutouts, schema
 from catalogs.cutouts import open_store
 from mmae import cli
+from mmae.bundle import open_bundle
 from mmae.engine import Engine
-from mmae.export import open_bundle
-from mmae.masking import Masking
+from mmae.image_mask import Masking
 from mmae.plan import BATCH
 
 

@@ -1,0 +1,109 @@
+"""A model bundle: TorchScript programs for redshifts from images, and the card that vouches for them.
+
+Made by export.py. Torch is imported where it is used: the driver of inference opens bundles and leaves the
+arithmetic to its actors, and would be 150 MB larger and seconds later with it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from catalogs import atomic
+from catalogs.errors import InputRefused, UsageError
+from mmae.image_mask import WHOLE, Masking
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16"]
+FP32: Precision = "fp32"
+BF16: Precision = "bf16"
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PROGRAMS = {FP32: "redshift.fp32.ts", BF16: "redshift.bf16.ts"}
+CARD = "card.json"
+FORMAT, VERSION = "mmae-bundle", 2
+BOUND = {"median": 1e-4, "p99": 2e-3}
+"""Of |dz|/(1 + z) against fp32; a precision beyond it is not offered."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose programs are those its card vouches for, and how it is to be used."""
+
+    path: Path
+    card: dict[str, Any]
+    precision: Precision
+    masking: Masking
+
+    @property
+    def sha256(self) -> str:
+        """Of the program of this precision."""
+        return str(self.card["files"][PROGRAMS[self.precision]]["sha256"])
+
+    @property
+    def z_range(self) -> tuple[float, float]:
+        low, high = self.card["training_data"]["z_range"]
+        return float(low), float(high)
+
+    def load(self, device: "torch.device", precision: Precision | None = None) -> "torch.jit.ScriptModule":
+        """The program: (B, 5, 64, 64) flux and the visible tokens -> (B,) redshifts; see ImageRedshift."""
+        import torch
+
+        # as it is written from the first call on: fused after some calls, its last bits would change then
+        torch.jit.set_fusion_strategy([("STATIC", 0)])
+        program = self.path / PROGRAMS[precision or self.precision]
+        return torch.jit.load(str(program), map_location=device).eval()
+
+
+def open_bundle(path: Path, precision: Precision | None = None, masking: Masking = WHOLE) -> Bundle:
+    """Read a bundle's card and check the programs against it; by default at the precision that suits here.
+
+    Raises UsageError where there is no bundle, or it does not offer the precision; InputRefused where it is
+    damaged or of an unknown version.
+    """
+    if not (path / CARD).is_file():
+        raise UsageError(f"{path} is no model bundle (no {CARD} in it): make one with `mmae export RUN`")
+    try:
+        card = json.loads((path / CARD).read_text())
+        known = (card["format"], card["version"]) == (FORMAT, VERSION)
+        changed = [
+            path / name for name, entry in card["files"].items() if not atomic.matches(path / name, entry)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputRefused(
+            f"{path / CARD} is not a model card ({error!r}): export the bundle again"
+        ) from error
+    if not known:
+        raise InputRefused(
+            f"{path / CARD} is of another format than {FORMAT} {VERSION}: export the bundle again"
+        )
+    if changed:
+        raise InputRefused(f"{changed[0]} is not the file the card was written for: export the bundle again")
+    offers_bf16 = PROGRAMS[BF16] in card["files"]
+    if precision == BF16 and not offers_bf16:
+        raise UsageError(f"{path} offers fp32 only: {said_of_bf16(card)}")
+    return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
+
+
+def has_bf16() -> bool:
+    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU that lists it."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return gpus() > 0 or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def gpus() -> int:
+    """GPUs that this process can use."""
+    if not Path("/proc/driver/nvidia").exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def said_of_bf16(card: dict[str, Any]) -> str:
+    measured = card["reduced_precision"]
+    figures = "median {median:.1e}, 99 % {p99:.1e}, largest {max:.1e}".format_map(measured[BF16])
+    bound = "bound: median {median:g}, 99 % {p99:g}".format_map(BOUND)
+    verdict = "offered" if PROGRAMS[BF16] in card["files"] else "not offered"
+    return f"bf16 against fp32 on {measured['images']}: |dz|/(1 + z) {figures}; {verdict} ({bound})"
