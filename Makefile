@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with Python >= 3.11:
 #   make demo   sets up, then goes from mock survey to photo-z catalogue, metrics and figure (10 minutes)
-#   make test   sets up, then runs all tests (15 minutes)
+#   make test   sets up, then runs all tests (half an hour)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/mmae evaluate demo/rubin_tile.photoz.fits --truth demo/rubin_tile.truth.fits
 
 test: $(READY) lint readers
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
