@@ -131,15 +131,18 @@ class CutoutStore:
 
         (What is not there, or is of no length, zarr reads as fill values.)
         """
-        if start not in self.foreign:
-            self.foreign[start] = True
-            for a in range(start, min(self.n, start + self.shard_rows), self.chunk_rows):
-                try:
-                    self._pixels(array, a, min(self.n, a + self.chunk_rows))
-                except InputRefused:
-                    self.foreign[start] = False
-                    break
+        if start not in self.foreign:  # set once it is known: two units may be read at a time
+            stop = min(self.n, start + self.shard_rows)
+            spans = ((a, min(stop, a + self.chunk_rows)) for a in range(start, stop, self.chunk_rows))
+            self.foreign[start] = all(self._decodes(array, *span) for span in spans)
         return self.foreign[start]
+
+    def _decodes(self, array: zarr.Array, start: int, stop: int) -> bool:
+        try:
+            self._pixels(array, start, stop)
+        except InputRefused:
+            return False
+        return True
 
     def _pixels(self, array: zarr.Array, start: int, stop: int) -> np.ndarray:
         """Decode, take the bands by name, cut to 64 pixels about the centre."""
