@@ -1,6 +1,6 @@
 """Checkpoint -> model bundle: TorchScript programs for redshifts from images, and a card.
 
-The only file that knows TorchScript, so that torch.export can take its place.
+The only file that compiles to TorchScript (bundle.py loads it), so that torch.export can take its place.
 """
 
 import copy
@@ -50,8 +50,8 @@ class Export:
     out: Path | None = None
     """Bundle to write; by default `bundle` in the run directory."""
     data: Path | None = None
-    """Training store on whose validation split bf16 is compared with fp32; by default the one the checkpoint
-    was trained on, or noise if it is not there any more."""
+    """Training store to whose training split bf16 weights are fitted, and on whose validation split bf16 is
+    compared with fp32; by default the one the checkpoint was trained on, or noise if that is not there."""
 
 
 def main(config: Export) -> None:
@@ -92,9 +92,8 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
 
 def noise_sample(fitted: int, measured: int) -> Sample:
     """For want of galaxies."""
-    image = noise(fitted + measured)[
-        torch.randperm(fitted + measured, generator=torch.Generator().manual_seed(0))
-    ]
+    order = torch.randperm(fitted + measured, generator=torch.Generator().manual_seed(0))
+    image = noise(fitted + measured)[order]  # which goes from faint to bright
     return Sample(image[:fitted], image[fitted:], "noise (the training store is not there)")
 
 
