@@ -124,7 +124,7 @@ class Scheduler:
         """An actor is up, or could not come up."""
         try:
             ray.get(answer)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self.workers.remove(worker)
             self.stillborn += 1
             if self.stillborn == MAX_DEATHS:
@@ -137,6 +137,7 @@ class Scheduler:
         if worker not in self.workers:
             return
         self.workers.remove(worker)
+        ray.kill(worker.actor)  # it may only hang, or have lost an answer
         units = [unit for _, unit in worker.units.values()]
         for answer in worker.units:
             self.asked.pop(answer, None)
@@ -195,7 +196,7 @@ class Scheduler:
             if not isinstance(error.cause, InputRefused | OSError):
                 raise
             manifest = error.cause  # in its own words, without the actor's traceback
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:  # out of memory, say, which Ray does not call an ActorError
             self.bury(worker, error)
             return
         del worker.units[answer]
@@ -224,7 +225,7 @@ class Scheduler:
     def recalled(self, worker: Worker, waiting: Any, answer: Any) -> None:
         """The unit is ours again, or has begun, or went down with its actor."""
         worker.recalling = False
-        with contextlib.suppress(ray.exceptions.RayActorError):
+        with contextlib.suppress(ray.exceptions.RayError):
             if ray.get(answer) and waiting in worker.units:
                 _, unit = worker.units.pop(waiting)
                 del self.asked[waiting]
@@ -249,7 +250,6 @@ class Scheduler:
                 _, unit = next(iter(worker.units.values()))
                 seconds = time.monotonic() - worker.since
                 if seconds > self.patience(unit.rows):
-                    ray.kill(worker.actor)
                     self.bury(worker, f"it gave no answer for {seconds:.0f} s")
 
     def patience(self, rows: int) -> float:

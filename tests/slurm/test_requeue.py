@@ -138,8 +138,8 @@ def test_a_stopped_job_ends_with_the_weights_of_an_undisturbed_one(start, undist
 
 
 def test_a_time_limit_ends_in_a_requeue(start):
-    """Three minutes, warned two minutes before their end and up to one minute early."""
-    controller = start("out_of_time", "--epochs=1000", "--slurm.hours=0.05")
+    """Four minutes, warned two minutes before their end and up to one minute early: the ranks need a while."""
+    controller = start("out_of_time", "--epochs=1000", f"--slurm.hours={4 / 60}")
     controller.wait_for(lambda: controller.restarts() == 1, "requeue")
     controller.wait_for_line("stopped and saved at step")
 
