@@ -67,6 +67,12 @@ class CutoutStore:
         return all(name in self.group for name in (*TRAINING, "wave"))
 
     @property
+    def has_redshifts(self) -> bool:
+        """Whether it has an array of them, one an object."""
+        found = self.array("redshift") if "redshift" in self.group else None
+        return found is not None and found.shape == (self.n,) and found.dtype.kind == "f"
+
+    @property
     def wave(self) -> np.ndarray:
         """(P,) angstrom; of a training store."""
         return self.column("wave", 0, self.array("wave").shape[0])

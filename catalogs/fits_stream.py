@@ -1,5 +1,6 @@
-"""A FITS file with one binary table, written block by block: memory does not grow with the rows."""
+"""A FITS file with binary tables, written block by block: memory does not grow with the rows."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,33 +13,42 @@ WHEN = "data of this HDU"
 """astropy puts the wall time here by custom; equal tables must be equal files."""
 
 
-def write_table(path: Path, primary: fits.Header, table: fits.Header, blocks: Iterable[np.ndarray]) -> None:
-    """Write a file with an empty primary HDU and one BINTABLE.
+Table = tuple[fits.Header, Iterable[np.ndarray]]
+"""Complete header of a table, NAXIS2 included; and its rows, structured arrays, packed and big-endian."""
+
+
+def write_tables(path: Path, primary: fits.Header, tables: Iterable[Table]) -> None:
+    """Write a file with an empty primary HDU and some BINTABLEs.
 
     Parameters
     ----------
     path : written to directly; the caller gives a temporary name.
     primary : header cards of the primary HDU.
-    table : complete header of the table, NAXIS2 included.
-    blocks : structured arrays, packed and big-endian, whose rows come to NAXIS2.
+    tables : the blocks of one are read before the next one is asked for.
 
     CHECKSUM and DATASUM are those of the FITS standard 4.0, section 4.4.2.7 and appendix J.
     """
     first = fits.PrimaryHDU(header=primary)
     first.add_checksum(when=WHEN)
-    table["CHECKSUM"] = ("0" * 16, WHEN)
-    table["DATASUM"] = ("0".rjust(10), WHEN)
     with path.open("w+b") as file:
         file.write(first.header.tostring().encode())
-        start = file.tell()
-        file.write(table.tostring().encode())
-        size = 0
-        for block in blocks:
-            file.write(block.tobytes())
-            size += block.nbytes
-        assert size == table["NAXIS1"] * table["NAXIS2"], (size, table["NAXIS1"], table["NAXIS2"])
-        file.write(b"\0" * (-size % BLOCK))
-        _put_checksums(file, start, table)
+        for header, blocks in tables:
+            _write_table(file, header, blocks)
+
+
+def _write_table(file: BinaryIO, header: fits.Header, blocks: Iterable[np.ndarray]) -> None:
+    header["CHECKSUM"] = ("0" * 16, WHEN)
+    header["DATASUM"] = ("0".rjust(10), WHEN)
+    start = file.tell()
+    file.write(header.tostring().encode())
+    size = 0
+    for block in blocks:
+        file.write(block.tobytes())
+        size += block.nbytes
+    assert size == header["NAXIS1"] * header["NAXIS2"], (size, header["NAXIS1"], header["NAXIS2"])
+    file.write(b"\0" * (-size % BLOCK))
+    _put_checksums(file, start, header)
+    file.seek(0, os.SEEK_END)
 
 
 def _put_checksums(file: BinaryIO, start: int, header: fits.Header) -> None:

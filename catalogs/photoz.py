@@ -6,7 +6,7 @@ A unit leaves three files, the manifest last; only a part whose manifest verifie
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Provenance:
     image_mask: float = 0.0
     """Share of every image hidden from the model, and masks drawn for each."""
     draws: int = 1
+    mc_seed: int = 0
 
 
 def healpix29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -49,19 +50,22 @@ def rows(
     object_id: np.ndarray,
     ra: np.ndarray,
     dec: np.ndarray,
-    redshift: np.ndarray,
+    said: dict[str, np.ndarray],
     flags: np.ndarray,
     reason: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Catalogue rows and reject rows of (N,) objects, each in input order.
 
+    said : columns by name, (N,) or (N, width) each, which hold for objects whose redshift stands; a column
+        that is not there is null.
     reason : (N,) str, a `schema.Reject` or "" for an object whose redshift stands.
     """
-    table = np.zeros(len(object_id), schema.dtype(REJECTS))
+    table = schema.nulls(REJECTS, len(object_id))
     table["OBJECT_ID"], table["RA"], table["DEC"] = object_id, ra, dec
     table["HEALPIX29"] = healpix29(ra, dec)
     kept = reason == ""
-    table["PHOTOZ_POINT"] = np.where(kept, redshift, np.nan)
+    for name, values in said.items():
+        table[name][kept] = values[kept]
     table["NBANDS_USED"] = np.where(kept, len(BANDS), 0)
     table["BANDMASK"] = np.where(kept, 2 ** len(BANDS) - 1, 0)
     table["PHOTOZ_FLAGS"] = flags | np.where(table["HEALPIX29"] == schema.NULL, schema.Flag.NO_POSITION, 0)
@@ -84,6 +88,7 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZZMIN"] = (low, "lowest redshift of the training set")
     header["PZZMAX"] = (high, "highest redshift of the training set")
     header["PZMASK"] = (provenance.image_mask, "share of each image hidden from the model")
+    header["PZSEED"] = (provenance.mc_seed, "seed of PHOTOZ_MC")
     header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
     header["PZMODEL"] = provenance.model_sha256
     header["PZINPUT"] = provenance.input_sha256
@@ -122,6 +127,16 @@ def table_header(table: str, n: int) -> fits.Header:
     return header
 
 
+def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_stream.Table]:
+    """A table with `n` rows, and the levels of its quantiles."""
+    yield table_header(table, n), blocks
+    levels = np.array(schema.QUANTILE_LEVELS).view([("LEVEL", np.float64)]).astype([("LEVEL", ">f8")])
+    header = fits.BinTableHDU.from_columns([fits.Column("LEVEL", "D")], nrows=0, name=schema.LEVELS).header
+    header["NAXIS2"] = len(levels)
+    header["TCOMM1"] = "level of the quantile of p(z) in that place of PDF_QUANT"
+    yield header, [levels]
+
+
 # ---------------------------------------------------------------- parts
 
 
@@ -151,7 +166,7 @@ class Part:
         primary = primary_header(provenance)
         for path, table, part in ((self.catalogue, CATALOGUE, catalogue), (self.rejects, REJECTS, rejects)):
             with atomic.replacing(path) as temporary:
-                fits_stream.write_table(temporary, primary, table_header(table, len(part)), [part])
+                fits_stream.write_tables(temporary, primary, tables(table, len(part), [part]))
         reasons = Counter(rejects["REASON"].astype(str).tolist())
         manifest = {
             "plan": plan_sha256,
@@ -189,11 +204,10 @@ def merge(
     """
     primary = primary_header(provenance)
     for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
-        header = table_header(table, count)
         files = (part.rejects if table == REJECTS else part.catalogue for part in parts)
         with atomic.replacing(path) as temporary:
             blocks = (block for file in files for block in read_blocks(file, table))
-            fits_stream.write_table(temporary, primary, header, blocks)
+            fits_stream.write_tables(temporary, primary, tables(table, count, blocks))
 
 
 def read_blocks(path: Path, table: str, rows_per_read: int = ROWS_PER_READ) -> Iterator[np.ndarray]:

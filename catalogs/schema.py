@@ -13,11 +13,13 @@ import yaml
 
 DATATYPES = {"long": ">i8", "int": ">i4", "short": ">i2", "double": ">f8", "float": ">f4"}
 FITS_FORMATS = {"long": "K", "int": "J", "short": "I", "double": "D", "float": "E"}
+QUANTILE_LEVELS = tuple((k + 0.5) / 20 for k in range(20))
+"""Levels of PDF_QUANT; the first and the last bound 95 % of p(z)."""
 NULL = -1
 """TNULL of integer columns that may be null."""
 
-CATALOGUE, REJECTS = "PHOTOZ", "REJECTS"
-"""EXTNAME of the table in either file."""
+CATALOGUE, REJECTS, LEVELS = "PHOTOZ", "REJECTS", "ZGRID"
+"""EXTNAME of the table in either file, and of that of QUANTILE_LEVELS."""
 
 
 class Flag(IntFlag):
@@ -27,6 +29,9 @@ class Flag(IntFlag):
     PADDED = 1 << 1
     Z_LIMIT = 1 << 2
     NO_POSITION = 1 << 3
+    BROAD = 1 << 4
+    TWO_PEAKS = 1 << 5
+    ATYPICAL = 1 << 6
 
 
 FLAG_MEANINGS = {
@@ -34,6 +39,9 @@ FLAG_MEANINGS = {
     Flag.PADDED: "the cutout is smaller than 64 pixels",
     Flag.Z_LIMIT: "beyond the redshifts of the training set",
     Flag.NO_POSITION: "the survey gave no position",
+    Flag.BROAD: "p(z) is wide",
+    Flag.TWO_PEAKS: "p(z) has a second peak, MODE2",
+    Flag.ATYPICAL: "unlike the galaxies of the training set",
 }
 
 
@@ -91,11 +99,12 @@ def columns(table: str) -> list[Column]:
 
 def _column(description: dict) -> Column:
     datatype, length = description["datatype"], description.get("length")
+    several = description.get("votable:arraysize", "")
     integer = datatype in ("long", "int", "short")
     return Column(
         name=description["name"],
-        fits_format=f"{length}A" if datatype == "char" else FITS_FORMATS[datatype],
-        dtype=f"S{length}" if datatype == "char" else DATATYPES[datatype],
+        fits_format=f"{length}A" if datatype == "char" else f"{several}{FITS_FORMATS[datatype]}",
+        dtype=f"S{length}" if datatype == "char" else f"{several}{DATATYPES[datatype]}",
         unit=description.get("fits:tunit"),
         ucd=description["ivoa:ucd"],
         comment=description["description"],
@@ -106,3 +115,14 @@ def _column(description: dict) -> Column:
 def dtype(table: str) -> np.dtype:
     """Structured type of a row, packed and big-endian as FITS stores it."""
     return np.dtype([(column.name, column.dtype) for column in columns(table)])
+
+
+def nulls(table: str, n: int) -> np.ndarray:
+    """Rows of which nothing is known: (n,) with NaN, NULL where a column may be null, and 0."""
+    rows = np.zeros(n, dtype(table))
+    for column in columns(table):
+        if column.fits_format[-1] in "DE":
+            rows[column.name] = np.nan
+        elif column.nullable:
+            rows[column.name] = NULL
+    return rows

@@ -7,6 +7,10 @@ from catalogs.schema import Flag, Reject
 MAX_NAN = 0.1
 """Share of NaN pixels in any band above which a cutout is refused."""
 REASON_DTYPE = "U16"
+BROAD = 0.15
+"""Half of the 68 % interval, over 1 + z, above which a p(z) says little."""
+ATYPICAL = 0.001
+"""Share of galaxies less like the training set, below which one is unlike it."""
 
 
 def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,14 +50,22 @@ def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, n
     return clean.reshape(image.shape), reason, flags
 
 
-def screen_redshifts(
-    redshift: np.ndarray, reason: np.ndarray, z_range: tuple[float, float]
+def screen_estimates(
+    redshift: np.ndarray, said: dict[str, np.ndarray], reason: np.ndarray, z_range: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Judge what came out of the model: (N,) redshifts; gives (reason, flags) as above.
+    """Judge what came out of the model: (N,) redshifts, and columns of the catalogue by name.
 
-    A redshift that is no number, or not above -1, is rejected; one beyond the training set is flagged.
+    Gives (reason, flags) as above. A redshift that is no number, or not above -1, is rejected; one beyond the
+    training set, or with a p(z) that is no clear answer, or of a galaxy unlike the training set, is flagged.
     """
     possible = np.isfinite(redshift) & (redshift > -1)
     reason = np.where((reason == "") & ~possible, str(Reject.BAD_OUTPUT), reason).astype(REASON_DTYPE)
     outside = possible & ((redshift < z_range[0]) | (redshift > z_range[1]))
-    return reason, np.where(outside, Flag.Z_LIMIT.value, 0).astype(np.int64)
+    flags = np.where(outside, Flag.Z_LIMIT.value, 0).astype(np.int64)
+    if "OOD_SCORE" in said:
+        flags |= np.where(said["OOD_SCORE"] < ATYPICAL, Flag.ATYPICAL.value, 0)
+    if "PHOTOZ_MODE2" in said:
+        flags |= np.where(np.isfinite(said["PHOTOZ_MODE2"]), Flag.TWO_PEAKS.value, 0)
+        width = (said["PHOTOZ_ERR68_MAX"] - said["PHOTOZ_ERR68_MIN"]) / 2
+        flags |= np.where(width > BROAD * (1 + redshift), Flag.BROAD.value, 0)
+    return reason, flags

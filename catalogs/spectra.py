@@ -4,6 +4,7 @@ import numpy as np
 
 POOL = 30
 """Neighbouring pixels averaged into one: 7783 (or 7781) pixels become 259 (paper, section 4)."""
+POOLED_LENGTH = 259
 STORED_POOL = 6
 """The same in a training store: 4.8 A a pixel, enough for the width of a galaxy's lines."""
 
@@ -50,8 +51,3 @@ def pool(spectrum: np.ndarray, pixels: int = POOL) -> np.ndarray:
     """Average neighbouring pixels: (..., P) -> (..., P // pixels); those left over at the end are dropped."""
     length = spectrum.shape[-1] // pixels * pixels
     return spectrum[..., :length].reshape(*spectrum.shape[:-1], length // pixels, pixels).mean(-1)
-
-
-def pool_wave(wave: np.ndarray) -> np.ndarray:
-    """Central wavelength of each pooled pixel, in the unit of `wave`: (P,) -> (P // 30,)."""
-    return pool(np.asarray(wave, np.float64))

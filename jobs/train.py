@@ -47,6 +47,11 @@ class TrainJob:
     train: Annotated[Train, tyro.conf.arg(name="")]
     slurm: Ranks = field(default_factory=Ranks)
 
+    @classmethod
+    def preset(cls, name: str | None) -> "TrainJob":
+        """The defaults of a preset of `mmae train`."""
+        return cls(Train.preset(name))
+
 
 class Training:
     """What submitit pickles and runs in every task; all state is on disk."""

@@ -18,7 +18,8 @@ from catalogs.cutouts import CutoutStore, open_store, pad
 from catalogs.errors import InputRefused
 from catalogs.photoz import Part, Provenance
 from catalogs.schema import Flag
-from catalogs.screen import screen_images, screen_redshifts
+from catalogs.screen import screen_estimates, screen_images
+from mmae import columns
 from mmae.ahead import Ahead
 from mmae.bundle import Bundle, Precision, open_bundle
 from mmae.image_mask import Masking
@@ -73,6 +74,13 @@ def read(store: CutoutStore, start: int, stop: int) -> Cutouts:
     return Cutouts(pad(clean), reason, flags | padded)
 
 
+def role_of(object_id: np.ndarray, roles: np.ndarray) -> np.ndarray:
+    """What objects were to the model, (m,) int8, 0: nothing. roles: (L,) of bundle.ROLES, by id."""
+    at = np.searchsorted(roles["object_id"], object_id).clip(max=max(0, len(roles) - 1))
+    found = roles[at] if len(roles) else np.zeros(len(object_id), roles.dtype)
+    return np.where(found["object_id"] == object_id, found["role"], 0)
+
+
 class Predictor:
     """One process with one thread (or one GPU), its own copy of the model and its own eyes on the stores.
 
@@ -89,6 +97,7 @@ class Predictor:
         from mmae.engine import engine_of_this_process  # torch: the driver needs this file, but not that
 
         self.engine = engine_of_this_process(bundle, BATCH)
+        self.roles = bundle.roles()
         self.stores: OrderedDict[Path, CutoutStore] = OrderedDict()
         self.opening, self.computing, self.claiming = threading.Lock(), threading.Lock(), threading.Lock()
         self.begun = -1
@@ -105,17 +114,32 @@ class Predictor:
             if not self.claim(ticket):
                 return None
             judged = [self.predict(task, *block) for block in zip(blocks, ids, strict=True)]
-        redshift, reason, flags = (np.concatenate(columns) for columns in zip(*judged, strict=True))
-        catalogue, rejects = photoz.rows(object_id, ra, dec, redshift, flags, reason)
+        table, reason, flags = (np.concatenate(parts) for parts in zip(*judged, strict=True))
+        said = columns.named(table) | self.known(store, start, stop, object_id)
+        catalogue, rejects = photoz.rows(object_id, ra, dec, said, flags, reason)
         return Part(task.parts, unit).write(task.plan.sha256, task.provenance, catalogue, rejects)
 
     def predict(
         self, task: Task, cutouts: Cutouts, object_id: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Redshifts, reasons and flags of a block, (m,) each; see catalogs/screen.py."""
-        redshift = self.engine.redshifts(cutouts.image, object_id)
-        reason, flags = screen_redshifts(redshift, cutouts.reason, task.provenance.z_range)
-        return redshift, reason, cutouts.flags | flags
+        """What the model says of a block (m, C), reasons and flags (m,); see columns.py and screen.py."""
+        table = self.engine.table(cutouts.image, object_id)
+        said = columns.named(table)
+        z_range = task.provenance.z_range
+        reason, flags = screen_estimates(columns.judged(said), said, cutouts.reason, z_range)
+        return table, reason, cutouts.flags | flags
+
+    def known(
+        self, store: CutoutStore, start: int, stop: int, object_id: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """What is known of objects without the model: their redshift, and what they were to it."""
+        known = {}
+        if store.has_redshifts:
+            redshift = store.column("redshift", start, stop)
+            known["Z_SPEC"] = np.where(redshift > -1, redshift, np.nan)
+        if self.roles is not None:
+            known["IN_TRAINING"] = role_of(object_id, self.roles)
+        return known
 
     def claim(self, ticket: int) -> bool:
         """Whether the unit is still ours to do; from now on it is."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
+
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from mmae.image_mask import WHOLE, Masking
@@ -22,7 +24,11 @@ BF16: Precision = "bf16"
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROGRAMS = {FP32: "redshift.fp32.ts", BF16: "redshift.bf16.ts"}
 CARD = "card.json"
-FORMAT, VERSION = "mmae-bundle", 2
+ROLES_FILE = "roles.npy"
+ROLES = np.dtype([("object_id", "<i8"), ("role", "i1")])
+TRAINED_ON, CHOSEN_BY = 1, 2
+"""What a galaxy was to the model: training, or validation, which picks the epoch and calibrates p(z)."""
+FORMAT, VERSION = "mmae-bundle", 3
 BOUND = {"median": 1e-4, "p99": 2e-3}
 """Of |dz|/(1 + z) against fp32; a precision beyond it is not offered."""
 
@@ -46,8 +52,12 @@ class Bundle:
         low, high = self.card["training_data"]["z_range"]
         return float(low), float(high)
 
+    def roles(self) -> np.ndarray | None:
+        """Galaxies that the model was made with, (N,) of ROLES by id; None where that is not known."""
+        return np.load(self.path / ROLES_FILE) if ROLES_FILE in self.card["files"] else None
+
     def load(self, device: "torch.device", precision: Precision | None = None) -> "torch.jit.ScriptModule":
-        """The program: (B, 5, 64, 64) flux and the visible tokens -> (B,) redshifts; see ImageRedshift."""
+        """The program: (B, 5, 64, 64) flux, and the visible tokens if not all are -> output.Estimate."""
         import torch
 
         # as it is written from the first call on: fused after some calls, its last bits would change then

@@ -13,7 +13,7 @@ import torch
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
-from mmae.model import Himes2025, ModelConfig
+from mmae.families import AnyModel, build, config_of
 
 BEST = "best.pt"
 KEEP = 2
@@ -104,12 +104,12 @@ def load(path: Path) -> dict[str, Any]:
         raise InputRefused(f"{path} is not a checkpoint, or is damaged ({type(error).__name__})") from error
 
 
-def load_model(path: Path) -> tuple[Himes2025, dict[str, Any]]:
-    """The model in a checkpoint, in evaluation mode, and the whole state around it."""
+def load_model(path: Path) -> tuple[AnyModel, dict[str, Any]]:
+    """The model in a checkpoint, averaged where it is, in evaluation mode; and the whole state around it."""
     state = load(path)
     try:
-        model = Himes2025(ModelConfig(**state["config"]["model"]))
-        model.load_state_dict(state["model"])
+        model = build(config_of(state["family"], state["config"]["model"]))
+        model.load_state_dict(state["average"] or state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputRefused(f"{path} is not a checkpoint of this model ({type(error).__name__})") from error
     return model.eval(), state

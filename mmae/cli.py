@@ -54,24 +54,40 @@ Exit codes: 0 done, 2 usage, 3 input refused, 4 interrupted, 5 input/output fail
 and 5, run the same command again."""
 
 
+def take(flag: str, argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The word given with a flag, as `--flag word` or `--flag=word`, and the rest of the command line."""
+    for at, word in enumerate(argv):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2], [*argv[:at], *argv[at + 1 :]]
+        if word == flag:
+            if at + 1 == len(argv):
+                raise UsageError(f"{flag} needs a name")
+            return argv[at + 1], [*argv[:at], *argv[at + 2 :]]
+    return None, list(argv)
+
+
 def with_file(argv: Sequence[str]) -> list[str]:
     """Flags, and after them those in the TOML file of `--config` that the command line does not give.
 
     Raises UsageError where there is no such file, or no TOML in it.
     """
-    if "--config" not in argv:
-        return list(argv)
-    at = argv.index("--config")
-    if at + 1 == len(argv):
-        raise UsageError("--config needs the name of a TOML file")
-    path = Path(argv[at + 1])
+    path, given = take("--config", argv)
+    if path is None:
+        return given
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path} cannot be read: {error}") from None
-    given = [*argv[:at], *argv[at + 2 :]]
     said = set(map(name, given))
-    return [*given, *(flag for flag in flags(table) if name(flag) not in said)]
+    return [*given, *(word for flag in flags(table) if name(flag[0]) not in said for word in flag)]
+
+
+def with_preset(config_type: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """The defaults that --preset NAME stands for, where the command has presets, and the other flags."""
+    if not hasattr(config_type, "preset"):
+        return None, list(argv)
+    preset, given = take("--preset", argv)
+    return config_type.preset(preset), given
 
 
 def name(flag: str) -> str:
@@ -79,16 +95,18 @@ def name(flag: str) -> str:
     return re.sub(r"(--|\.)no-", r"\1", flag.partition("=")[0].replace("_", "-"))
 
 
-def flags(table: dict[str, Any], prefix: str = "--") -> Iterator[str]:
-    """What a TOML table says, as flags: `depth` under [model] is --model.depth."""
+def flags(table: dict[str, Any], prefix: str = "--") -> Iterator[list[str]]:
+    """What a TOML table says, as flags and what follows each: `depth` under [model] is --model.depth."""
     for key, value in table.items():
         key = key.replace("_", "-")
         if isinstance(value, dict):
             yield from flags(value, f"{prefix}{key}.")
         elif isinstance(value, bool):
-            yield f"{prefix}{'' if value else 'no-'}{key}"
+            yield [f"{prefix}{'' if value else 'no-'}{key}"]
+        elif isinstance(value, list):
+            yield [f"{prefix}{key}", *map(str, value)]
         else:
-            yield f"{prefix}{key}={value}"
+            yield [f"{prefix}{key}={value}"]
 
 
 def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
@@ -96,9 +114,10 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
     import tyro
 
     errors = io.StringIO()
+    default, given = with_preset(config_type, with_file(argv))
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(config_type, args=with_file(argv), prog=prog)
+            return tyro.cli(config_type, args=given, prog=prog, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise

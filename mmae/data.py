@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from catalogs.cutout_format import REPAIR
 from catalogs.cutouts import open_store, pad
 from catalogs.errors import InputRefused
 from catalogs.screen import screen_images
-from catalogs.spectra import POOL, STORED_POOL, pool
+from catalogs.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
 from mmae.ahead import Ahead
-from mmae.model import ModelConfig
 from mmae.object_id import hash_ids
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -29,7 +28,7 @@ class Batch(NamedTuple):
     image: Tensor
     """(B, 5, 64, 64) float32, flux at the zero point of the store"""
     spectrum: Tensor
-    """(B, 259) float32, normalised and pooled"""
+    """(B, L) float32, normalised and pooled as the model takes it"""
     redshift: Tensor
     """(B,) float32"""
 
@@ -52,20 +51,33 @@ def split(object_id: np.ndarray) -> np.ndarray:
     return np.array(list(SHARES))[np.searchsorted(edges, share, side="right")]
 
 
-class TrainingSet:
-    """A store with spectra and redshifts, opened for training."""
+class Spectra(Protocol):
+    """What a model takes of spectra."""
 
-    def __init__(self, path: Path):
+    @property
+    def spectrum_pool(self) -> int:
+        """Native pixels averaged into one."""
+
+    @property
+    def spectrum_length(self) -> int:
+        """Such pixels, from the blue end."""
+
+
+class TrainingSet:
+    """A store with spectra and redshifts, opened to train a model that takes such spectra."""
+
+    def __init__(self, path: Path, spectra: Spectra):
         self.store = open_store(path)
         if not self.store.has_spectra:
             raise InputRefused(
                 f"{path} lacks spectra or redshifts to train on: ingest a GalaxiesML-Spectra file (again)"
             )
-        length = ModelConfig.spectrum_length
-        if len(self.store.wave) // POOL != length:
+        if len(self.store.wave) // POOL != POOLED_LENGTH:
             raise InputRefused(
-                f"{path} has spectra of {len(self.store.wave)} pixels, not {length} x {POOL} and a few"
+                f"{path} has spectra of {len(self.store.wave)} pixels, not {POOLED_LENGTH} x {POOL} and a few"
             )
+        self.spectra = spectra
+        self.wave = self.pooled(pool(self.store.wave, STORED_POOL))
         self.object_id = self.store.column("object_id")
         self.redshift = self.store.column("redshift")
         self.usable = np.isfinite(self.redshift) & (self.redshift > -1)
@@ -76,11 +88,15 @@ class TrainingSet:
         """Row numbers of a split, ascending."""
         return np.flatnonzero((self.splits == name) & self.usable)
 
+    def pooled(self, spectrum: np.ndarray) -> np.ndarray:
+        """As the model takes it, from the resolution of the store."""
+        return pool(spectrum, self.spectra.spectrum_pool // STORED_POOL)[..., : self.spectra.spectrum_length]
+
     def read(self, rows: np.ndarray) -> Batch:
         """The galaxies of any row numbers, in their order; every block they lie in is read once."""
         size = self.block_rows
         image = np.empty((len(rows), 5, 64, 64), np.float32)
-        spectrum = np.empty((len(rows), ModelConfig.spectrum_length), np.float32)
+        spectrum = np.empty((len(rows), len(self.wave)), np.float32)
         for block in np.unique(rows // size):
             start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
             here = np.flatnonzero(rows // size == block)
@@ -92,7 +108,7 @@ class TrainingSet:
                 )
             clean, _, _ = screen_images(pixels, damaged)
             image[here] = pad(clean)[inside]
-            spectrum[here] = pool(self.store.column("spectrum", start, stop)[inside], POOL // STORED_POOL)
+            spectrum[here] = self.pooled(self.store.column("spectrum", start, stop)[inside])
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
 
 

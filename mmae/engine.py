@@ -1,4 +1,4 @@
-"""A model bundle at work: redshifts of images, in batches whose shape never changes.
+"""A model bundle at work: what it says of images, in batches whose shape never changes.
 
 The last bits of a row depend on the shape of the batch it is in. The tail of a block is filled up, and then
 they depend on the row alone.
@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from catalogs.cutout_format import BANDS, SIZE
+from mmae import columns, summary
 from mmae.bundle import FP32, Bundle
 from mmae.image_mask import WHOLE, visible_tokens
-from mmae.model import ModelConfig
+from mmae.output import Estimate
+from mmae.patches import IMAGE_TOKENS
+from mmae.pdf import Grid
 
 
 def engine_of_this_process(bundle: Bundle, batch: int) -> "Engine":
@@ -25,7 +29,7 @@ def engine_of_this_process(bundle: Bundle, batch: int) -> "Engine":
 
 
 class Engine:
-    """The program of a bundle on a device: images in, redshifts out.
+    """The program of a bundle on a device: images in, columns of the catalogue out.
 
     A row has the same bytes whatever rows it is asked for with, on the same hardware and software. One that
     leaves the range of reduced precision is computed again in float32.
@@ -33,34 +37,46 @@ class Engine:
 
     def __init__(self, bundle: Bundle, device: torch.device, batch: int):
         self.device, self.batch, self.masking = device, batch, bundle.masking
+        self.grid = Grid(**bundle.card["grid"]) if bundle.card["grid"] else None
         self.program: nn.Module = bundle.load(device)
         self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
         self.upload = Upload(device, batch) if device.type == "cuda" else None
 
-    def redshifts(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
-        """Redshifts (m,) float32 of images (m, 5, 64, 64) float32 without NaN, and ids (m,) int64."""
+    def table(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+        """What the model says of images (m, 5, 64, 64) float32 without NaN, and ids (m,) int64.
+
+        Gives (m, C) float32; columns.named knows which column is what.
+        """
         spans = [slice(start, start + self.batch) for start in range(0, len(image), self.batch)]
         outputs = [self.run(self.program, rows, image, object_id) for rows in spans]
-        redshift = np.empty(len(image), np.float32)
+        width = sum(columns.SHAPE.values()) if self.grid else 2
+        table = np.empty((len(image), width), np.float32)
         for rows, output in zip(spans, outputs, strict=True):  # only here a GPU is waited for
-            redshift[rows] = output.cpu().numpy()[: len(image[rows])]
-            lost = ~np.isfinite(redshift[rows])
+            answer = output.cpu().numpy()[: len(image[rows])]
+            lost = answer[:, -1] == 0
             if self.exact is not None and lost.any():
                 again = self.run(self.exact, rows, image, object_id).cpu().numpy()
-                redshift[rows][lost] = again[: len(lost)][lost]
-        return redshift
+                answer = np.where(lost[:, None], again[: len(lost)], answer)
+            table[rows] = answer[:, :-1]
+        return table
 
     @torch.inference_mode()
     def run(self, program: nn.Module, rows: slice, image: np.ndarray, object_id: np.ndarray) -> Tensor:
-        """Redshifts (batch,) of some rows, on the device; what fills the batch up has one too."""
-        pixels = torch.from_numpy(self.filled(image[rows]))
+        """The columns of some rows on the device, and last whether all is finite: (batch, C + 1)."""
+        pixels, ids = torch.from_numpy(self.filled(image[rows])), self.filled(object_id[rows])
         pixels = self.upload(pixels) if self.upload else pixels
-        if self.masking == WHOLE:
-            return program(pixels)
-        ids, (ratio, draws, seed) = self.filled(object_id[rows]), astuple(self.masking)
-        drawn = (visible_tokens(ids, ModelConfig().image_tokens, ratio, draw, seed) for draw in range(draws))
-        outputs = [program(pixels, torch.from_numpy(visible).to(self.device)) for visible in drawn]
-        return torch.stack(outputs).mean(0)
+        estimate = self.masked(program, pixels, ids) if self.masking != WHOLE else program(pixels)
+        estimate = Estimate(*estimate)
+        drawn = torch.from_numpy(columns.draws(ids)).to(self.device)
+        finite = estimate.point.isfinite() & estimate.mass.sum(1).isfinite()
+        return torch.cat([summary.table(estimate, self.grid, drawn), finite[:, None]], 1)
+
+    def masked(self, program: nn.Module, pixels: Tensor, object_id: np.ndarray) -> Estimate:
+        """The mean over masks that are drawn for each object."""
+        ratio, draws, seed = astuple(self.masking)
+        drawn = (visible_tokens(object_id, IMAGE_TOKENS, ratio, draw, seed) for draw in range(draws))
+        estimates = [program(pixels, torch.from_numpy(visible).to(self.device)) for visible in drawn]
+        return Estimate(*(torch.stack(parts).mean(0) for parts in zip(*estimates, strict=True)))
 
     def filled(self, rows: np.ndarray) -> np.ndarray:
         """Rows, and zeros after them up to a whole batch."""
@@ -78,7 +94,7 @@ class Upload:
     """
 
     def __init__(self, device: torch.device, batch: int):
-        shape = (batch, ModelConfig.bands, ModelConfig.image_size, ModelConfig.image_size)
+        shape = (batch, len(BANDS), SIZE, SIZE)
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.buffers = itertools.cycle(
             (torch.empty(shape, pin_memory=True), torch.cuda.Event()) for _ in range(2)

@@ -4,8 +4,8 @@ The only file that compiles to TorchScript (bundle.py loads it), so that torch.e
 """
 
 import copy
+import dataclasses
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,29 +17,46 @@ from tyro.conf import Positional
 from catalogs import atomic
 from catalogs.cutout_format import BANDS, SIZE
 from catalogs.errors import InputRefused, UsageError
-from mmae import __version__, checkpoint, cli
-from mmae.bundle import BF16, BOUND, CARD, FORMAT, FP32, PROGRAMS, VERSION, said_of_bf16
+from mmae import __version__, checkpoint, cli, pdf
+from mmae.bundle import (
+    BF16,
+    BOUND,
+    CARD,
+    CHOSEN_BY,
+    FORMAT,
+    FP32,
+    PROGRAMS,
+    ROLES,
+    ROLES_FILE,
+    TRAINED_ON,
+    VERSION,
+    said_of_bf16,
+)
 from mmae.data import TRAIN, VALIDATION, TrainingSet
+from mmae.families import AnyModel, Program, config_of, program_of
 from mmae.image_mask import visible_tokens
-from mmae.model import Himes2025, ModelConfig
+from mmae.output import Estimate
+from mmae.patches import IMAGE_TOKENS
+from mmae.pdf import Grid
+from mmae.program import ImagePdf
 from mmae.rounding import reduce_precision
-from mmae.specialise import ImageRedshift
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
 """Largest |dz| allowed between a program and the full model, in either precision."""
 CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
 """On which the programs are compared with the full model: images, and shares of them hidden."""
-MEASURED_ROWS, BATCH = 1024, 64
-"""On which precisions are compared with each other, so many at a time."""
+CALIBRATED_ROWS, MEASURED_ROWS, BATCH = 4096, 1024, 64
+"""To which p(z) is calibrated, and on which precisions are compared with each other; so many at a time."""
 FITTED_ROWS = 128
 """Other images, to which the rounding of the weights is fitted."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Export:
     """Turn a checkpoint into a model bundle: TorchScript programs and their card.
 
     The bundle predicts redshifts from images alone, in fp32, and faster in bf16 if that is accurate enough.
+    The width of p(z), and what a typical galaxy is, are fitted to the validation split.
     Programs are checked against the full model before they are kept; the card says how well they agree, and
     carries the sha256 of the programs, the architecture, the training configuration, what the images must be
     (bands, pixel scale, zero point), and the validation metrics.
@@ -50,8 +67,9 @@ class Export:
     out: Path | None = None
     """Bundle to write; by default `bundle` in the run directory."""
     data: Path | None = None
-    """Training store to whose training split bf16 weights are fitted, and on whose validation split bf16 is
-    compared with fp32; by default the one the checkpoint was trained on, or noise if that is not there."""
+    """Training store to whose splits calibration and bf16 weights are fitted, and on which bf16 is compared
+    with fp32; by default the one the checkpoint was trained on. If that is not there, p(z) stays as it is,
+    and bf16 is tried on noise."""
 
 
 def main(config: Export) -> None:
@@ -71,30 +89,50 @@ def main(config: Export) -> None:
 
 
 class Sample(NamedTuple):
-    fitted: Tensor
-    """(M, 5, 64, 64), to which the rounding of the weights is fitted."""
-    image: Tensor
-    """(N, 5, 64, 64), on which its error is measured."""
+    """Galaxies, or for want of them noise, of which no redshift is known and none was trained on."""
+
     name: str
+    trained: Tensor
+    """(M, 5, 64, 64), to the first of which the rounding of the weights is fitted."""
+    image: Tensor
+    """(N, 5, 64, 64), that the model was not trained on."""
+    redshift: Tensor | None = None
+    """(N,)"""
+    roles: np.ndarray | None = None
+    """(L,) of bundle.ROLES, by id: all galaxies that the model was made with."""
 
 
 def find_sample(config: Export, state: dict[str, Any]) -> Sample:
-    """Galaxies of the validation split; noise where the store of the training is not there."""
+    """Galaxies of the training and the validation split; noise where the training store is not there."""
     trained_on = Path(state["config"]["data"])
     if config.data is None and not trained_on.is_dir():
         return noise_sample(FITTED_ROWS, MEASURED_ROWS)
-    data = TrainingSet(config.data or trained_on)
-    fitted, rows = data.rows(TRAIN)[:FITTED_ROWS], data.rows(VALIDATION)[:MEASURED_ROWS]
+    data = TrainingSet(config.data or trained_on, config_of(state["family"], state["config"]["model"]))
+    rows, others = data.rows(TRAIN), data.rows(VALIDATION)[:CALIBRATED_ROWS]
+    read = data.read(others)
     return Sample(
-        data.read(fitted).image, data.read(rows).image, f"{len(rows)} galaxies of the validation split"
+        "galaxies of the validation split",
+        data.read(rows[:CALIBRATED_ROWS]).image,
+        read.image,
+        read.redshift,
+        roles(data) if data.store.fingerprint == state["data"]["fingerprint"] else None,
     )
+
+
+def roles(data: TrainingSet) -> np.ndarray:
+    """(L,) of bundle.ROLES, by id: the galaxies of the training and of the validation split."""
+    parts = [
+        np.array([(object_id, role) for object_id in data.object_id[data.rows(split)]], ROLES)
+        for split, role in ((TRAIN, TRAINED_ON), (VALIDATION, CHOSEN_BY))
+    ]
+    return np.sort(np.concatenate(parts), order="object_id")
 
 
 def noise_sample(fitted: int, measured: int) -> Sample:
     """For want of galaxies."""
     order = torch.randperm(fitted + measured, generator=torch.Generator().manual_seed(0))
     image = noise(fitted + measured)[order]  # which goes from faint to bright
-    return Sample(image[:fitted], image[fitted:], "noise (the training store is not there)")
+    return Sample("images of noise (the training store is not there)", image[:fitted], image[fitted:])
 
 
 def noise(rows: int) -> Tensor:
@@ -103,19 +141,35 @@ def noise(rows: int) -> Tensor:
     return image * torch.logspace(-2, 1, rows)[:, None, None, None]
 
 
-def disagreement(model: Himes2025, program: nn.Module, image: Tensor) -> float:
-    """Largest |dz| between the full model and the program, with none and with parts of the images hidden."""
-    rows, tokens = len(image), ModelConfig().image_tokens
-    spectrum = torch.zeros(rows, ModelConfig.spectrum_length, dtype=image.dtype)
-    no_spectrum = torch.ones(rows, ModelConfig().spectrum_tokens, dtype=torch.bool)
+def estimates(program: nn.Module, image: Tensor) -> Estimate:
+    """What a program says of images (N, 5, 64, 64)."""
+    with torch.inference_mode():
+        parts = [program(part) for part in image.split(BATCH)]
+    return Estimate(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def judged(estimate: Estimate, grid: Grid | None) -> Tensor:
+    """The redshifts (N,) that a catalogue is judged by."""
+    return pdf.best(estimate.mass, grid)[0] if grid else estimate.point
+
+
+def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
+    """Largest difference between the full model and the program, with none and with parts of images hidden.
+
+    In the redshift of the scalar head, and in the mass of a bin of p(z).
+    """
+    rows = len(image)
+    spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
+    no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
     largest = []
     for ratio in CHECKED_MASKS:
-        visible = torch.from_numpy(visible_tokens(np.arange(rows), tokens, ratio, draw=0, seed=0))
-        hidden = torch.ones(rows, tokens, dtype=torch.bool).scatter(1, visible, False)
+        visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))
+        hidden = torch.ones(rows, IMAGE_TOKENS, dtype=torch.bool).scatter(1, visible, False)
         with torch.inference_mode():
-            full = model(image, spectrum, hidden, no_spectrum).redshift
+            full = model(image, spectrum, hidden, no_spectrum)
             own = program(image, visible if ratio else None)
-        largest.append((full - own).abs().max())
+        mass = (full.logits / getattr(program, "temperature", 1.0)).softmax(1)
+        largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
     return float(torch.stack(largest).max())  # NaN if any is
 
 
@@ -125,21 +179,49 @@ def precision_error(exact: Tensor, reduced: Tensor) -> dict[str, float]:
     return {"median": float(error.median()), "p99": float(error.quantile(0.99)), "max": float(error.max())}
 
 
+# ---------------------------------------------------------------- fitted after training
+
+
+def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
+    """Fit the width of p(z), and what is typical, to galaxies; gives what the card says of it."""
+    if sample.redshift is None:
+        return {"galaxies": "none", "temperature": 1.0, "typicality": "not known"}
+    others = estimates(program, sample.image)
+    program.typicality.fit(estimates(program, sample.trained).joint, others.joint)
+    if isinstance(program, ImagePdf):
+        program.temperature.fill_(
+            temperature(others.mass.clamp(min=1e-30).log(), sample.redshift, program.grid)
+        )
+    return {
+        "galaxies": f"{len(others.joint)} {sample.name}",
+        "temperature": float(getattr(program, "temperature", 1.0)),
+        "typicality": f"distances of {len(others.joint)} galaxies from {len(sample.trained)}",
+    }
+
+
+def temperature(logits: Tensor, redshift: Tensor, grid: Grid) -> float:
+    """What to divide logits (N, K) by for the redshifts (N,) to be likeliest, from 1/4 to 4."""
+    candidates = torch.logspace(-2, 2, 161, base=2.0)
+    bins = grid.bin(redshift)
+    losses = [nn.functional.cross_entropy(logits / candidate, bins) for candidate in candidates]
+    return float(candidates[torch.stack(losses).argmin()])
+
+
 # ---------------------------------------------------------------- the bundle on disk
 
 
-def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sample) -> dict[str, Any]:
-    """Compile, compare, write; the card, which makes the programs count, comes last. Gives the card.
+def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    """Calibrate, compile, compare, write; the card comes last and makes the programs count. Gives the card.
 
     Raises InputRefused where a program is not the model.
     """
-    programs = {
-        FP32: torch.jit.script(ImageRedshift(model)),
-        BF16: torch.jit.script(reduce_precision(ImageRedshift(model), sample.fitted)),
-    }
+    program, grid = program_of(model), model.config.grid
+    calibration = calibrate(program, sample)
+    coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS])
+    programs = {FP32: torch.jit.script(program), BF16: torch.jit.script(coarse)}
     image, double = noise(CHECKED_ROWS), copy.deepcopy(model).double()
     agreement = {
-        torch.float64: disagreement(double, ImageRedshift(double), image.double()),
+        torch.float64: disagreement(double, program_of(double), image.double()),
         torch.float32: disagreement(model, programs[FP32], image),
     }
     for dtype, difference in agreement.items():
@@ -147,36 +229,41 @@ def write_bundle(out: Path, model: Himes2025, state: dict[str, Any], sample: Sam
             raise InputRefused(
                 f"the program and the full model differ by |dz| = {difference:.1e}: not written"
             )
-    with torch.inference_mode():
-        exact, reduced = (
-            torch.cat([program(part) for part in sample.image.split(BATCH)]) for program in programs.values()
-        )
+    exact, reduced = (
+        judged(estimates(program, sample.image[:MEASURED_ROWS]), grid) for program in programs.values()
+    )
     error = precision_error(exact, reduced)
     if not all(error[name] < bound for name, bound in BOUND.items()):
         del programs[BF16]
 
     out.mkdir(parents=True, exist_ok=True)
-    for precision, program in programs.items():
+    for precision, compiled in programs.items():
         with atomic.replacing(out / PROGRAMS[precision]) as temporary:
-            temporary.write_bytes(program.save_to_buffer())  # a file saved by name has that name in it
+            temporary.write_bytes(compiled.save_to_buffer())  # a file saved by name has that name in it
     files = [PROGRAMS[precision] for precision in programs]
+    if sample.roles is not None:
+        files.append(ROLES_FILE)
+        with atomic.replacing(out / ROLES_FILE) as temporary, temporary.open("wb") as file:
+            np.save(file, sample.roles)
     card = {
         "format": FORMAT,
         "version": VERSION,
         "files": {name: atomic.entry(out / name) for name in files},
-        "family": "himes2025",
+        "family": model.config.family,
+        "grid": dataclasses.asdict(grid) if grid else None,
+        "calibration": calibration,
         "model_config": state["config"]["model"],
         "training_config": state["config"],
         "training_data": state["data"],
         "metrics": state["metrics"],
         "step": state["step"],
         "agreement": {"float64": agreement[torch.float64], "float32": agreement[torch.float32]},
-        "reduced_precision": {"images": sample.name, BF16: error},
+        "reduced_precision": {"images": f"{len(exact)} {sample.name}", BF16: error},
         "code_version": __version__,
         "torch_version": torch.__version__,
     }
     atomic.write_json(out / CARD, card)
-    for stale in {path.name for path in out.glob("redshift*.ts")} - set(files):
+    for stale in {path.name for path in (*out.glob("redshift*.ts"), *out.glob("*.npy"))} - set(files):
         (out / stale).unlink()
     return card
 

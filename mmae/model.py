@@ -1,226 +1,271 @@
-"""The Multi-Modal Masked Autoencoder of Himes et al. 2025, numerically the model they released.
+"""The multi-modal masked autoencoder: what is visible of a galaxy in, all of it and its p(z) out.
 
-    image    (B, 5, 64, 64) -> 64 tokens -> hide -> encoder -+                +-> pool -+
-                                                             +-> 4 x fusion --+         +-> joint (B, 512)
-    spectrum (B, 259)       -> 32 tokens -> hide -> encoder -+                +-> pool -+
+    image    (B, 5, 64, 64) -> 64 tokens -+- visible ones -+          +-> mean of image tokens -> p(z), point
+                                                           +-> trunk -+
+    spectrum (B, 1296)      -> 48 tokens -+- visible ones -+          +-> decoder -> image, spectrum
+                                                                          (hidden tokens come in here)
 
-From the joint representation three heads give the image, the spectrum and the redshift. Masks are boolean,
-True = hidden. A hidden token is the zero vector, its position hidden with it, and stays in the sequence.
-Names of modules and parameters are those of the released state_dict.
+Both modalities share one pre-norm transformer, in which a galaxy without a spectrum is simply a shorter
+sequence. Hidden tokens enter in the decoder alone, as a learned token at their position: the trunk costs what
+the visible tokens cost. Masks are boolean, True = hidden.
+
+Pixels come in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and what
+is noise looks like noise in every band. Beside the pixels stands the mean of each band over the patch, with
+an eighth of their noise; there the colours are.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from catalogs.cutout_format import BANDS
+from catalogs.spectra import STORED_POOL
+from mmae.data import Batch
+from mmae.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
+from mmae.masking import Masks
+from mmae.output import Output
+from mmae.patches import IMAGE_TOKENS, PATCH, PIXELS, patches, unpatch
+from mmae.pdf import Grid, best
+
+HEAD_DIM, DECODER_HEAD_DIM = 64, 32
+"""Of attention. A CPU is fastest with 64, and with 64 tokens: so there is no token for the whole galaxy."""
+LARGEST = 15.0
+"""Of the decoder's answer on the asinh scale, 10^6 times the noise: sinh must not overflow."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture; the defaults are the paper's (16,364,036 parameters)."""
+    """Architecture of our own model."""
 
-    embed_dim: int = 256
-    """Width of a token."""
-    depth: int = 4
-    """Layers of each encoder."""
-    fusion_depth: int = 4
-    """Cross-attention blocks."""
-    heads: int = 8
-    """Attention heads; must divide the width."""
-    dropout: float = 0.1
-    """Dropout rate."""
+    embed_dim: int = 192
+    """Width of a token; a multiple of 64, the width of a head."""
+    depth: int = 6
+    """Layers of the trunk."""
+    decoder_dim: int = 96
+    """Width of a token in the decoder; a multiple of 32."""
+    decoder_depth: int = 2
+    """Layers of the decoder."""
+    bins: int = 320
+    """Of p(z), equal in ln(1 + z)."""
+    z_max: float = 4.5
+    """Where p(z) ends."""
 
-    image_size = 64
-    bands = 5
-    patch = 8
-    spectrum_length = 259
+    family: ClassVar[str] = "mmae"
+    spectrum_pool: ClassVar[int] = STORED_POOL
+    spectrum_patch: ClassVar[int] = 27
+    """Pixels of a token: 130 angstrom."""
+    spectrum_tokens: ClassVar[int] = 48
 
     def __post_init__(self) -> None:
-        if self.embed_dim < 1 or self.heads < 1 or self.embed_dim % self.heads:
-            raise ValueError(f"embed_dim {self.embed_dim} must be a positive multiple of heads {self.heads}")
-        if self.depth < 0 or self.fusion_depth < 0 or not 0 <= self.dropout < 1:
-            raise ValueError("depths must not be negative, dropout must be in [0, 1)")
+        for width, head in ((self.embed_dim, HEAD_DIM), (self.decoder_dim, DECODER_HEAD_DIM)):
+            if width < head or width % head:
+                raise ValueError(
+                    f"embed_dim must be a multiple of {HEAD_DIM}, decoder_dim of {DECODER_HEAD_DIM}"
+                )
+        if min(self.depth, self.decoder_depth) < 1 or self.bins < 8 or not self.z_max > 0:
+            raise ValueError("depths must be at least 1, bins at least 8, z_max positive")
 
     @property
-    def image_tokens(self) -> int:
-        return (self.image_size // self.patch) ** 2
+    def spectrum_length(self) -> int:
+        return self.spectrum_tokens * self.spectrum_patch
 
     @property
-    def spectrum_tokens(self) -> int:
-        return self.spectrum_length // self.patch
+    def grid(self) -> Grid:
+        return Grid(self.bins, self.z_max)
 
 
-class Output(NamedTuple):
-    image: Tensor
-    """(B, 5, 64, 64)"""
-    spectrum: Tensor
-    """(B, 259)"""
-    joint: Tensor
-    """(B, 512), image half first"""
-    redshift: Tensor
-    """(B,)"""
-
-
-class ImageEmbedding(nn.Module):
-    def __init__(self, config: ModelConfig):
+class Attention(nn.Module):
+    def __init__(self, width: int, head_dim: int):
         super().__init__()
-        self.proj = nn.Conv2d(config.bands, config.embed_dim, config.patch, stride=config.patch)
-        self.pos_embed = nn.Parameter(torch.empty(1, config.image_tokens, config.embed_dim))
-
-    def forward(self, image: Tensor) -> Tensor:
-        tokens = self.proj(image).flatten(2).transpose(1, 2)  # (B, D, 8, 8) -> (B, 64, D)
-        return tokens + self.pos_embed
-
-
-class SpectrumEmbedding(nn.Module):
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.patch = config.patch
-        self.used = config.spectrum_tokens * config.patch  # the last 3 of 259 pixels make no whole token
-        self.linear = nn.Linear(config.patch, config.embed_dim)
-        self.pos_embed = nn.Parameter(torch.empty(1, config.spectrum_tokens, config.embed_dim))
-        self.norm = nn.LayerNorm(config.embed_dim)
-
-    def forward(self, spectrum: Tensor) -> Tensor:
-        tokens = self.linear(spectrum[:, : self.used].unflatten(1, (-1, self.patch)))  # (B, 32, D)
-        return self.norm(tokens + self.pos_embed)
-
-
-class Dropout(nn.Dropout):
-    """Takes 16 random bits an element on a CPU, where torch's own dropout takes a quarter of a step."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu":
-            return nn.functional.dropout(x, self.p, self.training)
-        draws = torch.randint(-0x7FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, (-(-x.numel() // 4),))
-        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # even from -2^15 to 2^15 - 1
-        kept = bits >= round(self.p * 2**16) - 2**15
-        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
-
-
-class Encoder(nn.Module):
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            config.embed_dim,
-            config.heads,
-            4 * config.embed_dim,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-        )
-        layer.dropout = layer.dropout1 = layer.dropout2 = Dropout(config.dropout)
-        self.encoder = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(config.embed_dim)
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.norm(self.encoder(tokens))
+        qkv = self.qkv(tokens).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
+        return self.out(mixed(q, k, v).transpose(1, 2).flatten(2))
 
 
-class FusionBlock(nn.Module):
-    """Cross-attention, then a feed-forward network, each with a residual and a norm after it."""
+def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention: (B, heads, N, d) each -> the same.
+
+    On a CPU by hand: torch's kernel is slow backwards, and its plain form looks for rows that hide all keys.
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v)
+    weights = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+    return weights.softmax(3, dtype=torch.promote_types(q.dtype, torch.float32)).to(v.dtype) @ v
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(tokens)))
+
+
+class Block(nn.Module):
+    """Pre-norm; at first the identity, so that depth costs nothing to begin with."""
+
+    def __init__(self, width: int, head_dim: int):
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, head_dim)
+        self.norm2, self.ffn = nn.LayerNorm(width), FeedForward(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(self.norm1(tokens))
+        return tokens + self.ffn(self.norm2(tokens))
+
+
+class Embedding(nn.Module):
+    """Features of tokens (B, N, F) -> tokens (B, N, D) that know where they are."""
+
+    def __init__(self, tokens: int, features: int, width: int):
+        super().__init__()
+        self.up, self.down = nn.Linear(features, 2 * width), nn.Linear(2 * width, width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, tokens, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(features))) + self.position
+
+
+def features(image: Tensor, noise: Tensor, patch: int = PATCH) -> Tensor:
+    """What a patch says: (B, 5, 64, 64) and the sky noise (5,) -> (B, 64, 325).
+
+    Pixels and their means, a band each, in units of their noise and on the asinh scale.
+    """
+    pixels = patches(image / noise.view(-1, 1, 1))
+    means = pixels.unflatten(2, (noise.shape[0], -1)).mean(3) * patch  # whose noise is an eighth of a pixel's
+    return asinh(torch.cat([pixels, means], 2))
+
+
+def asinh(x: Tensor) -> Tensor:
+    """By functions that torch vectorises: half the time of its own, the same to 1e-6."""
+    return (x.abs() + (x * x + 1).sqrt()).log().copysign(x)
+
+
+class Decoder(nn.Module):
+    """Visible tokens, where they were, and a learned one for each hidden one -> pixels of all tokens."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = config.embed_dim
-        self.cross_attn = nn.MultiheadAttention(width, config.heads, config.dropout, batch_first=True)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
-        self.ffn = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), Dropout(config.dropout), nn.Linear(4 * width, width)
-        )
+        width = config.decoder_dim
+        self.narrow = nn.Linear(config.embed_dim, width)
+        self.hidden = nn.Parameter(0.02 * torch.randn(1, IMAGE_TOKENS + config.spectrum_tokens, width))
+        self.blocks = nn.Sequential(*(Block(width, DECODER_HEAD_DIM) for _ in range(config.decoder_depth)))
+        self.norm = nn.LayerNorm(width)
+        self.image = nn.Linear(width, PIXELS)
+        self.spectrum = nn.Linear(width, config.spectrum_patch)
 
-    def forward(self, tokens: Tensor, other: Tensor) -> Tensor:
-        attended, _ = self.cross_attn(tokens, other, other, need_weights=False)
-        tokens = self.norm1(tokens + attended)
-        return self.norm2(tokens + self.ffn(tokens))
-
-
-def decoder(config: ModelConfig, outputs: int) -> nn.Sequential:
-    joint, width = 2 * config.embed_dim, config.embed_dim
-    return nn.Sequential(
-        nn.Linear(joint, joint),
-        nn.GELU(),
-        Dropout(config.dropout),
-        nn.Linear(joint, width),
-        nn.GELU(),
-        Dropout(config.dropout),
-        nn.Linear(width, outputs),
-    )
+    def forward(self, encoded: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """encoded (B, V, D); places (B, V) of them among 64 + 48 tokens."""
+        narrow = self.narrow(encoded)
+        width = narrow.shape[2]
+        seen = torch.zeros(len(narrow), self.hidden.shape[1], width, dtype=narrow.dtype, device=narrow.device)
+        seen = seen.scatter(1, places.unsqueeze(2).expand(-1, -1, width), narrow)
+        tokens = self.norm(self.blocks(self.hidden + seen))
+        return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
 
 
-class Himes2025(nn.Module):
-    """The whole model; `forward` gives everything, `joint` and `redshift_head` are what inference needs."""
+class Model(nn.Module):
+    """The whole model; inference needs `image_embed`, the blocks and the head (program.py)."""
+
+    noise: Tensor
 
     def __init__(self, config: ModelConfig = ModelConfig()):
         super().__init__()
-        self.patch = config.patch
-        self.cls_token_img = nn.Parameter(torch.empty(1, 1, config.embed_dim))
-        self.cls_token_spec = nn.Parameter(torch.empty(1, 1, config.embed_dim))
-        self.img_embed = ImageEmbedding(config)
-        self.spec_embed = SpectrumEmbedding(config)
-        self.img_encoder = Encoder(config)
-        self.spec_encoder = Encoder(config)
-        self.cross_attention_layers = nn.ModuleList(FusionBlock(config) for _ in range(config.fusion_depth))
-        self.img_pool = nn.MultiheadAttention(config.embed_dim, config.heads, batch_first=True)
-        self.spec_pool = nn.MultiheadAttention(config.embed_dim, config.heads, batch_first=True)
-        self.img_decoder = decoder(config, config.bands * config.image_size**2)
-        self.spec_decoder = decoder(config, config.spectrum_length)
-        self.redshift_head = nn.Sequential(
-            nn.Linear(2 * config.embed_dim, config.embed_dim), nn.ReLU(), nn.Linear(config.embed_dim, 1)
+        width = config.embed_dim
+        self.config = config
+        self.register_buffer("noise", torch.ones(len(BANDS)))
+        self.image_embed = Embedding(IMAGE_TOKENS, PIXELS + len(BANDS), width)
+        self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
+        self.blocks = nn.Sequential(*(Block(width, HEAD_DIM) for _ in range(config.depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.bins + 1)
         )
-        self.apply(initialise)
-        for parameter in self.positions_and_queries():
-            nn.init.normal_(parameter, std=0.02)
+        self.decoder = Decoder(config)
 
-    def positions_and_queries(self) -> list[nn.Parameter]:
-        """What the recipe trains at a tenth of the rate and without decay."""
-        return [self.img_embed.pos_embed, self.spec_embed.pos_embed, self.cls_token_img, self.cls_token_spec]
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Matrices decay; what is a position, a gain or a bias would be pulled away from what it means."""
+        matrices = [parameter for parameter in self.parameters() if parameter.ndim == 2]
+        others = [parameter for parameter in self.parameters() if parameter.ndim != 2]
+        return [{"params": matrices, "lr": lr}, {"params": others, "lr": lr, "weight_decay": 0.0}]
 
-    def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:
-        """The joint representation, (B, 512).
+    def fit_scale(self, noise: list[float]) -> None:
+        """Take the sky noise of the training set, a band each, as the unit of pixels."""
+        self.noise.copy_(torch.tensor(noise))
 
-        image (B, 5, 64, 64) flux at zero point 27; spectrum (B, 259) normalised and pooled; image_mask
-        (B, 64) and spectrum_mask (B, 32) boolean, True = hidden.
+    def joint(self, encoded: Tensor, image_tokens: int) -> Tensor:
+        """What the head sees of encoded tokens: the mean of those of the image, (B, D)."""
+        return encoded[:, :image_tokens].sum(1) / max(1, image_tokens)
+
+    def encode(self, image: Tensor, spectrum: Tensor | None, places: Tensor) -> Tensor:
+        """The trunk on the visible tokens: (B, V, D).
+
+        places (B, V), int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
         """
-        img = self.img_embed(image).masked_fill(image_mask.unsqueeze(2), 0.0)  # (B, 64, D)
-        spec = self.spec_embed(spectrum).masked_fill(spectrum_mask.unsqueeze(2), 0.0)  # (B, 32, D)
-        return self.fuse(self.img_encoder(img), self.spec_encoder(spec))
-
-    def fuse(self, img: Tensor, spec: Tensor) -> Tensor:
-        """Encoded tokens (B, 64, D) and (B, 32, D) -> the joint representation (B, 2 D)."""
-        for block in self.cross_attention_layers:  # one block's weights serve both directions
-            img, spec = block(img, spec), block(spec, img)
-        batch = img.shape[0]
-        query_img = self.cls_token_img.expand(batch, -1, -1)
-        query_spec = self.cls_token_spec.expand(batch, -1, -1)
-        pooled_img, _ = self.img_pool(query_img, img, img, need_weights=False)  # (B, 1, D)
-        pooled_spec, _ = self.spec_pool(query_spec, spec, spec, need_weights=False)
-        return torch.cat([pooled_img, pooled_spec], 2).squeeze(1)
+        tokens = self.image_embed(features(image, self.noise))
+        if spectrum is not None:
+            tokens = torch.cat(
+                [tokens, self.spectrum_embed(spectrum.unflatten(1, (-1, self.config.spectrum_patch)))], 1
+            )
+        tokens = tokens.gather(1, places.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        return self.norm(self.blocks(tokens))
 
     def forward(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Output:
-        """Everything the model says; arguments as for `joint`."""
-        joint = self.joint(image, spectrum, image_mask, spectrum_mask)
+        """Everything the model says of galaxies of which part is hidden.
+
+        image (B, 5, 64, 64) flux; spectrum (B, 1296) normalised; image_mask (B, 64), spectrum_mask (B, 48):
+        every row hides as many image tokens as any other, and as many spectrum tokens, or all of them.
+        """
+        outputs: list[tuple[Tensor, ...]] = []
+        given = ~spectrum_mask.all(1)
+        groups = [rows for rows in (given, ~given) if rows.any()]
+        for rows in groups:
+            shown = ~torch.cat([image_mask, spectrum_mask], 1)[rows]
+            places = shown.nonzero()[:, 1].view(len(shown), -1)
+            encoded = self.encode(image[rows], spectrum[rows] if rows is given else None, places)
+            joint = self.joint(encoded, int((places[0] < IMAGE_TOKENS).sum()))
+            outputs.append((*self.decoder(encoded, places), joint, self.head(joint)))
+        order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
+        pixels, flux, joint, answer = (
+            torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
+        )
         return Output(
-            image=unpatch(self.img_decoder(joint), image.shape[1], image.shape[2], self.patch),
-            spectrum=self.spec_decoder(joint),
+            image=unpatch(pixels.clamp(-LARGEST, LARGEST).sinh()) * self.noise.view(-1, 1, 1),
+            spectrum=flux.flatten(1),
             joint=joint,
-            redshift=self.redshift_head(joint).squeeze(1),
+            point=answer[:, 0],
+            logits=answer[:, 1:],
         )
 
+    def redshift(self, output: Output) -> Tensor:
+        """The redshift to judge the model by, (B,): that of least risk."""
+        return best(output.logits.softmax(1), self.config.grid)[0]
 
-def initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        assert module.bias is not None
-        nn.init.zeros_(module.bias)
+    loss_weights: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
+    """Of image, spectrum and redshift."""
 
-
-def unpatch(flat: Tensor, bands: int, size: int, patch: int) -> Tensor:
-    """(B, rows * columns * bands * patch * patch), in that order -> (B, bands, size, size)."""
-    grid = flat.view(-1, size // patch, size // patch, bands, patch, patch)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, bands, size, size)
+    def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
+        """Errors of hidden pixels, large ones by their size alone; cross-entropy and HSC loss: (3,)."""
+        noise = self.noise.view(-1, 1, 1)
+        image = F.smooth_l1_loss(asinh(output.image / noise), asinh(batch.image / noise), reduction="none")
+        spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
+        length, patch = self.config.spectrum_length, self.config.spectrum_patch
+        redshift = F.cross_entropy(output.logits, self.config.grid.softened(batch.redshift))
+        parts = (
+            masked_mean(image, image_pixels(masks.image, image.shape)),
+            masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),
+            redshift + hsc_loss(output.point, batch.redshift),
+        )
+        return torch.stack(parts)

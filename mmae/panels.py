@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from catalogs.spectra import pool_wave
 from mmae import evaluate, reconstruct
 from mmae.data import VALIDATION, Batch, TrainingSet
-from mmae.model import Himes2025
-from mmae.recipe import Train, draw_masks
-from mmae.validate import SEED
+from mmae.families import AnyModel
+from mmae.recipe import VALIDATION_SEED, Train, draw_masks
 
 
 def redshifts(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
@@ -18,14 +16,14 @@ def redshifts(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
     return evaluate.figure(z_phot[finite], z_spec[finite])
 
 
-def rebuilt(model: Himes2025, data: TrainingSet, config: Train, device: torch.device) -> Figure:
+def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.device) -> Figure:
     """The figure of `mmae reconstruct`, of the first galaxy of the validation split, always hidden alike."""
     row = data.rows(VALIDATION)[:1]
     truth = data.read(row)
-    generator = torch.Generator().manual_seed(SEED)
-    masks = draw_masks(torch.ones(1, dtype=torch.bool), config, generator)
+    generator, present = torch.Generator().manual_seed(VALIDATION_SEED), torch.ones(1, dtype=torch.bool)
+    masks = draw_masks(present, config, generator, whole=False, turn=False)
     given = (truth.image, truth.spectrum, masks.image, masks.spectrum)
     made = reconstruct.reconstruct(model, *(tensor.to(device) for tensor in given))
-    name, wave = str(data.object_id[row[0]]), pool_wave(data.store.wave)
+    name = str(data.object_id[row[0]])
     guess = reconstruct.Reconstruction(*(part[0].cpu() for part in made))
-    return reconstruct.figure(name, wave, Batch(*(part[0] for part in truth)), guess)
+    return reconstruct.figure(name, data.wave, Batch(*(part[0] for part in truth)), guess)

@@ -22,12 +22,12 @@ from tyro.conf import Positional
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.preview import composite
-from catalogs.spectra import pool_wave
 from mmae import checkpoint, cli
 from mmae.data import TEST, Batch, TrainingSet
+from mmae.families import AnyConfig, AnyModel
 from mmae.losses import image_pixels, spectrum_pixels
 from mmae.masking import random_mask
-from mmae.model import Himes2025, ModelConfig
+from mmae.patches import IMAGE_TOKENS
 
 LINES = {
     r"Ly$\alpha$": 1215.67,
@@ -87,9 +87,9 @@ class Reconstruction(NamedTuple):
     image_hidden: Tensor
     """(B, 5, 64, 64) bool, True = hidden"""
     spectrum: Tensor
-    """(B, 259) float32"""
+    """(B, L) float32"""
     spectrum_hidden: Tensor
-    """(B, 259) bool, True = hidden"""
+    """(B, L) bool, True = hidden"""
     redshift: Tensor
     """(B,) float32"""
 
@@ -97,20 +97,19 @@ class Reconstruction(NamedTuple):
 def main(config: Reconstruct) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
-    data = TrainingSet(config.data)
+    data = TrainingSet(config.data, model.config)
     out = config.out or source.parent / "reconstructions"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")
 
     rows = choose(data, config)
     batch = data.read(rows)
-    rebuilt = reconstruct(model, batch.image, batch.spectrum, *draw_masks(len(rows), config))
-    wave = pool_wave(data.store.wave)
+    rebuilt = reconstruct(model, batch.image, batch.spectrum, *draw_masks(len(rows), model.config, config))
     out.mkdir(parents=True, exist_ok=True)
     for k, object_id in enumerate(data.object_id[rows]):
         truth, guess = Batch(*(part[k] for part in batch)), Reconstruction(*(part[k] for part in rebuilt))
         with atomic.replacing(out / f"{object_id}.png") as temporary:
-            figure(str(object_id), wave, truth, guess).savefig(temporary, format="png", dpi=150)
+            figure(str(object_id), data.wave, truth, guess).savefig(temporary, format="png", dpi=150)
 
     print(f"checkpoint: {source} (step {state['step']})")
     Console().print(error_table(data.object_id[rows], batch, rebuilt))
@@ -125,11 +124,11 @@ def choose(data: TrainingSet, config: Reconstruct) -> np.ndarray:
     return np.random.default_rng(config.seed).permutation(rows)[: config.objects]
 
 
-def draw_masks(galaxies: int, config: Reconstruct) -> tuple[Tensor, Tensor]:
-    """Image mask (B, 64) and spectrum mask (B, 32)."""
-    generator, model = torch.Generator().manual_seed(config.seed), ModelConfig()
+def draw_masks(galaxies: int, model: AnyConfig, config: Reconstruct) -> tuple[Tensor, Tensor]:
+    """Image mask (B, 64) and spectrum mask (B, T)."""
+    generator = torch.Generator().manual_seed(config.seed)
     return (
-        random_mask(galaxies, model.image_tokens, config.image_mask, generator),
+        random_mask(galaxies, IMAGE_TOKENS, config.image_mask, generator),
         random_mask(galaxies, model.spectrum_tokens, config.spectrum_mask, generator),
     )
 
@@ -139,23 +138,23 @@ def draw_masks(galaxies: int, config: Reconstruct) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def reconstruct(
-    model: Himes2025, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor
+    model: AnyModel, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor
 ) -> Reconstruction:
     """Hide parts of galaxies and let the model rebuild them.
 
     Parameters
     ----------
     image : (B, 5, 64, 64) float32, bands g r i z y, flux at zero point 27
-    spectrum : (B, 259) float32, normalised and pooled (catalogs.spectra)
-    image_mask, spectrum_mask : (B, 64) and (B, 32) bool, tokens, True = hidden
+    spectrum : (B, L) float32, normalised and pooled (catalogs.spectra)
+    image_mask, spectrum_mask : (B, 64) and (B, T) bool, tokens, True = hidden
     """
     output = model.eval()(image, spectrum, image_mask, spectrum_mask)
     return Reconstruction(
         image=output.image,
         image_hidden=image_pixels(image_mask, image.shape),
         spectrum=output.spectrum,
-        spectrum_hidden=spectrum_pixels(spectrum_mask, spectrum.shape[1], model.patch),
-        redshift=output.redshift,
+        spectrum_hidden=spectrum_pixels(spectrum_mask, spectrum.shape[1], model.config.spectrum_patch),
+        redshift=model.redshift(output),
     )
 
 
@@ -186,7 +185,7 @@ def error_table(object_id: np.ndarray, truth: Batch, rebuilt: Reconstruction) ->
 def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Figure:
     """One galaxy as in the paper's figures 1 and 2: three images above, the spectrum below.
 
-    wave : (259,) angstrom. truth, rebuilt : as elsewhere, without the first dimension.
+    wave : (L,) angstrom. truth, rebuilt : as elsewhere, without the first dimension.
     """
     hidden = rebuilt.image_hidden[0].numpy()
     filled = torch.where(rebuilt.image_hidden, rebuilt.image, truth.image)

@@ -8,9 +8,10 @@ correlated: optimal brain quantisation in the order of Frantar et al. 2022 (GPTQ
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmae.specialise import EncoderLayer, FusionLayer, ImageRedshift, Linear
+from mmae.families import Program
+from mmae.linear import Linear
 
 DAMPING = 0.01
 """What is added to the squares of the inputs, as a share of their mean, for inputs the sample lacks."""
@@ -18,7 +19,7 @@ BATCH = 64
 
 
 @torch.inference_mode()
-def watch(program: ImageRedshift, layers: list[Linear], image: Tensor) -> dict[Linear, Tensor]:
+def watch(program: Program, layers: list[Linear], image: Tensor) -> dict[Linear, Tensor]:
     """What the layers see as the program runs on images (N, 5, 64, 64).
 
     Gives (1 + I, 1 + I) for each: the sum of x x' over its inputs x, led by the 1 that the bias multiplies.
@@ -51,22 +52,12 @@ def rounded(weight: Tensor, gram: Tensor) -> Tensor:
     return left.bfloat16()
 
 
-def products_of_image_tokens(program: ImageRedshift) -> list[Linear]:
-    parts: list[nn.Module] = []
-    for layer in program.modules():
-        if isinstance(layer, EncoderLayer):
-            parts.append(layer.attention)
-        if isinstance(layer, EncoderLayer | FusionLayer):
-            parts.append(layer.rest.ffn)
-    return [product for part in parts for product in part.children() if isinstance(product, Linear)]
-
-
-def reduce_precision(program: ImageRedshift, image: Tensor) -> ImageRedshift:
-    """Take the matrix products of all image tokens to bfloat16, in place; see specialise.py for the rest.
+def reduce_precision(program: Program, image: Tensor) -> Program:
+    """Take the layers that the program names for it to bfloat16, in place.
 
     image (N, 5, 64, 64): galaxies like those to come, which the rounding is fitted to.
     """
-    layers = products_of_image_tokens(program)
+    layers = program.reduced()
     gram = watch(program, layers, image)
     for layer in layers:
         weight = rounded(torch.cat([layer.bias.unsqueeze(1), layer.weight], 1), gram[layer])

@@ -22,26 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmae.model import FusionBlock, Himes2025, ImageEmbedding
-
-
-class Linear(nn.Module):
-    """x W' + b, or the GELU of it, in the precision of the weights."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, gelu: bool = False):
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-        self.gelu = gelu
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
-        if x.is_cuda or x.dtype == torch.float64:
-            y = F.linear(x, self.weight, self.bias)
-            return F.gelu(y) if self.gelu else y
-        # oneDNN does bias and GELU while the product is in the cache: 15 % of the time in bfloat16
-        name, algorithm = ("gelu", "none") if self.gelu else ("none", "")
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, name, [], algorithm)
+from mmae.himes2025 import FusionBlock, Himes2025, ImageEmbedding
+from mmae.linear import Linear
+from mmae.output import Estimate
+from mmae.patches import patches
+from mmae.typicality import Typicality
 
 
 class PatchEmbedding(nn.Module):
@@ -51,14 +36,11 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         bias = embedding.proj.bias
         assert bias is not None
-        self.patch: int = embedding.proj.kernel_size[0]
         self.proj = Linear(embedding.proj.weight.flatten(1), bias)
         self.pos_embed = embedding.pos_embed
 
     def forward(self, image: Tensor) -> Tensor:
-        grid = image.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # (B, 5, 8, 8, 8, 8)
-        patches = grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, 64, 320)
-        return self.proj(patches) + self.pos_embed
+        return self.proj(patches(image)) + self.pos_embed
 
 
 def value_of_one(attention: nn.MultiheadAttention) -> Linear:
@@ -182,11 +164,22 @@ class ImageRedshift(nn.Module):
         self.image_pool = OneQuery(model.img_pool)
         self.spectrum_pool = value_of_one(model.spec_pool)
         self.head = model.redshift_head
+        self.typicality = Typicality(2 * model.config.embed_dim)
         hidden = torch.zeros_like(model.spec_embed.pos_embed[:, :1])  # (1, 1, D)
         self.spectrum = nn.Parameter(model.spec_encoder(hidden)[0], requires_grad=False)  # (1, D)
 
-    def forward(self, image: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Redshifts (B,) of images (B, 5, 64, 64), flux at the zero point of the training set.
+    def reduced(self) -> list[Linear]:
+        """The layers that reduced precision is for: the matrix products of all image tokens."""
+        parts: list[nn.Module] = []
+        for layer in self.modules():
+            if isinstance(layer, EncoderLayer):
+                parts.append(layer.attention)
+            if isinstance(layer, EncoderLayer | FusionLayer):
+                parts.append(layer.rest.ffn)
+        return [product for part in parts for product in part.children() if isinstance(product, Linear)]
+
+    def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
+        """Redshifts of images (B, 5, 64, 64), flux at the zero point of the training set; no p(z).
 
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
@@ -202,7 +195,9 @@ class ImageRedshift(nn.Module):
             img, spec = layer(img, spec, key_bias)
         query = self.query[0].expand(img.shape[0], -1)
         pooled = self.image_pool(query, img, key_bias), self.spectrum_pool(spec)
-        return self.head(torch.cat(pooled, 1)).squeeze(1)
+        joint = torch.cat(pooled, 1)
+        nothing = torch.zeros(joint.shape[0], 0, dtype=joint.dtype, device=joint.device)
+        return Estimate(self.head(joint).squeeze(1), nothing, joint, self.typicality(joint))
 
 
 def hide(tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from catalogs.schema import CATALOGUE, REJECTS
 from mmae import __version__
 from mmae.actors import Task
 from mmae.bundle import Bundle
+from mmae.columns import MC_SEED
 from mmae.plan import BATCH, Plan, RunFiles, check_input, unit_rows
 from mmae.tile_list import named_stores
 
@@ -120,6 +121,7 @@ class Tile:
                 z_range=bundle.z_range,
                 image_mask=bundle.masking.ratio,
                 draws=bundle.masking.draws,
+                mc_seed=MC_SEED,
             ),
         )
 

@@ -8,6 +8,7 @@ the figures of the last validation.
 """
 
 import contextlib
+import copy
 import dataclasses
 import json
 import math
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from catalogs import atomic
 from catalogs.cutout_format import BANDS
@@ -37,9 +39,19 @@ from mmae.data import (
     steps_per_epoch,
 )
 from mmae.distributed import World
+from mmae.families import AnyModel, build
 from mmae.losses import Losses
-from mmae.model import Himes2025
-from mmae.recipe import DROPOUT, Train, backward, make_optimizer, make_scheduler, step_masks, stream
+from mmae.patches import PATCH
+from mmae.recipe import (
+    DROPOUT,
+    Scheduler,
+    Train,
+    backward,
+    make_optimizer,
+    make_scheduler,
+    step_masks,
+    stream,
+)
 from mmae.runlog import METRICS, RunLog, summary
 from mmae.validate import validate
 
@@ -54,7 +66,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 def main(config: Train) -> None:
     allocator.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
-        data = TrainingSet(config.data)
+        data = TrainingSet(config.data, config.model)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
         if min(len(data.rows(TRAIN)), len(data.rows(VALIDATION))) < world.size:
@@ -104,9 +116,11 @@ def stop_on_signal() -> Iterator[Stop]:
 class State:
     """All that decides what comes next, but for the random generators."""
 
-    model: Himes2025
+    model: AnyModel
+    average: AnyModel | None
+    """The mean of the weights over the last steps, which is what validation and users get."""
     optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts | None
+    scheduler: Scheduler | None
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
@@ -118,14 +132,14 @@ class State:
 def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     """Begin or take up the run in `config.out`, and carry it to its last epoch."""
     described = describe(data)
-    state = begin_or_resume(config, world, described)
+    rows = data.rows(TRAIN)
+    steps = steps_per_epoch(len(rows), config.batch, world.size)
+    state = begin_or_resume(config, world, described, steps)
     if finished(state, config):
         if world.first:
             print(f"{config.out}: done after {state.epoch} of {config.epochs} epochs; nothing to do")
         return
     log = RunLog(config.out, plain(config), state.step, state.step_in_epoch == 0, world.first)
-    rows = data.rows(TRAIN)
-    steps = steps_per_epoch(len(rows), config.batch, world.size)
     log.say(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
     log.say(
         f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
@@ -156,8 +170,12 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 state.optimizer.step()
                 state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
-                if state.scheduler:
+                if isinstance(state.scheduler, CosineAnnealingWarmRestarts):
                     state.scheduler.step(state.epoch + state.step_in_epoch / steps)
+                elif state.scheduler:
+                    state.scheduler.step()
+                if state.average:
+                    update_average(state.average, state.model, config.average, state.step)
 
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
@@ -179,13 +197,15 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                     raise stopped(state)
 
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
-            state.metrics, *redshifts = validate(state.model, data, config, world)
+            state.metrics, *redshifts = validate(state.average or state.model, data, config, world)
             log.report("validation", state.step, state.metrics)
             log.say(f"epoch {state.epoch}/{config.epochs}  validation: {summary(state.metrics)}")
             if world.first:
                 log.figure("zphot_zspec", state.step, panels.redshifts(*redshifts))
                 log.figure(
-                    "reconstruction", state.step, panels.rebuilt(state.model, data, config, world.device)
+                    "reconstruction",
+                    state.step,
+                    panels.rebuilt(state.average or state.model, data, config, world.device),
                 )
             improved = state.metrics["loss"] < state.best
             if improved:
@@ -221,7 +241,15 @@ def agree(world: World, *flags: bool) -> list[bool]:
 # ---------------------------------------------------------------- state on disk
 
 
-def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> State:
+def update_average(average: nn.Module, model: nn.Module, memory: float, step: int) -> None:
+    """Take the weights of a step into the average, whose memory is shorter at the beginning."""
+    share = max(1 - memory, 10 / (10 + step))
+    with torch.no_grad():
+        for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(weight, share)
+
+
+def begin_or_resume(config: Train, world: World, described: dict[str, Any], steps: int) -> State:
     """The state in the newest whole checkpoint of the run directory, or that of a new run.
 
     A run goes on to the very bits of one that was never stopped, if on as many ranks and the same kind of
@@ -230,9 +258,12 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> S
     Raises UsageError where the run was begun with other flags or on other data.
     """
     torch.manual_seed(config.seed)
-    model = Himes2025(config.model).to(world.device)
+    model = build(config.model)
+    model.fit_scale(described["noise"])
+    model.to(world.device)
+    average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)
-    state = State(model, optimizer, make_scheduler(optimizer, config))
+    state = State(model, average, optimizer, make_scheduler(optimizer, config, steps))
     path = checkpoint.newest(config.out)
     if world.first:
         checkpoint.sweep(config.out)
@@ -244,11 +275,15 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any]) -> S
         return state
 
     saved = checkpoint.load(path)
+    if (preset := saved.get("family", "of an older version")) != config.model.family:
+        raise UsageError(f"{config.out} was begun with --preset {preset}: give it, or another --out")
     if changed := differences(plain(config), saved["config"]):
         raise UsageError(f"{config.out} was begun with {changed}: give it the same flags, or another --out")
     if saved["data"] != described:
         raise UsageError(f"{config.out} was begun on other data than {config.data}: give another --out")
     model.load_state_dict(saved["model"])
+    if average:
+        average.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])
     if state.scheduler:
         state.scheduler.load_state_dict(saved["scheduler"])
@@ -287,7 +322,9 @@ def save(config: Train, world: World, described: dict[str, Any], state: State, b
     if not world.first:
         return
     content = {
+        "family": config.model.family,
         "model": state.model.state_dict(),
+        "average": state.average.state_dict() if state.average else None,
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "generators": [generator.cpu() for generator in generators],
@@ -308,8 +345,12 @@ def plain(config: Train) -> dict[str, Any]:
 
 
 def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
-    """Flags that differ and must not when a run goes on; how long it lasts, and where things lie, may."""
+    """Flags that differ and must not when a run goes on; how long it lasts, and where things lie, may.
+
+    But for the one cycle of the rate, whose length is that of the run.
+    """
     free = {"out", "data", "epochs", "patience", "checkpoint_minutes"}
+    free -= {"epochs"} if old["schedule"] == "one-cycle" else set()
     return ", ".join(f"{key} {old.get(key)}" for key in new if key not in free and new[key] != old.get(key))
 
 
@@ -320,6 +361,9 @@ def describe(data: TrainingSet) -> dict[str, Any]:
     levels = (1, 50, 99)
     percentiles = np.percentile(sample, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
     redshift = data.redshift[rows]
+    corners = sample[..., :PATCH, :PATCH].swapaxes(0, 1).reshape(len(BANDS), -1)
+    sky = np.median(corners, axis=1, keepdims=True)
+    noise = 1.4826 * np.median(np.abs(corners - sky), axis=1)
     return {
         "survey": data.store.survey,
         "fingerprint": data.store.fingerprint,
@@ -327,6 +371,7 @@ def describe(data: TrainingSet) -> dict[str, Any]:
         "bands": list(BANDS),
         "pixel_scale": data.store.pixel_scale,
         "zero_point": data.store.zero_point,
+        "noise": noise.tolist(),
         "flux_percentiles": {str(level): row for level, row in zip(levels, percentiles, strict=True)},
         "z_range": [float(redshift.min()), float(redshift.max())],
     }

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from mmae.data import VALIDATION, Batch, TrainingSet, batches, share
 from mmae.distributed import World
+from mmae.families import AnyModel
+from mmae.losses import combined
 from mmae.metrics import point_metrics
-from mmae.model import Himes2025
-from mmae.recipe import Train, draw_masks, rebuild
-
-SEED = 7
-"""Of the masks, the same at every epoch."""
+from mmae.patches import IMAGE_TOKENS
+from mmae.recipe import Train, rebuild, validation_masks
 
 
 class Validation(NamedTuple):
@@ -26,14 +25,13 @@ class Validation(NamedTuple):
 
 
 @torch.inference_mode()
-def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -> Validation:
-    """Losses without spectra at the masks of training; redshift metrics of whole images without spectra."""
+def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) -> Validation:
+    """Losses and redshift metrics without spectra; the metrics are those of whole images."""
     model.eval()
     rows = data.rows(VALIDATION)
     mine = np.arange(len(rows))[share(len(rows), world.rank, world.size)]
-    absent = torch.zeros(len(rows), dtype=torch.bool)
-    masks = draw_masks(absent, config, torch.Generator().manual_seed(SEED))
-    sums = torch.zeros(4, dtype=torch.float64, device=world.device)
+    masks = validation_masks(len(rows), config)
+    sums = torch.zeros(5, dtype=torch.float64, device=world.device)
     redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)
     start = 0
     pin = world.device.type == "cuda"
@@ -41,25 +39,25 @@ def validate(model: Himes2025, data: TrainingSet, config: Train, world: World) -
         batch = batch.to(world.device)
         size = len(batch.image)
         here = mine[start : start + size]
-        part = rebuild(model, batch, masks.rows(here).to(world.device), config)
-        sums += (
-            size * torch.stack([torch.ones_like(part.total), part.total, part.image, part.redshift]).double()
-        )
+        part = combined(rebuild(model, batch, masks.rows(here).to(world.device), config), model.loss_weights)
+        sums += size * torch.stack([torch.ones_like(part.total), *part]).double()
         redshifts[0, here] = predict(model, batch, config).double().cpu()
         redshifts[1, here] = batch.redshift.double().cpu()
         start += size
     count, *means = world.sum(sums).tolist()
     z_phot, z_spec = collect(redshifts, world)
-    losses = dict(zip(("loss", "image", "redshift"), (mean / count for mean in means), strict=True))
+    losses = dict(
+        zip(("loss", "image", "spectrum", "redshift"), (mean / count for mean in means), strict=True)
+    )
     return Validation(losses | point_metrics(z_phot, z_spec), z_phot, z_spec)
 
 
-def predict(model: Himes2025, batch: Batch, config: Train) -> Tensor:
+def predict(model: AnyModel, batch: Batch, config: Train) -> Tensor:
     """Redshifts (B,) of whole images, spectra hidden: what the exported model will do."""
     size, device = len(batch.image), batch.image.device
-    seen = torch.zeros(size, config.model.image_tokens, dtype=torch.bool, device=device)
+    seen = torch.zeros(size, IMAGE_TOKENS, dtype=torch.bool, device=device)
     hidden = torch.ones(size, config.model.spectrum_tokens, dtype=torch.bool, device=device)
-    return model(batch.image, batch.spectrum, seen, hidden).redshift
+    return model.redshift(model(batch.image, batch.spectrum, seen, hidden))
 
 
 def collect(values: Tensor, world: World) -> np.ndarray:

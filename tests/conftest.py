@@ -1,5 +1,7 @@
 """Where the real data and the real components are; what may be skipped, and what may not."""
 
+import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import pytest
 from catalogs import cutout_format, cutouts, ingest
 from catalogs.mock import survey as mock
 from mmae import export, train
+from mmae.himes2025 import Himes2025Config
 from mmae.model import ModelConfig
 from mmae.recipe import Train
 
@@ -91,10 +94,17 @@ def cluster(tmp_path_factory):
 # ---------------------------------------------------------------- a small survey and a small trained model
 
 
-@pytest.fixture(scope="session")
-def tiny():
-    """An architecture that trains in seconds."""
-    return ModelConfig(embed_dim=32, depth=1, fusion_depth=1, heads=4)
+TINY = {
+    "mmae": ModelConfig(embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1, bins=60),
+    "himes2025": Himes2025Config(embed_dim=32, depth=1, fusion_depth=1, heads=4),
+}
+"""Architectures that train in seconds, by preset."""
+
+
+def recipe(preset, data, out, **flags):
+    """A short training of a tiny model by the recipe of a preset."""
+    short = {"epochs": 2, "batch": 32, "model": TINY[preset]}
+    return dataclasses.replace(Train.preset(preset), data=data, out=out, **short | flags)
 
 
 @pytest.fixture(scope="session")
@@ -117,11 +127,20 @@ def survey(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(survey, tiny):
-    """Directory of a finished training run."""
-    folder = survey / "run"
-    train.main(Train(survey / "train.zarr", folder, epochs=2, batch=32, model=tiny))
-    return folder
+def runs(survey):
+    """`runs(preset)`: directory of a finished training run."""
+
+    @functools.cache
+    def run(preset):
+        train.main(recipe(preset, survey / "train.zarr", survey / preset))
+        return survey / preset
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(runs):
+    return runs("mmae")
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ print(catalogs.schema.__file__, len(catalogs.schema.columns("PHOTOZ")))
     assert done.returncode == 0, done.stderr
     file, columns = done.stdout.split()
     assert Path(file).is_relative_to(installed) or file.startswith("site/")
-    assert columns == "8"
+    assert columns == "25"
 
 
 def test_the_wheel_holds_the_packages_and_the_console_script_only(installed):

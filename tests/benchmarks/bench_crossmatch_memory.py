@@ -94,7 +94,7 @@ def write_zall(path, rng, rows, cells):
     header = fits.BinTableHDU.from_columns(columns, nrows=0, name="ZCATALOG").header
     header["NAXIS2"] = rows
     path.parent.mkdir(parents=True)
-    fits_stream.write_table(path, fits.Header(), header, zall_blocks(rng, rows, cells))
+    fits_stream.write_tables(path, fits.Header(), [(header, zall_blocks(rng, rows, cells))])
 
 
 def write_coadd(path, first_id):

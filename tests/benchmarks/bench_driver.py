@@ -100,7 +100,7 @@ def merge(folder: Path) -> dict[str, float]:
         start, stop = tile.plan.span(unit)
         ra, dec, redshift = rng.uniform(0, 2, (3, MAX_UNIT))
         flags, reason = np.zeros(MAX_UNIT, np.int64), np.where(np.arange(MAX_UNIT) % 100, "", "DAMAGED")
-        rows = photoz.rows(ids[start:stop], ra, dec, redshift, flags, reason)
+        rows = photoz.rows(ids[start:stop], ra, dec, {"PHOTOZ_POINT": redshift}, flags, reason)
         tile.count(Part(tile.files.parts, unit).write(tile.plan.sha256, PROVENANCE, *rows))
     tile.task = SimpleNamespace(provenance=PROVENANCE)
     tile.store = SimpleNamespace(column=lambda name, start, stop: ids[start:stop])

@@ -23,8 +23,11 @@ import torch
 from mmae import allocator, export
 from mmae.bundle import BF16, FP32, Precision, open_bundle
 from mmae.engine import Engine
+from mmae.families import AnyModel
+from mmae.himes2025 import Himes2025, Himes2025Config
 from mmae.image_mask import WHOLE, Masking
-from mmae.model import Himes2025, ModelConfig
+from mmae.model import Model, ModelConfig
+from mmae.patches import IMAGE_TOKENS, PIXELS
 from mmae.specialise import ImageRedshift
 
 OBJECTS, BATCH, ROUNDS = 128, 64, 9
@@ -53,7 +56,7 @@ def released_way(model: Himes2025, hdf5: Path) -> Step:
         with h5py.File(hdf5) as file:
             for start in range(0, OBJECTS, BATCH):
                 items = [torch.from_numpy(file["image"][row]) for row in range(start, start + BATCH)]
-                model(torch.stack(items), torch.zeros(BATCH, ModelConfig.spectrum_length), seen, hidden)
+                model(torch.stack(items), torch.zeros(BATCH, Himes2025Config.spectrum_length), seen, hidden)
 
     return run
 
@@ -73,7 +76,7 @@ def specialised(model: Himes2025, image: np.ndarray) -> Step:
 def engine(bundle: Path, image: np.ndarray, precision: Precision, masking: Masking = WHOLE) -> Step:
     """A bundle's program as an inference actor runs it."""
     runner = Engine(open_bundle(bundle, precision, masking), torch.device("cpu"), BATCH)
-    return lambda: runner.redshifts(image, np.arange(OBJECTS))
+    return lambda: runner.table(image, np.arange(OBJECTS))
 
 
 def product(dtype: torch.dtype) -> Step:
@@ -84,16 +87,23 @@ def product(dtype: torch.dtype) -> Step:
 
 def work(tokens: int) -> float:
     """FLOP a galaxy of the specialised graph with so many image tokens, but for pools and head (0.2 %)."""
-    config, width = ModelConfig(), ModelConfig().embed_dim
+    config, width = Himes2025Config(), Himes2025Config().embed_dim
     encoder = config.depth * (24 * width**2 * tokens + 4 * width * tokens**2)
     fusion = config.fusion_depth * 16 * width**2 * tokens
-    embedding = 2 * config.bands * config.patch**2 * width * config.image_tokens
+    embedding = 2 * PIXELS * width * IMAGE_TOKENS
     spectrum = config.fusion_depth * (26 * width**2 + 32 * width * tokens)  # its side of fusion
     return encoder + fusion + embedding + spectrum
 
 
-def make_bundle(out: Path, model: Himes2025) -> Path:
-    state = {"config": {"model": asdict(ModelConfig())}, "data": {}, "metrics": {}, "step": 0}
+def own_work(tokens: int) -> float:
+    """FLOP a galaxy of our own model with so many image tokens, but for the head (0.2 %)."""
+    config, width = ModelConfig(), ModelConfig().embed_dim
+    layers = config.depth * (24 * width**2 * tokens + 4 * width * tokens**2)
+    return layers + 2 * IMAGE_TOKENS * 2 * width * (PIXELS + width)
+
+
+def make_bundle(out: Path, model: AnyModel) -> Path:
+    state = {"config": {"model": asdict(model.config)}, "data": {}, "metrics": {}, "step": 0}
     export.BOUND = dict.fromkeys(export.BOUND, float("inf"))  # of a trained model; these weights are random
     export.write_bundle(out, model, state, export.noise_sample(BATCH, BATCH))
     return out
@@ -139,6 +149,7 @@ def main() -> None:
         with h5py.File(hdf5, "w") as file:
             file["image"] = image
         bundle = make_bundle(Path(name, "bundle"), model)
+        own = make_bundle(Path(name, "own"), Model().eval())
         masked = f"{MASKING.ratio:.0%} of the image hidden, a draw"
         whole, part = work(64), work(49)
         rows = {
@@ -148,13 +159,17 @@ def main() -> None:
             "(d) TorchScript, bf16": Row(engine(bundle, image, BF16), BF16, whole),
             f"(c) {masked}": Row(engine(bundle, image, FP32, MASKING), FP32, part),
             f"(d) {masked}": Row(engine(bundle, image, BF16, MASKING), BF16, part),
+            "`mmae`, with its p(z), fp32": Row(engine(own, image, FP32), FP32, own_work(64)),
+            "`mmae`, with its p(z), bf16": Row(engine(own, image, BF16), BF16, own_work(64)),
         }
         products = {FP32: product(torch.float32), BF16: product(torch.bfloat16)}
         seconds = measure({name: row.step for name, row in rows.items()} | products)
     body = [
-        f"`himes2025`, one thread, batches of {BATCH}, torch {torch.__version__}; from (b) on images are in "
-        f"memory. Medians of {ROUNDS} rounds in turn, ratios and shares within a round. "
-        f"{whole / 1e6:.0f} MFLOP an object from (b) on, {RELEASED_WORK / 1e6:.0f} in (a). "
+        f"(a) to (d) are of `himes2025`. One thread, batches of {BATCH}, torch {torch.__version__}; "
+        "from (b) on images are in memory. "
+        f"Medians of {ROUNDS} rounds in turn, ratios and shares within a round. "
+        f"{whole / 1e6:.0f} MFLOP an object from (b) on, {RELEASED_WORK / 1e6:.0f} in (a), "
+        f"{own_work(64) / 1e6:.0f} in `mmae`. "
         f"Load average before and after: {busy:.1f}, {os.getloadavg()[0]:.1f}; other work spoils the rates.",
         "",
         *table(rows, seconds),

@@ -26,7 +26,7 @@ from catalogs.cutouts import open_store
 from mmae import allocator, export
 from mmae.bundle import open_bundle
 from mmae.engine import Engine
-from mmae.model import Himes2025, ModelConfig
+from mmae.himes2025 import Himes2025, Himes2025Config
 from mmae.plan import BATCH, MIN_UNIT
 
 OBJECTS, HELD, ROUNDS = 8192, 1024, 3
@@ -46,7 +46,7 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
 
     cutouts.write(folder / "tile.zarr", rows, n=OBJECTS, survey="noise", shard_rows=4 * MIN_UNIT)
     trained = {"survey": "none", "pixel_scale": 0.168, "zero_point": 27.0, "z_range": [0.0, 4.0]}
-    state = {"config": {"model": asdict(ModelConfig())}, "data": trained, "metrics": {}, "step": 0}
+    state = {"config": {"model": asdict(Himes2025Config())}, "data": trained, "metrics": {}, "step": 0}
     export.BOUND = dict.fromkeys(export.BOUND, float("inf"))
     torch.manual_seed(0)
     sample = export.noise_sample(BATCH, BATCH)
@@ -103,9 +103,9 @@ def run_model(tile: Path, bundle: Path) -> None:
         Engine(open_bundle(bundle), torch.device("cpu"), BATCH),
         open_store(tile).images(0, HELD),
     )
-    engine.redshifts(image[: 2 * BATCH], np.arange(2 * BATCH))
+    engine.table(image[: 2 * BATCH], np.arange(2 * BATCH))
     began = time.perf_counter()
-    engine.redshifts(image, np.arange(HELD))
+    engine.table(image, np.arange(HELD))
     print(HELD / (time.perf_counter() - began))
 
 
@@ -117,7 +117,7 @@ class Predict:
         self.engine = Engine(open_bundle(bundle), torch.device("cpu"), BATCH)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        redshift = self.engine.redshifts(batch["image"], batch["object_id"])
+        redshift = self.engine.table(batch["image"], batch["object_id"])[:, 0]
         return {"object_id": batch["object_id"], "z": redshift, "time": np.full(len(redshift), time.time())}
 
 

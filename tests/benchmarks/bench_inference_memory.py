@@ -31,10 +31,10 @@ from catalogs import atomic, cutouts
 from catalogs.cutout_format import SHARD, get_array, manifest_path, shard_key
 from catalogs.photoz import ROWS_PER_READ
 from mmae import export
-from mmae.model import Himes2025, ModelConfig
+from mmae.model import Model, ModelConfig
 from mmae.plan import IDS_PER_PASS
 
-MODEL = ModelConfig(embed_dim=16, depth=1, fusion_depth=1, heads=1)
+MODEL = ModelConfig(embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)
 SAMPLE_SECONDS = 0.5
 KINDS = {"ray::Predictor": "actor", "raylet": "raylet", "gcs_server": "GCS"}
 """How the names of processes begin -> what they are; the driver is the one that was started."""
@@ -53,9 +53,7 @@ def make_bundle(out: Path) -> Path:
     trained = {"survey": "none", "pixel_scale": 0.168, "zero_point": 27.0, "z_range": [0.0, 4.0]}
     state = {"config": {"model": asdict(MODEL)}, "data": trained, "metrics": {}, "step": 0}
     torch.manual_seed(0)
-    model = Himes2025(MODEL).eval()
-    torch.nn.init.constant_(model.redshift_head[-1].bias, 2)  # a redshift for every object
-    export.write_bundle(out, model, state, export.noise_sample(64, 64))
+    export.write_bundle(out, Model(MODEL).eval(), state, export.noise_sample(64, 64))
     return out
 
 

@@ -6,6 +6,7 @@ The baseline reads and normalises a galaxy at a time from HDF5 between the steps
 the attention and the AdamW that torch takes by itself. Every process computes on one thread.
 """
 
+import dataclasses
 import itertools
 import os
 import socket
@@ -27,12 +28,16 @@ from catalogs.mock import survey as mock
 from catalogs.spectra import normalise, pool
 from mmae import distributed
 from mmae.data import TRAIN, Batch, TrainingSet, batches, epoch_order
-from mmae.losses import losses
-from mmae.masking import random_mask, without_spectrum
-from mmae.model import Himes2025
+from mmae.families import AnyModel, build
+from mmae.himes2025 import Himes2025
+from mmae.losses import combined
+from mmae.masking import Masks, random_mask, without_spectrum
+from mmae.patches import IMAGE_TOKENS
 from mmae.recipe import Train, backward, make_optimizer, step_masks
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
+OWN_STEPS = 24
+"""Of our own model, whose steps differ in what they hide."""
 LOADED = 20
 """Epochs of the loaders in a round: a few galaxies over and over, from the page cache."""
 
@@ -62,19 +67,20 @@ def plain_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
     def step(batch: Batch) -> None:
         size = len(batch.image)
         present = torch.rand(size) >= config.spectrum_dropout
-        image_mask = random_mask(size, config.model.image_tokens, config.image_mask)
+        image_mask = random_mask(size, IMAGE_TOKENS, config.image_mask[0])
         drawn = random_mask(size, config.model.spectrum_tokens, config.spectrum_mask)
         spectrum_mask = without_spectrum(drawn, present)
         output = model(batch.image, batch.spectrum, image_mask, spectrum_mask)
         optimizer.zero_grad()
-        losses(output, batch, image_mask, spectrum_mask, present).total.backward()
+        masks = Masks(image_mask, spectrum_mask, spectrum_mask & present[:, None], torch.zeros(size))
+        combined(model.losses(output, batch, masks), model.loss_weights).total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 
     return step
 
 
-def own_step(model: nn.Module, inner: Himes2025, config: Train) -> Callable[[Batch], None]:
+def own_step(model: nn.Module, inner: AnyModel, config: Train) -> Callable[[Batch], None]:
     """A step of `mmae train`."""
     optimizer, number = make_optimizer(inner, config), itertools.count()
 
@@ -99,18 +105,19 @@ def rate(step: Callable[[Batch], object], source: Iterator[Batch], steps: int) -
 def measure_one(hdf5: Path, store: Path) -> dict[str, float]:
     """Median rates of loader, model and both, of the released way and of this one."""
     torch.set_num_threads(1)
-    data = TrainingSet(store)
-    rows = data.rows(TRAIN)
-    fp32, bf16 = (Train(store, precision=precision) for precision in ("fp32", "bf16"))
-    plain, *own = (Himes2025() for _ in range(3))
-    steps = {
-        "released way": plain_step(plain, fp32),
-        "fp32": own_step(own[0], own[0], fp32),
-        "bf16": own_step(own[1], own[1], bf16),
+    configs = {
+        "fp32": dataclasses.replace(Train.preset("himes2025"), precision="fp32"),
+        "bf16": dataclasses.replace(Train.preset("himes2025"), precision="bf16"),
+        "`mmae` in bf16": dataclasses.replace(Train.preset("mmae"), precision="bf16"),
     }
+    sets = {name: TrainingSet(store, config.model) for name, config in configs.items()}
+    rows = sets["fp32"].rows(TRAIN)
+    steps = {"released way": plain_step(Himes2025(), configs["fp32"])}
     sources = {"released way": read_singly(hdf5, rows)}
-    sources |= {name: read_together(data, rows) for name in ("fp32", "bf16")}
-    held = itertools.repeat(next(sources["bf16"]))
+    for name, config in configs.items():
+        model = build(config.model)
+        steps[name], sources[name] = own_step(model, model, config), read_together(sets[name], rows)
+    held = {name: itertools.repeat(next(source)) for name, source in sources.items()}
     for name, step in steps.items():  # first steps allocate
         rate(step, sources[name], 1)
 
@@ -120,8 +127,9 @@ def measure_one(hdf5: Path, store: Path) -> dict[str, float]:
             loaded = rate(lambda batch: None, sources[name], LOADED * len(rows) // BATCH)
             rates.setdefault(f"loader, {name}", []).append(loaded)
         for name, step in steps.items():
-            rates.setdefault(f"model, {name}", []).append(rate(step, held, STEPS))
-            rates.setdefault(f"both, {name}", []).append(rate(step, sources[name], STEPS))
+            many = OWN_STEPS if "mmae" in name else STEPS
+            rates.setdefault(f"model, {name}", []).append(rate(step, held[name], many))
+            rates.setdefault(f"both, {name}", []).append(rate(step, sources[name], many))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
@@ -132,7 +140,7 @@ def rank(number: int, port: int, results: Path) -> None:
     os.environ.update({name: str(value) for name, value in place.items()})
     with distributed.world() as world:
         torch.set_num_threads(1)
-        config = Train(Path("unused"), precision="bf16")
+        config = dataclasses.replace(Train.preset("himes2025"), precision="bf16")
         alone, shared = Himes2025(), Himes2025()
         together = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
         single = own_step(alone, alone, config)
@@ -176,7 +184,8 @@ def main() -> None:
         busy = os.getloadavg()[0]
         rates, ranks = measure_one(hdf5, store), measure_two(folder)
     body = [
-        f"`himes2025`, {BATCH} galaxies a step and rank, one thread a process, torch {torch.__version__}; "
+        f"`himes2025`, and where it says so `mmae`, {BATCH} galaxies a step and rank, "
+        f"one thread a process, torch {torch.__version__}; "
         f"medians of {ROUNDS} rounds in turn. The released way: fp32, torch's own attention and AdamW, "
         "galaxies read and normalised one at a time from HDF5 between the steps. The loaders go over the "
         f"training split of {GALAXIES} mock galaxies again and again, from the page cache. "

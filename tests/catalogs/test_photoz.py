@@ -34,10 +34,18 @@ def objects():
         "object_id": rng.permutation(n) + 2**60,
         "ra": ra,
         "dec": dec,
-        "redshift": rng.uniform(0, 4, n).astype(np.float32),
+        "PHOTOZ_POINT": rng.uniform(0, 4, n).astype(np.float32),
+        "PDF_QUANT": rng.uniform(0, 4, (n, 20)).astype(np.float32),
         "flags": rng.integers(0, 8, n),
         "reason": reason,
     }
+
+
+def rows(objects, here=slice(None)):
+    """Catalogue rows and reject rows of some objects."""
+    known = {name: objects[name][here] for name in ("object_id", "ra", "dec", "flags", "reason")}
+    said = {name: objects[name][here] for name in ("PHOTOZ_POINT", "PDF_QUANT")}
+    return photoz.rows(said=said, **known)
 
 
 def write(folder, objects, rows_per_part, plan=PLAN):
@@ -46,7 +54,7 @@ def write(folder, objects, rows_per_part, plan=PLAN):
     parts = [Part(folder, unit) for unit in range(-(-n // rows_per_part))]
     for part in parts:
         here = slice(part.unit * rows_per_part, (part.unit + 1) * rows_per_part)
-        part.write(plan, PROVENANCE, *photoz.rows(**{name: v[here] for name, v in objects.items()}))
+        part.write(plan, PROVENANCE, *rows(objects, here))
     catalogue, rejects = folder / "tile.photoz.fits", folder / "tile.rejects.fits"
     manifests = [part.finished(plan) for part in parts]
     counts = tuple(sum(manifest[key] for manifest in manifests) for key in ("rows", "rejects"))
@@ -62,7 +70,7 @@ def merged(objects, tmp_path_factory):
 def read(path, table):
     """Rows and header, as astropy gives them when it checks the checksums."""
     with fits.open(path, checksum=True) as hdus:
-        assert [hdu.name for hdu in hdus] == ["PRIMARY", table]
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", table, "ZGRID"]
         return np.array(hdus[table].data), hdus[table].header
 
 
@@ -82,11 +90,12 @@ def test_the_columns_of_the_file_are_those_of_the_data_model(merged, table):
         assert columns.names == [column["name"] for column in expected]
         for k, (column, said) in enumerate(zip(columns, expected, strict=True), 1):
             letter = {"long": "K", "int": "J", "short": "I", "double": "D", "float": "E", "char": "16A"}
-            assert column.format == letter[said["datatype"]]
+            several = said.get("votable:arraysize", "") if said["datatype"] != "char" else ""
+            assert column.format == several + letter[said["datatype"]]
             assert column.unit == said.get("fits:tunit")
             assert header[f"TUCD{k}"] == said["ivoa:ucd"]
             assert header[f"TCOMM{k}"] == said["description"]
-            assert column.null == (-1 if said["name"] == "HEALPIX29" else None)
+            assert column.null == (-1 if said["name"] in ("HEALPIX29", "IN_TRAINING") else None)
 
 
 def test_every_flag_and_every_reason_is_explained_in_the_header(merged):
@@ -104,11 +113,14 @@ def test_every_flag_and_every_reason_is_explained_in_the_header(merged):
 
 
 def test_bits_never_change_their_meaning():
-    assert [(flag.name, int(flag)) for flag in Flag][:4] == [
+    assert [(flag.name, int(flag)) for flag in Flag] == [
         ("MASKED_PIXELS", 1),
         ("PADDED", 2),
         ("Z_LIMIT", 4),
         ("NO_POSITION", 8),
+        ("BROAD", 16),
+        ("TWO_PEAKS", 32),
+        ("ATYPICAL", 64),
     ]
 
 
@@ -135,8 +147,15 @@ def test_every_object_is_in_one_table_with_what_was_said_of_it(merged, objects):
         np.testing.assert_array_equal(table["HEALPIX29"] == -1, no_position)
         assert set(table["NBANDS_USED"]) == {len(bands)}
         assert set(table["BANDMASK"]) == {2 ** len(bands) - 1}
-    np.testing.assert_array_equal(catalogue["PHOTOZ_POINT"], objects["redshift"][kept])
+    np.testing.assert_array_equal(catalogue["PHOTOZ_POINT"], objects["PHOTOZ_POINT"][kept])
+    np.testing.assert_array_equal(catalogue["PDF_QUANT"], objects["PDF_QUANT"][kept])
     assert np.isnan(rejects["PHOTOZ_POINT"]).all()
+    for unknown in ("PHOTOZ_BEST", "OOD_SCORE", "Z_SPEC"):
+        assert np.isnan(catalogue[unknown]).all()
+    assert (catalogue["IN_TRAINING"] == -1).all()
+    for path in merged:
+        levels = fits.getdata(path, "ZGRID")["LEVEL"]
+        np.testing.assert_array_equal(levels, schema.QUANTILE_LEVELS)
     assert rejects["REASON"].astype(str).tolist() == objects["reason"][~kept].tolist()
 
 
@@ -237,7 +256,7 @@ def test_a_checksum_is_made_of_letters_and_digits_and_brings_the_sum_to_all_ones
 @pytest.fixture
 def part(objects, tmp_path):
     part = Part(tmp_path, 7)
-    part.write(PLAN, PROVENANCE, *photoz.rows(**objects))
+    part.write(PLAN, PROVENANCE, *rows(objects))
     return part
 
 
@@ -288,7 +307,7 @@ def test_a_part_of_another_plan_is_not_finished(part):
 
 def test_a_part_written_again_is_the_same(part, objects):
     before = {path: path.read_bytes() for path in part.directory.iterdir()}
-    part.write(PLAN, PROVENANCE, *photoz.rows(**objects))
+    part.write(PLAN, PROVENANCE, *rows(objects))
     assert {path: path.read_bytes() for path in part.directory.iterdir()} == before
 
 
@@ -305,7 +324,7 @@ def one_empty_part(objects, tmp_path_factory):
     """A unit without objects, as a plan never has it, and no rejects either."""
     folder = tmp_path_factory.mktemp("nothing")
     part = Part(folder, 0)
-    part.write(PLAN, PROVENANCE, *photoz.rows(**{name: v[:0] for name, v in objects.items()}))
+    part.write(PLAN, PROVENANCE, *rows(objects, slice(0)))
     return part.catalogue, part.rejects
 
 
@@ -338,6 +357,9 @@ def test_stilts_reads_the_same_values(program, merged, which, table):
             value = expected[name]
             if name == "REASON":
                 assert text == value.decode()
+            elif value.ndim:
+                numbers = np.array(text.strip("()").split(", "), np.float32)
+                np.testing.assert_array_equal(numbers, value)
             elif not text:  # null
                 assert value == schema.NULL or np.isnan(value)
             else:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catalogs.schema import Flag, Reject
-from catalogs.screen import screen_images, screen_redshifts
+from catalogs.screen import screen_estimates, screen_images
 
 PIXELS = 64 * 64
 BAND = (0, 2)  # of the one cutout
@@ -104,11 +104,24 @@ def test_no_cutouts_are_no_trouble():
 )
 def test_a_redshift_is_judged_by_what_is_possible_and_what_was_learnt(redshift, reason, flags):
     z_range = (0.01, 4.0)
-    judged = screen_redshifts(np.array([redshift]), np.array([""]), z_range)
+    judged = screen_estimates(np.array([redshift]), {}, np.array([""]), z_range)
     assert (judged[0].tolist(), judged[1].tolist()) == ([reason], [flags])
 
 
 def test_what_the_model_makes_of_a_refused_cutout_does_not_change_its_reason():
     reason = np.array([Reject.ZERO_BAND, Reject.ALL_NAN, ""])
-    judged, _ = screen_redshifts(np.array([np.nan, 0.5, 0.5]), reason, (0, 4))
+    judged, _ = screen_estimates(np.array([np.nan, 0.5, 0.5]), {}, reason, (0, 4))
     assert judged.tolist() == reason.tolist()
+
+
+def test_a_p_of_z_that_is_no_clear_answer_is_flagged():
+    """At redshift 1: wide beyond a half width of 0.3; another peak; one galaxy in 2000 as odd as this one."""
+    said = {
+        "PHOTOZ_ERR68_MIN": np.array([0.8, 0.69, 0.8, 0.8]),
+        "PHOTOZ_ERR68_MAX": np.array([1.2, 1.31, 1.2, 1.2]),
+        "PHOTOZ_MODE2": np.array([np.nan, np.nan, 2.0, np.nan]),
+        "OOD_SCORE": np.array([0.5, 0.5, np.nan, 0.0005]),
+    }
+    reason, flags = screen_estimates(np.ones(4), said, np.full(4, ""), (0.01, 4.0))
+    assert (reason == "").all()
+    assert flags.tolist() == [0, Flag.BROAD, Flag.TWO_PEAKS, Flag.ATYPICAL]

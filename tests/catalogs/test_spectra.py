@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from catalogs.spectra import normalise, pool, pool_wave
+from catalogs.spectra import normalise, pool
 
 
 @pytest.fixture
@@ -101,4 +101,4 @@ def test_both_grids_of_desi_pool_to_259(pixels):
 def test_pooling_is_a_mean_over_30_and_drops_the_rest():
     assert pool(np.arange(65.0)).tolist() == [14.5, 44.5]
     wave = 3600 + 0.8 * np.arange(65)
-    np.testing.assert_allclose(pool_wave(wave), [3600 + 0.8 * 14.5, 3600 + 0.8 * 44.5])
+    np.testing.assert_allclose(pool(wave), [3600 + 0.8 * 14.5, 3600 + 0.8 * 44.5])

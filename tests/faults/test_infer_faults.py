@@ -157,11 +157,11 @@ def disk(tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "parts", "file"),
-    [("128k", 2, "unit-000002.fits"), ("288k", 4, "rubin_tile.photoz.fits")],
+    [("344k", 2, "unit-000002.fits"), ("800k", 4, "rubin_tile.photoz.fits")],
     ids=["parts", "merge"],
 )
 def test_the_disk_is_full_half_way(survey, bundle, undisturbed, disk, size, parts, file):
-    """The four parts take 52 kB each, the products 124 kB."""
+    """The four parts take 144 kB each, the products 428 kB."""
     out = disk(size)
     infer = command(survey / "rubin_tile.zarr", bundle, "--out", str(out), "--workers", "1")
     done = subprocess.run(infer, capture_output=True, text=True)
@@ -172,7 +172,7 @@ def test_the_disk_is_full_half_way(survey, bundle, undisturbed, disk, size, part
     assert len(list(out.glob("rubin_tile.photoz/parts/*.json"))) == parts
     assert not (out / "rubin_tile.photoz.fits").exists()
     assert not list(out.rglob(f"*{atomic.TEMPORARY}"))
-    disk("1m")
+    disk("2m")
     done = subprocess.run(infer, capture_output=True, text=True)
     assert done.returncode == cli.OK, done.stderr
     assert f"{parts} of 4 units were done before" in done.stdout

@@ -27,7 +27,7 @@ def write(unit):
     start, stop = task.plan.span(unit.number)
     columns = (unit.tile.store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
     reason = np.where(np.arange(start, stop) % 10, "", "CONSTANT")
-    rows = photoz.rows(*columns, np.ones(stop - start), np.zeros(stop - start, np.int64), reason)
+    rows = photoz.rows(*columns, {}, np.zeros(stop - start, np.int64), reason)
     return files.part(unit.number).write(task.plan.sha256, task.provenance, *rows)
 
 def infer(out):

@@ -11,14 +11,15 @@ import pytest
 from mmae import checkpoint
 
 EXIT_SECONDS = 30
-TINY = ["--model.embed-dim=32", "--model.depth=1", "--model.fusion-depth=1", "--model.heads=4"]
+TINY = ["--model.embed-dim=64", "--model.depth=1", "--model.decoder-dim=32", "--model.decoder-depth=1"]
 
 
 @pytest.fixture
 def torchrun(survey, tmp_path):
     def start(epochs, log):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "mmae.train"]
-        flags = [survey / "train.zarr", "--out", tmp_path / "run", f"--epochs={epochs}", "--batch=32", *TINY]
+        flags = [survey / "train.zarr", "--out", tmp_path / "run", f"--epochs={epochs}", "--batch=32"]
+        flags += ["--schedule=constant", *TINY]
         with log.open("w") as output:
             return subprocess.Popen([*command, *map(str, flags)], stdout=output, stderr=subprocess.STDOUT)
 

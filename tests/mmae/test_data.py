@@ -15,6 +15,7 @@ from mmae.data import (
     split,
     steps_per_epoch,
 )
+from mmae.himes2025 import Himes2025Config
 from mmae.masking import random_mask
 from mmae.object_id import hash_ids
 
@@ -45,7 +46,7 @@ def test_epoch_order_has_every_row_once_and_reads_block_by_block():
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
-    data = TrainingSet(survey / "train.zarr")
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
     rows = data.rows(TRAIN)
     order = epoch_order(rows, data.block_rows, 32, seed=0, epoch=0)
     steps = steps_per_epoch(len(rows), 32, ranks)
@@ -58,7 +59,7 @@ def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
 
 
 def test_an_epoch_goes_on_from_any_batch(survey):
-    data = TrainingSet(survey / "train.zarr")
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
     order = epoch_order(data.rows(TRAIN), data.block_rows, 16, seed=0, epoch=0)
     whole = list(batches(data, order, 16, 0, 1))
     for first in (1, 8, 9):
@@ -68,7 +69,7 @@ def test_an_epoch_goes_on_from_any_batch(survey):
 
 
 def test_a_batch_holds_the_rows_of_the_store(survey):
-    data = TrainingSet(survey / "train.zarr")
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
     rows = np.array([200, 3, 64, 130])
     batch = data.read(rows)
     for k, row in enumerate(rows):

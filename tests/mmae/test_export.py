@@ -3,22 +3,59 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 from catalogs.errors import InputRefused, UsageError
 from mmae import checkpoint, export
-from mmae.bundle import BF16, CARD, FP32, PROGRAMS, open_bundle
+from mmae.actors import role_of
+from mmae.bundle import BF16, CARD, CHOSEN_BY, FP32, PROGRAMS, TRAINED_ON, open_bundle
+from mmae.data import TEST, TRAIN, VALIDATION, TrainingSet
+from mmae.pdf import Grid
 
 
-def test_the_program_is_the_model_with_its_spectrum_hidden(trained, bundle):
-    model, _ = checkpoint.load_model(trained / checkpoint.BEST)
-    program = open_bundle(bundle, FP32).load(torch.device("cpu"))
+@pytest.mark.parametrize("preset", TINY)
+def test_the_program_is_the_model_with_its_spectrum_hidden(runs, preset, tmp_path):
+    export.main(export.Export(runs(preset), tmp_path / "bundle"))
+    model, _ = checkpoint.load_model(runs(preset) / checkpoint.BEST)
+    bundle, config = open_bundle(tmp_path / "bundle", FP32), model.config
+    assert bundle.card["family"] == preset
+    program = bundle.load(torch.device("cpu"))
     image = torch.randn(8, 5, 64, 64, generator=torch.Generator().manual_seed(5))
-    seen, hidden = torch.zeros(8, 64, dtype=torch.bool), torch.ones(8, 32, dtype=torch.bool)
+    seen, hidden = (
+        torch.zeros(8, 64, dtype=torch.bool),
+        torch.ones(8, config.spectrum_tokens, dtype=torch.bool),
+    )
     with torch.inference_mode():
-        expected = model(image, torch.randn(8, 259), seen, hidden).redshift
-        torch.testing.assert_close(program(image), expected, atol=1e-6, rtol=0)
+        expected = model(image, torch.randn(8, config.spectrum_length), seen, hidden)
+        answer = program(image)
+    torch.testing.assert_close(answer.point, expected.point, atol=1e-6, rtol=0)
+    mass = (expected.logits / bundle.card["calibration"]["temperature"]).softmax(1)
+    torch.testing.assert_close(answer.mass, mass, atol=1e-6, rtol=0)
+
+
+def test_p_of_z_is_made_as_wide_as_its_errors():
+    """Redshifts drawn from Gaussians twice as wide as the p(z): the temperature is four."""
+    grid, rng = Grid(200, 3.0), torch.Generator().manual_seed(1)
+    centre = 0.4 + 0.6 * torch.rand(4000, generator=rng)  # in ln(1 + z)
+    x = torch.log1p(grid.centres).float()
+    logits = -0.5 * ((x - centre[:, None]) / 0.01) ** 2
+    redshift = torch.expm1(centre + 0.02 * torch.randn(4000, generator=rng))
+    assert export.temperature(logits, redshift, grid) == pytest.approx(4, rel=0.05)
+    assert export.temperature(logits / 4, redshift, grid) == pytest.approx(1, rel=0.05)
+
+
+def test_the_bundle_knows_which_galaxies_the_model_was_made_with(survey, bundle):
+    data = TrainingSet(survey / "train.zarr", TINY["mmae"])
+    roles = open_bundle(bundle).roles()
+    for split, role in ((TRAIN, TRAINED_ON), (VALIDATION, CHOSEN_BY), (TEST, 0)):
+        ids = data.object_id[data.rows(split)]
+        assert len(ids) > 10
+        assert set(role_of(ids, roles)) == {role}
+    assert role_of(np.array([-5, 2**62]), roles).tolist() == [0, 0]
+    assert role_of(ids, roles[:0]).tolist() == [0] * len(ids)
 
 
 def test_the_card_says_what_the_model_is_for(bundle):
@@ -58,7 +95,9 @@ def test_without_its_training_store_a_bundle_is_measured_on_noise(trained, tmp_p
     state["config"]["data"] = str(tmp_path / "gone.zarr")
     checkpoint.save(tmp_path / "moved.pt", state)
     export.main(export.Export(tmp_path / "moved.pt", tmp_path / "bundle"))
-    assert open_bundle(tmp_path / "bundle").card["reduced_precision"]["images"].startswith("noise")
+    card = open_bundle(tmp_path / "bundle").card
+    assert card["reduced_precision"]["images"].startswith("1024 images of noise")
+    assert (card["calibration"]["temperature"], card["calibration"]["galaxies"]) == (1.0, "none")
 
 
 def test_a_bundle_that_was_touched_is_refused(bundle, tmp_path):

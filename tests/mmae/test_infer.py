@@ -15,7 +15,7 @@ from astropy.table import Table
 
 from catalogs import cutout_format, cutouts, schema
 from catalogs.cutouts import open_store
-from mmae import cli
+from mmae import cli, columns
 from mmae.bundle import open_bundle
 from mmae.engine import Engine
 from mmae.image_mask import Masking
@@ -48,7 +48,7 @@ def undisturbed(survey, bundle, tmp_path_factory):
 
 def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbed, tmp_path, capsys):
     catalogue = shutil.copy(undisturbed / "rubin_tile.photoz.fits", tmp_path)
-    table = Table.read(catalogue)
+    table = Table.read(catalogue, hdu=1)
     truth = Table({"OBJECT_ID": table["OBJECT_ID"], "Z_SPEC": table["PHOTOZ_POINT"]})
     truth.write(tmp_path / "truth.fits")
     argv = [str(catalogue), "--truth", str(tmp_path / "truth.fits"), "--out", str(tmp_path / "evaluation")]
@@ -63,12 +63,16 @@ def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbe
 def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
     store = open_store(survey / "rubin_tile.zarr")
     engine = Engine(open_bundle(bundle), torch.device("cpu"), BATCH)
-    expected = engine.redshifts(store.images(0, 2048)[0], store.column("object_id"))
+    said = columns.named(engine.table(store.images(0, 2048)[0], store.column("object_id")))
     with fits.open(undisturbed / "rubin_tile.photoz.fits", checksum=True) as hdus:
         table, header = hdus[schema.CATALOGUE].data, hdus[0].header
         assert (table["OBJECT_ID"] == store.column("object_id")).all()
         assert (table["RA"] == store.column("ra")).all()
-        assert (table["PHOTOZ_POINT"] == expected).all()
+        for name, expected in said.items():
+            assert np.array_equal(table[name], expected, equal_nan=True), name
+        assert np.isnan(table["Z_SPEC"]).all()
+        assert (table["IN_TRAINING"] == 0).all()
+        assert (hdus[schema.LEVELS].data["LEVEL"] == schema.QUANTILE_LEVELS).all()
         assert (table["NBANDS_USED"] == 5).all()
         assert (table["BANDMASK"] == 31).all()
         assert header["PZMODEL"] == open_bundle(bundle).sha256
@@ -77,15 +81,17 @@ def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
 
 def test_a_part_of_every_image_may_be_hidden_and_the_catalogue_says_so(survey, bundle, undisturbed, tmp_path):
     tile = survey / "rubin_tile.zarr"
-    flags = ("--catalog", tile, "--model", bundle, "--out", tmp_path, "--image-mask", 0.25, "--draws", 2)
-    done = infer(tmp_path, *flags, "--precision", "fp32")
+    flags = ("--catalog", tile, "--model", bundle, "--out", tmp_path, "--precision", "fp32")
+    flags += ("--image-mask", 0.25, "--draws", 2)
+    done = infer(tmp_path, *flags)
     assert done.returncode == 0, done.stderr
     store = open_store(tile)
     engine = Engine(open_bundle(bundle, "fp32", Masking(0.25, 2)), torch.device("cpu"), BATCH)
     with fits.open(tmp_path / "rubin_tile.photoz.fits") as hdus:
         assert (hdus[0].header["PZMASK"], hdus[0].header["PZDRAWS"]) == (0.25, 2)
         redshift = hdus[schema.CATALOGUE].data["PHOTOZ_POINT"]
-    assert (redshift == engine.redshifts(store.images(0, 2048)[0], store.column("object_id"))).all()
+    said = columns.named(engine.table(store.images(0, 2048)[0], store.column("object_id")))
+    assert (redshift == said["PHOTOZ_POINT"]).all()
     again = infer(tmp_path, *flags[:-2], "--draws", 3)
     assert again.returncode == cli.REFUSED
     assert "was begun with another draws" in again.stderr

@@ -1,18 +1,23 @@
 """Losses worked by hand."""
 
+import math
+
 import pytest
 import torch
+from conftest import TINY
 
 from mmae.data import Batch
-from mmae.losses import image_pixels, losses, masked_mse, spectrum_pixels
-from mmae.model import Output
+from mmae.himes2025 import Himes2025
+from mmae.losses import combined, image_pixels, masked_mean, spectrum_pixels
+from mmae.masking import Masks
+from mmae.model import Model
+from mmae.output import Output
 
 
-def test_masked_mse_counts_hidden_pixels_only():
-    predicted, truth = torch.tensor([1.0, 2.0, 30.0]), torch.tensor([0.0, 5.0, 0.0])
-    hidden = torch.tensor([True, True, False])
-    assert masked_mse(predicted, truth, hidden).item() == (1 + 9) / 2
-    assert masked_mse(predicted, truth, torch.zeros(3, dtype=torch.bool)).item() == 0
+def test_a_masked_mean_counts_hidden_pixels_only():
+    values, hidden = torch.tensor([1.0, 9.0, 900.0]), torch.tensor([True, True, False])
+    assert masked_mean(values, hidden).item() == (1 + 9) / 2
+    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0
 
 
 def test_token_masks_cover_their_pixels():
@@ -26,19 +31,43 @@ def test_token_masks_cover_their_pixels():
     assert not spectrum[0, 256:].any()
 
 
-def test_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
+def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
     batch = Batch(torch.zeros(2, 5, 64, 64), torch.zeros(2, 259), torch.tensor([0.0, 1.0]))
     output = Output(
         image=torch.full((2, 5, 64, 64), 2.0),
         spectrum=torch.tensor([[3.0], [100.0]]).expand(2, 259),
         joint=torch.zeros(2, 512),
-        redshift=torch.tensor([0.15, 1.0]),
+        point=torch.tensor([0.15, 1.0]),
+        logits=torch.zeros(2, 0),
     )
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[:, :16] = True
-    spectrum_mask = torch.ones(2, 32, dtype=torch.bool)
-    done = losses(output, batch, image_mask, spectrum_mask, present=torch.tensor([True, False]))
-    assert done.image.item() == 4
-    assert done.spectrum.item() == 9
-    assert done.redshift.item() == pytest.approx(0.25)  # dz / 0.15 is 1 and 0: losses 1/2 and 0
-    assert done.total.item() == pytest.approx(0.1 * 4 + 0.01 * 9 + 0.25)
+    hidden = torch.ones(2, 32, dtype=torch.bool)
+    target = hidden & torch.tensor([[True], [False]])
+    model = Himes2025(TINY["himes2025"])
+    parts = model.losses(output, batch, Masks(image_mask, hidden, target, torch.zeros(2)))
+    assert parts.tolist() == [4, 9, pytest.approx(0.25)]  # dz / 0.15 is 1 and 0: losses 1/2 and 0
+    assert combined(parts, model.loss_weights).total.item() == pytest.approx(0.1 * 4 + 0.01 * 9 + 0.25)
+
+
+def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
+    model = Model(TINY["mmae"])
+    model.fit_scale([0.5, 1, 1, 1, 1])
+    truth = torch.zeros(2, 5, 64, 64)
+    output = Output(
+        image=truth.clone(),
+        spectrum=torch.tensor([[3.0], [0.1]]).expand(2, 1296),
+        joint=torch.zeros(2, 64),
+        point=torch.tensor([0.15, 1.0]),
+        logits=torch.zeros(2, 60),
+    )
+    output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
+    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]))
+    image_mask = torch.zeros(2, 64, dtype=torch.bool)
+    image_mask[0, 5] = True
+    target = torch.ones(2, 48, dtype=torch.bool)
+    parts = model.losses(output, batch, Masks(image_mask, target, target, torch.zeros(2)))
+    # beyond 1 the error less a half counts, below it half its square
+    assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
+    assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)
+    assert parts[2].item() == pytest.approx(math.log(60) + 0.25)

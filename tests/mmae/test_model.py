@@ -1,109 +1,102 @@
-"""The model is numerically the released one: every figure of golden.json to 1e-9 in float64."""
+"""Our own model: what it sees, what it does not, and that its program for inference is it."""
 
-import hashlib
-import json
+import dataclasses
 
-import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
-from mmae.losses import redshift_loss
-from mmae.model import Dropout, Himes2025
+from mmae.masking import random_mask, turned
+from mmae.model import Model, ModelConfig
+from mmae.patches import patches, unpatch
+from mmae.program import ImagePdf
 
-
-def formula_weight(name, shape):
-    """The recipe of golden.json."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-    v = np.random.RandomState(seed).standard_normal(shape)
-    if "pos_embed" in name or "cls_token" in name:
-        return 0.5 * v
-    if "norm" in name and name.endswith("weight"):
-        return 1 + 0.1 * v
-    if len(shape) >= 2:
-        return 1.5 * v / np.sqrt(np.prod(shape[1:]))
-    return 0.05 * v
+CONFIGS = {
+    "default": ModelConfig(),
+    "tiny": TINY["mmae"],
+    "wide decoder": ModelConfig(embed_dim=64, depth=2, decoder_dim=64, decoder_depth=1, bins=8, z_max=1.0),
+}
 
 
-@pytest.fixture(scope="module")
-def model():
-    model = Himes2025().double().eval()
-    weights = {
-        name: torch.from_numpy(formula_weight(name, p.shape)) for name, p in model.state_dict().items()
-    }
-    model.load_state_dict(weights)
+def shaken(config):
+    """A model in float64 none of whose weights is 0 or 1, as after training."""
+    torch.manual_seed(11)
+    model = Model(config).double().eval()
+    model.fit_scale([0.037, 0.057, 0.077, 0.156, 0.287])
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
     return model
 
 
-@pytest.fixture(scope="module")
-def golden(reference):
-    return json.loads((reference / "golden.json").read_text())
+@pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
+def model(request):
+    return shaken(request.param)
 
 
-def masks(case):
-    hidden = (3 * torch.arange(64)[None] + torch.arange(4)[:, None]) % 4 != 0
-    none = torch.zeros(4, 64, dtype=torch.bool)
-    return {
-        "unmasked": (none, none[:, :32]),
-        "spectrum_fully_masked": (none, ~none[:, :32]),
-        "fixed_masks_75": (hidden, hidden[:, :32]),
-    }[case]
+def images(rows=6):
+    """From faint to brighter than any galaxy."""
+    generator = torch.Generator().manual_seed(5)
+    image = torch.randn(rows, 5, 64, 64, generator=generator, dtype=torch.float64)
+    return image * torch.logspace(-3, 3, rows)[:, None, None, None]
 
 
-@pytest.mark.parametrize("case", ["unmasked", "spectrum_fully_masked", "fixed_masks_75"])
-def test_outputs_are_the_released_models(model, golden, case):
-    image = torch.from_numpy(np.random.RandomState(1).standard_normal((4, 5, 64, 64)))
-    spectrum = torch.from_numpy(np.random.RandomState(2).standard_normal((4, 1, 259)))[:, 0]
-    with torch.no_grad():
-        output = model(image, spectrum, *masks(case))
-    released = {"img_recon": "image", "spec_recon": "spectrum", "fused_representation": "joint"}
-    for name, expected in golden[case].items():
-        value = getattr(output, released.get(name, "redshift"))
-        assert list(value.shape) == expected["shape"], name
-        flat = value.reshape(4, -1).numpy()
-        figures = {
-            "mean": flat.mean(1),
-            "rms": np.sqrt((flat**2).mean(1)),
-            "first": flat[:, 0],
-            "last": flat[:, -1],
-            "at_100": flat[:, min(100, flat.shape[1] - 1)],
-        }
-        for figure, measured in figures.items():
-            np.testing.assert_allclose(measured, expected[figure], rtol=1e-9, err_msg=f"{name} {figure}")
+def full(model, image, image_mask):
+    """The model's answer, spectrum hidden."""
+    spectrum = torch.randn(len(image), 1296, dtype=torch.float64)
+    return model(image, spectrum, image_mask, torch.ones(len(image), 48, dtype=torch.bool))
 
 
-def test_redshift_loss_is_the_released_one(golden):
-    g = golden["redshift_loss"]
-    z_pred, z_spec = (
-        torch.tensor(g["z_pred"], dtype=torch.float64),
-        torch.tensor(g["z_spec"], dtype=torch.float64),
+@pytest.mark.parametrize("number", [64, 48, 1, 0])
+@torch.no_grad()
+def test_the_program_is_the_model(model, number):
+    image, program = images(), ImagePdf(model)
+    visible = torch.rand(len(image), 64, generator=torch.Generator().manual_seed(6)).argsort(1)[:, :number]
+    hidden = torch.ones(len(image), 64, dtype=torch.bool).scatter(1, visible, False)
+    expected = full(model, image, hidden)
+    answer = program(image) if number == 64 else program(image, visible)
+    assert expected.logits.std() > 1e-3
+    assert (answer.point - expected.point).abs().max() < 1e-10
+    assert (answer.mass - expected.logits.softmax(1)).abs().max() < 1e-10
+    assert (answer.joint - expected.joint).abs().max() < 1e-10
+
+
+@torch.no_grad()
+def test_a_galaxy_does_not_depend_on_its_company():
+    """With and without spectra, in any order, alone."""
+    model, image = shaken(TINY["mmae"]), images(8)
+    generator = torch.Generator().manual_seed(1)
+    spectrum = torch.randn(8, 1296, generator=generator, dtype=torch.float64)
+    present = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0]).bool()
+    given = image, spectrum, random_mask(8, 64, 0.5), random_mask(8, 48, 0.75) | ~present[:, None]
+    together = model(*given)
+    for row in range(8):
+        alone = model(*(part[row : row + 1] for part in given))
+        for one, all_of_them in zip(alone, together, strict=True):
+            torch.testing.assert_close(one, all_of_them[row : row + 1])
+    other = model(image, spectrum + 1, *given[2:])
+    same = (other.point == together.point).tolist()
+    assert same == (~present).tolist()
+
+
+def test_patches_are_cut_row_by_row_and_put_back():
+    image = torch.arange(2 * 5 * 64 * 64.0).view(2, 5, 64, 64)
+    cut = patches(image)
+    assert torch.equal(cut[1, 10].view(5, 8, 8), image[1, :, 8:16, 16:24])
+    assert torch.equal(unpatch(cut), image)
+
+
+def test_an_image_is_turned_into_each_of_the_eight_views_of_it():
+    image = torch.randn(1, 5, 64, 64).expand(8, -1, -1, -1)
+    views = turned(image, torch.arange(8))
+    assert torch.equal(views[0], image[0])
+    assert len({view.numpy().tobytes() for view in views}) == 8
+    assert torch.equal(views.sum((2, 3)), views[:1].sum((2, 3)).expand(8, -1)) or torch.allclose(
+        views.sum((2, 3)), views[:1].sum((2, 3)).expand(8, -1), atol=1e-3
     )
-    assert redshift_loss(z_pred, z_spec).item() == pytest.approx(g["loss"], rel=1e-9)
+    assert torch.equal(views[2], image[0].flip(1, 2))
 
 
-def test_parameter_count_is_the_papers():
-    assert sum(p.numel() for p in Himes2025().parameters()) == 16_364_036
-
-
-def test_a_hidden_token_has_no_influence(model):
-    image = torch.randn(4, 5, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    spectrum = torch.randn(4, 259, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    image_mask, spectrum_mask = masks("fixed_masks_75")
-    other = image.clone()
-    for galaxy in range(4):
-        for token in image_mask[galaxy].nonzero()[:, 0].tolist():
-            row, column = divmod(token, 8)
-            other[galaxy, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 99.0
-    with torch.no_grad():
-        expected = model.joint(image, spectrum, image_mask, spectrum_mask)
-        assert torch.equal(model.joint(other, spectrum, image_mask, spectrum_mask), expected)
-
-
-def test_dropout_drops_its_share_and_keeps_the_mean():
-    torch.manual_seed(0)
-    x = torch.ones(1001, 999)
-    y = Dropout(0.1)(x)
-    assert y.unique().tolist() == pytest.approx([0, 1 / 0.9])
-    # five sigma of a binomial; all of a draw's four bit fields, and none of the rest left over
-    flat = (y == 0).flatten()[: 4 * (y.numel() // 4)].view(-1, 4).float().mean(0)
-    assert abs(flat - 0.1).max() < 5 * (0.09 / (y.numel() / 4)) ** 0.5
-    assert torch.equal(Dropout(0.1).eval()(x), x)
+@pytest.mark.parametrize("wrong", [{"embed_dim": 33}, {"depth": 0}, {"bins": 1}, {"z_max": 0.0}])
+def test_an_impossible_architecture_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"must be|at least"):
+        dataclasses.replace(TINY["mmae"], **wrong)

@@ -5,19 +5,18 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import TINY, recipe
 from matplotlib.image import imread
 
 from catalogs import ingest
 from catalogs.desi import read_coadd
 from catalogs.mock import survey as mock
-from catalogs.spectra import normalise, pool, pool_wave
+from catalogs.spectra import normalise, pool
 from mmae import checkpoint, cli, train
 from mmae.data import Batch
-from mmae.model import Himes2025, ModelConfig
-from mmae.recipe import Train
+from mmae.families import build
 from mmae.reconstruct import LINES, Reconstruct, Reconstruction, figure, hidden_rms, main, reconstruct
 
-TINY = ModelConfig(embed_dim=32, depth=1, fusion_depth=1, heads=4)
 COADDS = (
     "QuasarNP_test_coadd_everest_80605_25fibers.fits",
     "fsf_coadd-4-80613-thru20210324.fits",
@@ -29,67 +28,82 @@ def run(*argv: object) -> int:
     return cli.run(main, Reconstruct, [str(arg) for arg in argv], "mmae reconstruct")
 
 
+@pytest.fixture(params=TINY)
+def model(request):
+    """Of either family, with random weights."""
+    torch.manual_seed(0)
+    model = build(TINY[request.param])
+    for parameter in model.parameters():  # ours begins as the identity
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """train.zarr with spectra, rubin_tile.zarr without; run, a model trained on the first for an epoch."""
     folder = tmp_path_factory.mktemp("survey")
     mock.main(mock.Mock(folder, galaxies=60, tile=2, artefacts=0, shard_rows=64))
     ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=64))
-    train.main(Train(folder / "train.zarr", folder / "run", epochs=1, batch=16, model=TINY))
+    train.main(recipe("mmae", folder / "train.zarr", folder / "run", epochs=1, batch=16))
     return folder
 
 
-def half_hidden(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def half_hidden(model, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The first half of the image tokens, and of the spectrum tokens."""
-    return torch.arange(64).expand(batch, -1) < 32, torch.arange(32).expand(batch, -1) < 16
+    tokens = model.config.spectrum_tokens
+    return torch.arange(64).expand(batch, -1) < 32, torch.arange(tokens).expand(batch, -1) < tokens // 2
 
 
-def rebuild(flux: np.ndarray, ivar: np.ndarray) -> tuple[torch.Tensor, Reconstruction]:
+def rebuild(model, flux: np.ndarray, ivar: np.ndarray) -> tuple[torch.Tensor, Reconstruction]:
     """Real spectra beside images of noise, through a model of random weights."""
-    torch.manual_seed(0)
-    spectrum = torch.from_numpy(pool(normalise(flux, ivar))).float()
+    pooled = pool(normalise(flux, ivar), model.config.spectrum_pool)[:, : model.config.spectrum_length]
+    spectrum = torch.from_numpy(pooled).float()
     image = torch.randn(len(spectrum), 5, 64, 64)
-    return spectrum, reconstruct(Himes2025(TINY), image, spectrum, *half_hidden(len(spectrum)))
+    return spectrum, reconstruct(model, image, spectrum, *half_hidden(model, len(spectrum)))
 
 
 def check(spectrum: torch.Tensor, rebuilt: Reconstruction) -> None:
     n = len(spectrum)
-    assert spectrum.shape == rebuilt.spectrum.shape == rebuilt.spectrum_hidden.shape == (n, 259)
+    assert spectrum.shape == rebuilt.spectrum.shape == rebuilt.spectrum_hidden.shape
     assert rebuilt.image.shape == rebuilt.image_hidden.shape == (n, 5, 64, 64)
     assert rebuilt.redshift.shape == (n,)
     assert all(part.isfinite().all() for part in (spectrum, *rebuilt))
     assert spectrum.abs().amax() < 100
 
 
-def test_real_spectra_go_through(real_data):
+def test_real_spectra_go_through(real_data, model):
     joined = np.load(real_data / "desi_spectra_7781px.npz")
-    spectrum, rebuilt = rebuild(joined["flux"], joined["ivar"])
+    spectrum, rebuilt = rebuild(model, joined["flux"], joined["ivar"])
     check(spectrum, rebuilt)
     assert (spectrum.std(1) > 0.1).all()
 
 
 @pytest.mark.parametrize("name", COADDS)
-def test_real_coadds_go_through(real_data, name):
+def test_real_coadds_go_through(real_data, model, name):
     spectra = read_coadd(real_data / "desi_coadds" / name)
-    check(*rebuild(spectra.flux, spectra.ivar))
+    check(*rebuild(model, spectra.flux, spectra.ivar))
 
 
-def test_what_is_hidden_cannot_be_seen():
-    torch.manual_seed(0)
-    model, image, spectrum = Himes2025(TINY), torch.randn(2, 5, 64, 64), torch.randn(2, 259)
-    rebuilt = reconstruct(model, image, spectrum, *half_hidden(2))
+def test_what_is_hidden_cannot_be_seen(model):
+    length, patch = model.config.spectrum_length, model.config.spectrum_patch
+    half = model.config.spectrum_tokens // 2 * patch
+    image, spectrum = torch.randn(2, 5, 64, 64), torch.randn(2, length)
+    rebuilt = reconstruct(model, image, spectrum, *half_hidden(model, 2))
     assert rebuilt.image_hidden[:, :, :32].all()
     assert not rebuilt.image_hidden[:, :, 32:].any()
-    assert rebuilt.spectrum_hidden[:, :128].all()
-    assert not rebuilt.spectrum_hidden[:, 128:].any()
+    assert rebuilt.spectrum_hidden[:, :half].all()
+    assert not rebuilt.spectrum_hidden[:, half:].any()
     other = reconstruct(
         model,
         torch.where(rebuilt.image_hidden, 9.0, image),
         torch.where(rebuilt.spectrum_hidden, 9.0, spectrum),
-        *half_hidden(2),
+        *half_hidden(model, 2),
     )
     torch.testing.assert_close(other.image, rebuilt.image)
     torch.testing.assert_close(other.spectrum, rebuilt.spectrum)
+    seen = torch.where(rebuilt.image_hidden, image, 9.0)
+    changed = reconstruct(model, seen, spectrum, *half_hidden(model, 2))
+    assert (changed.redshift != rebuilt.redshift).all()
 
 
 def test_errors_count_hidden_pixels_alone():
@@ -103,9 +117,10 @@ def test_errors_count_hidden_pixels_alone():
 
 def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
     torch.manual_seed(0)
+    model = build(TINY["himes2025"])
     truth = Batch(torch.randn(1, 5, 64, 64), torch.randn(1, 259), torch.tensor([2.0]))
-    rebuilt = reconstruct(Himes2025(TINY), truth.image, truth.spectrum, *half_hidden(1))
-    wave = pool_wave(3600 + 0.8 * np.arange(7783))
+    rebuilt = reconstruct(model, truth.image, truth.spectrum, *half_hidden(model, 1))
+    wave = pool(3600 + 0.8 * np.arange(7783))
     plot = figure(
         "7", wave, Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt))
     )

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from mmae.model import Himes2025, ModelConfig
+from mmae.himes2025 import Himes2025, Himes2025Config
 from mmae.specialise import ImageRedshift
 
 CONFIGS = {
-    "the paper's": ModelConfig(),
-    "shallow": ModelConfig(embed_dim=24, depth=1, fusion_depth=1, heads=3),
-    "no fusion": ModelConfig(embed_dim=16, depth=2, fusion_depth=0, heads=1),
-    "narrow heads": ModelConfig(embed_dim=16, depth=1, fusion_depth=4, heads=16),
+    "the paper's": Himes2025Config(),
+    "shallow": Himes2025Config(embed_dim=24, depth=1, fusion_depth=1, heads=3),
+    "no fusion": Himes2025Config(embed_dim=16, depth=2, fusion_depth=0, heads=1),
+    "narrow heads": Himes2025Config(embed_dim=16, depth=1, fusion_depth=4, heads=16),
 }
 
 
@@ -38,7 +38,7 @@ def images(rows=6):
 def full(model, image, hidden):
     """The model's redshift, spectrum hidden; hidden (B, 64) bool, True = hidden."""
     spectrum = torch.randn(len(image), 259, dtype=torch.float64)
-    return model(image, spectrum, hidden, torch.ones(len(image), 32, dtype=torch.bool)).redshift
+    return model(image, spectrum, hidden, torch.ones(len(image), 32, dtype=torch.bool)).point
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def test_whole_images(model):
     image = images()
     expected = full(model, image, torch.zeros(len(image), 64, dtype=torch.bool))
     assert expected.std() > 1e-3
-    assert (ImageRedshift(model)(image) - expected).abs().max() < 1e-10
+    assert (ImageRedshift(model)(image).point - expected).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("number", [48, 16, 1, 0])
@@ -57,4 +57,4 @@ def test_hidden_tokens_are_one_token(model, number):
     visible = torch.rand(len(image), 64, generator=torch.Generator().manual_seed(6)).argsort(1)[:, :number]
     hidden = torch.ones(len(image), 64, dtype=torch.bool).scatter(1, visible, False)
     expected = full(model, image, hidden)
-    assert (ImageRedshift(model)(image, visible) - expected).abs().max() < 1e-10
+    assert (ImageRedshift(model)(image, visible).point - expected).abs().max() < 1e-10

@@ -15,7 +15,8 @@ from mmae import checkpoint, cli
 EPOCHS = 8
 LIMIT_SECONDS = 240
 FLAGS = [
-    *("--batch=32", "--model.embed-dim=32", "--model.depth=1", "--model.fusion-depth=1", "--model.heads=4"),
+    *("--batch=32", "--model.embed-dim=64", "--model.depth=1"),
+    *("--model.decoder-dim=32", "--model.decoder-depth=1"),
     *("--slurm.nodes=2", "--slurm.tasks-per-node=2", "--slurm.gpus-per-node=0"),
     *("--slurm.cpus-per-task=1", "--slurm.memory-gb=4"),
 ]
@@ -138,7 +139,7 @@ def test_a_stopped_job_ends_with_the_weights_of_an_undisturbed_one(start, undist
 
 
 def test_a_time_limit_ends_in_a_requeue(start):
-    """Four minutes, warned two minutes before their end and up to one minute early: the ranks need a while."""
+    """Four minutes; Slurm warns two minutes before their end, or up to three."""
     controller = start("out_of_time", "--epochs=1000", f"--slurm.hours={4 / 60}")
     controller.wait_for(lambda: controller.restarts() == 1, "requeue")
     controller.wait_for_line("stopped and saved at step")

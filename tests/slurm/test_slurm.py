@@ -12,7 +12,10 @@ from catalogs import cutout_format
 from mmae import checkpoint, export
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--model.embed-dim", "32", "--model.depth", "1", "--model.fusion-depth", "1", "--model.heads", "4"]
+TINY = [
+    "--preset=himes2025",
+    *["--model.embed-dim", "32", "--model.depth", "1", "--model.fusion-depth", "1", "--model.heads", "4"],
+]
 JOB_SECONDS = 300
 
 pytestmark = pytest.mark.slurm

@@ -1,0 +1,176 @@
+"""What a p(z) says: point estimates, errors, intervals, risk, quantiles; and how well it says it.
+
+A p(z) is given by its mass in bins that are equal in x = ln(1 + z), the density in x being constant within a
+bin. So those of N galaxies are a tensor (N, K), and a CDF is linear in x between the edges of the bins. Every
+function takes the masses and their grid, works on the device they are on, and treats each galaxy by itself.
+The names are those of the HSC photo-z catalogues (Tanaka et al. 2018, PASJ 70, S9).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+LOSS_WIDTH = 0.15
+"""Of the HSC loss, in dz = (z_phot - z) / (1 + z)."""
+CONF_WIDTH = 0.03
+"""Confidence is the mass within this much of a redshift, times 1 + it."""
+PEAK_RATIO = 0.05
+"""A second peak counts if its density is at least this part of the highest."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """K bins from redshift 0 to z_max, equal in x = ln(1 + z); its tensors are float64, on the CPU."""
+
+    bins: int
+    z_max: float
+
+    @property
+    def step(self) -> float:
+        """Width of a bin in x."""
+        return math.log1p(self.z_max) / self.bins
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """(K + 1,) redshifts"""
+        return torch.expm1(self.step * torch.arange(self.bins + 1, dtype=torch.float64))
+
+    @cached_property
+    def centres(self) -> Tensor:
+        """(K,) redshifts, in the middle of the bins in x"""
+        return torch.expm1(self.step * (torch.arange(self.bins, dtype=torch.float64) + 0.5))
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """(K, K) HSC loss 1 - 1 / (1 + (dz / 0.15)^2): truth in one bin, estimate in another."""
+        truth, estimate = self.centres[:, None], self.centres[None, :]
+        return 1 - 1 / (1 + ((estimate - truth) / (1 + truth) / LOSS_WIDTH) ** 2)
+
+    def like(self, name: str, mass: Tensor) -> Tensor:
+        """One of the tensors above, on the device and in the precision of `mass`."""
+        return _copy(self, name, mass.device, mass.dtype)
+
+    def softened(self, z: Tensor) -> Tensor:
+        """What to train a p(z) on: a Gaussian of 0.6 bins about each redshift (N,), as masses (N, K).
+
+        Neighbouring bins learn from each other; a spectroscopic redshift is far more precise than a bin.
+        """
+        x = torch.log1p(z)[:, None] / self.step - 0.5
+        return (-0.5 * ((torch.arange(self.bins, device=z.device) - x) / 0.6) ** 2).softmax(1)
+
+    def bin(self, z: Tensor) -> Tensor:
+        """Number of the bin of each redshift, the first and the last for those beyond."""
+        return (torch.log1p(z) / self.step).floor().long().clamp(0, self.bins - 1)
+
+
+@cache
+def _copy(grid: Grid, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return cast(Tensor, getattr(grid, name)).to(device, dtype)
+
+
+def below(mass: Tensor) -> Tensor:
+    """P(redshift <= z) at the edges of the bins: (N, K) -> (N, K + 1)."""
+    return torch.nn.functional.pad(mass.cumsum(1), (1, 0))
+
+
+def cdf(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
+    """P(redshift <= z), one z a galaxy: (N, K) and (N,) -> (N,)."""
+    k = grid.bin(z)[:, None]
+    share = (torch.log1p(z)[:, None] / grid.step - k).clamp(0, 1)
+    return (below(mass).gather(1, k) + share * mass.gather(1, k))[:, 0]
+
+
+def quantiles(mass: Tensor, grid: Grid, levels: Tensor) -> Tensor:
+    """Redshifts below which the mass is `levels`: (N, K) and (N, L) -> (N, L)."""
+    total = below(mass)
+    total = total / total[:, -1:]
+    k = torch.searchsorted(total[:, 1:].contiguous(), levels.contiguous()).clamp(max=grid.bins - 1)
+    low, high = total.gather(1, k), total.gather(1, k + 1)
+    share = ((levels - low) / (high - low).clamp(min=1e-30)).clamp(0, 1)
+    return torch.expm1((k + share) * grid.step)
+
+
+def density(mass: Tensor, grid: Grid) -> Tensor:
+    """dP/dz at the centres of the bins, (N, K)."""
+    return mass / (grid.step * (1 + grid.like("centres", mass)))
+
+
+def best(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The redshift of least risk R(z) = integral p(z') L(z, z') dz', and that risk: (N,), (N,).
+
+    L is the HSC loss (Tanaka et al. 2018, section 4.2). The minimum over the bins is refined by the parabola
+    through it and its neighbours.
+    """
+    risk = mass @ grid.like("loss", mass)
+    k = risk.argmin(1, keepdim=True).clamp(1, grid.bins - 2)
+    before, here, after = (risk.gather(1, k + shift)[:, 0] for shift in (-1, 0, 1))
+    curvature, slope = before - 2 * here + after, (before - after) / 2
+    step = torch.where(curvature > 0, slope / curvature, 0.0).nan_to_num(0.0).clamp(-1, 1)
+    z = torch.expm1(((k[:, 0] + 0.5 + step) * grid.step).clamp(min=0))
+    return z, here - slope * step + curvature * step**2 / 2
+
+
+def mean(mass: Tensor, grid: Grid) -> Tensor:
+    """Of p(z), (N,)."""
+    return mass @ grid.like("centres", mass)
+
+
+def spread(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
+    """Root of the second moment of p about z (N,)."""
+    return (mass * (grid.like("centres", mass) - z[:, None]) ** 2).sum(1).sqrt()
+
+
+def confidence(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
+    """The mass within 0.03 (1 + z) of z, (N,)."""
+    width = CONF_WIDTH * (1 + z)
+    return cdf(mass, grid, z + width) - cdf(mass, grid, (z - width).clamp(min=0))
+
+
+def modes(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Redshifts of the highest peak and of the highest one elsewhere, (N,) each; NaN where there is none.
+
+    Elsewhere is more than 0.15 (1 + z) away: who takes one for the other makes an outlier.
+    """
+    p = density(mass, grid)
+    sides = torch.nn.functional.pad(p, (1, 1), value=-1.0)
+    peaks = torch.where((p > sides[:, :-2]) & (p >= sides[:, 2:]), p, -1.0)
+    height, first = peaks.max(1, keepdim=True)
+    z = grid.like("centres", mass)
+    near = (z - z[first]).abs() <= LOSS_WIDTH * (1 + z[first])
+    other, second = peaks.masked_fill(near, -1.0).max(1)
+    return z[first[:, 0]], torch.where(other >= PEAK_RATIO * height[:, 0], z[second], torch.nan)
+
+
+# ---------------------------------------------------------------- how good it is
+
+
+def crps(mass: Tensor, grid: Grid, z_spec: Tensor) -> Tensor:
+    """Continuous ranked probability score, integral (F(z) - [z >= z_spec])^2 dz, (N,).
+
+    By the trapezoidal rule on the edges of the bins, between which z_spec is put as one more.
+    """
+    total, k = below(mass), grid.bin(z_spec)[:, None]
+    at, edges = cdf(mass, grid, z_spec)[:, None], grid.like("edges", mass)
+    beyond = torch.arange(grid.bins + 1, device=mass.device) > k
+    gap = (total - beyond.to(mass)) ** 2
+    pieces = edges.diff() * (gap[:, 1:] + gap[:, :-1]) / 2
+    low, high = edges[k], edges[k + 1]
+    z = z_spec[:, None].to(mass).clamp(low, high)
+    split = (z - low) * (total.gather(1, k) ** 2 + at**2) / 2
+    split = split + (high - z) * ((at - 1) ** 2 + (total.gather(1, k + 1) - 1) ** 2) / 2
+    return pieces.scatter(1, k, split).sum(1)
+
+
+def cde_loss(mass: Tensor, grid: Grid, z_spec: Tensor) -> Tensor:
+    """Integral p(z)^2 dz - 2 p(z_spec), (N,); its mean is, up to a constant, the error of the densities.
+
+    Izbicki & Lee 2017, as in Schmidt et al. 2020 (MNRAS 499, 1587), equation 8.
+    """
+    inverse = 1 / (1 + grid.like("edges", mass))
+    squared = ((mass / grid.step) ** 2 * -inverse.diff()).sum(1)
+    at = mass.gather(1, grid.bin(z_spec)[:, None])[:, 0] / grid.step / (1 + z_spec)
+    return squared - 2 * at

@@ -1,0 +1,89 @@
+"""Our own model as a program for images: p(z), and nothing that only training needs.
+
+What is hidden never enters the trunk, so there is nothing to collapse as in the paper's model
+(specialise.py): decoder and spectrum embedding drop out, and gains and biases of the norms move into the
+weights after them. In reduced precision (rounding.py) the products of all tokens are in bfloat16; residuals,
+norms and head are not.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmae.linear import Linear
+from mmae.model import Block, Model, features
+from mmae.output import Estimate
+from mmae.typicality import Typicality
+
+
+def after_norm(layer: nn.Linear, norm: nn.LayerNorm, gelu: bool = False) -> Linear:
+    """A layer that takes gain and bias of the norm before it into its weights."""
+    return Linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias, gelu)
+
+
+class Layer(nn.Module):
+    """A block of the trunk."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        assert isinstance(block, Block)
+        self.qkv = after_norm(block.attention.qkv, block.norm1)
+        self.out = Linear(block.attention.out.weight, block.attention.out.bias)
+        self.up = after_norm(block.ffn.up, block.norm2, gelu=True)
+        self.down = Linear(block.ffn.down.weight, block.ffn.down.bias)
+        self.head_dim: int = block.attention.head_dim
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        qkv = self.qkv(normed(tokens)).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out(mixed).to(tokens.dtype)
+        return tokens + self.down(self.up(normed(tokens))).to(tokens.dtype)
+
+
+def normed(tokens: Tensor) -> Tensor:
+    """Mean 0 and variance 1, without gain and bias."""
+    return F.layer_norm(tokens, [tokens.shape[2]])
+
+
+class ImagePdf(nn.Module):
+    """The p(z) of an image, its spectrum hidden."""
+
+    temperature: Tensor
+    """What logits are divided by, so that p(z) is as wide as its errors are (Guo et al. 2017)."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        model = copy.deepcopy(model).eval().requires_grad_(False)
+        embed = model.image_embed
+        self.embed_up = Linear(embed.up.weight, embed.up.bias, gelu=True)
+        self.embed_down = Linear(embed.down.weight, embed.down.bias)
+        self.position = embed.position
+        self.grid = model.config.grid
+        self.noise = nn.Parameter(model.noise, requires_grad=False)
+        self.layers = nn.ModuleList(map(Layer, model.blocks))
+        self.norm = model.norm
+        self.head = model.head
+        self.register_buffer("temperature", torch.ones(()))
+        self.typicality = Typicality(model.config.embed_dim)
+
+    def reduced(self) -> list[Linear]:
+        """The layers that reduced precision is for: the matrix products of all tokens."""
+        return [part for part in self.modules() if isinstance(part, Linear)]
+
+    def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
+        """Estimates from images (B, 5, 64, 64), flux at the zero point of the training set.
+
+        visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
+        """
+        tokens = self.embed_down(self.embed_up(features(image, self.noise))).to(image.dtype) + self.position
+        if visible is not None:
+            tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        for layer in self.layers:
+            tokens = layer(tokens)
+        joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1])
+        answer = self.head(joint)
+        mass = (answer[:, 1:] / self.temperature).softmax(1)
+        return Estimate(answer[:, 0], mass, joint, self.typicality(joint))

@@ -1,0 +1,31 @@
+"""From what a model says of galaxies to columns of the catalogue, on the device the model is on."""
+
+import torch
+from torch import Tensor
+
+from catalogs.schema import QUANTILE_LEVELS
+from mmae import pdf
+from mmae.output import Estimate
+from mmae.pdf import Grid
+
+INTERVALS = (0.16, 0.84, 0.025, 0.975)
+
+
+def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
+    """The columns of columns.SHAPE side by side, (B, C) float32.
+
+    drawn (B,): from 0 to 1, the level at which PHOTOZ_MC is read off.
+    """
+    point, mass, _, typical = estimate
+    if grid is None:
+        return torch.stack([point, typical], 1)
+    mass = mass / mass.sum(1, keepdim=True)
+    best, risk = pdf.best(mass, grid)
+    fixed = torch.tensor([0.5, *INTERVALS, *QUANTILE_LEVELS], dtype=mass.dtype, device=mass.device)
+    levels = torch.cat([drawn.to(mass)[:, None], fixed.expand(len(mass), -1)], 1)
+    numbers = (
+        *(point, typical, best, risk),
+        *(pdf.confidence(mass, grid, best), pdf.spread(mass, grid, best), pdf.mean(mass, grid)),
+        *pdf.modes(mass, grid),
+    )
+    return torch.cat([torch.stack(numbers, 1), pdf.quantiles(mass, grid, levels)], 1)
