@@ -140,6 +140,21 @@ def bootstrap(
     return dict(zip(POINT_METRICS, samples.std(axis=0, ddof=1).tolist(), strict=True))
 
 
+def ranges(name: str, values: np.ndarray, edges: Sequence[float]) -> list[tuple[str, np.ndarray]]:
+    """Bins between `edges` in words, and which of (N,) values are in them, (N,) bool.
+
+    k edges make k + 1 bins, each low <= value < high; the first and the last are open. What is not finite is
+    in none.
+    """
+    values = np.where(np.isfinite(values), values, np.nan)
+    inner = [
+        (f"{low:g} <= {name} < {high:g}", (low <= values) & (values < high))
+        for low, high in itertools.pairwise(edges)
+    ]
+    first = (f"{name} < {edges[0]:g}", values < edges[0])
+    return [first, *inner, (f"{name} >= {edges[-1]:g}", values >= edges[-1])]
+
+
 class Row(NamedTuple):
     """The metrics of the objects in one redshift range."""
 
@@ -165,7 +180,7 @@ def table(
         z_phot may be NaN or infinite where there is no photo-z: such objects are counted in
         `Row.n_without_z_phot` of `all` and of their z_spec bin. z_spec is finite.
     edges : increasing redshifts
-        k edges make k + 1 bins, each lo <= z < hi; the first and the last are open.
+        They part the k + 1 bins of `ranges`.
     draws, rng
         As in `bootstrap`.
 
@@ -183,9 +198,6 @@ def table(
         return Row(name, int(use.sum()), int((inside & ~measured).sum()), value, error)
 
     rows = [row("all", np.full(len(z_spec), True))]
-    for name, z in ("z_spec", z_spec), ("z_phot", np.where(measured, z_phot, np.nan)):
-        rows.append(row(f"{name} < {edges[0]:g}", z < edges[0]))
-        for low, high in itertools.pairwise(edges):
-            rows.append(row(f"{low:g} <= {name} < {high:g}", (low <= z) & (z < high)))
-        rows.append(row(f"{name} >= {edges[-1]:g}", z >= edges[-1]))
+    for name, z in ("z_spec", z_spec), ("z_phot", z_phot):
+        rows += [row(label, inside) for label, inside in ranges(name, z, edges)]
     return rows

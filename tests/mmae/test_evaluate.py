@@ -13,11 +13,14 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from catalogs import photoz
+from catalogs.photoz import Part, Provenance
 from mmae import cli
-from mmae.evaluate import Evaluate, figure, main
+from mmae.evaluate import Evaluate, calibration_figure, figure, main
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = ["metrics.ecsv", "metrics.json", "zphot_zspec.png"]
+CALIBRATION = ["calibration.ecsv", "calibration.png"]
 
 # Figures of the paper's released predictions: n, bias, sigma_NMAD, |dz| > 0.15 in percent.
 RELEASED = [
@@ -35,10 +38,10 @@ def evaluate(*argv: object) -> int:
     return cli.run(main, Evaluate, [str(arg) for arg in argv], "mmae evaluate")
 
 
-def printed(output: str) -> dict[str, dict[str, str]]:
-    """The printed table: range -> column -> value without its error and unit."""
+def printed(output: str, number: int = 0) -> dict[str, dict[str, str]]:
+    """A printed table, the first or the second: range -> column -> value without its error and unit."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
-    head = next(cells for cells in lines if cells[0] == "range")
+    head = [cells for cells in lines if cells[0] == "range"][number]
     rows = [cells for cells in lines if len(cells) == len(head) and cells != head]
     return {cells[0]: dict(zip(head, (cell.split(" ")[0] for cell in cells), strict=True)) for cells in rows}
 
@@ -140,6 +143,131 @@ def test_text_tables_and_gaps_in_them(tmp_path, capsys):
     output = capsys.readouterr().out
     assert printed(output)["all"] | {"n": "2", "RMS": "0.0000"} == printed(output)["all"]
     assert "1 with a spectroscopic redshift and no finite photo-z" in output
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """`catalogue(said)`: a catalogue of ours of 100 objects, of which the model said this, and truth.fits.
+
+    truth.fits has Z_SPEC = 0.5 and MAG_I from 20 to 29.9.
+    """
+    n = 100
+    truth = {"OBJECT_ID": np.arange(n), "Z_SPEC": np.full(n, 0.5), "MAG_I": 20 + 0.1 * np.arange(n)}
+    Table(truth).write(tmp_path / "truth.fits")
+
+    def write(said: dict[str, np.ndarray]) -> Path:
+        nothing = np.full(n, np.nan)
+        rows = photoz.rows(np.arange(n), nothing, nothing, said, np.zeros(n, int), np.full(n, ""))
+        provenance = Provenance("a" * 64, "mock", "0.1.0", "b" * 64, (0.0, 4.0))
+        part, path = Part(tmp_path, 0), tmp_path / "tile.photoz.fits"
+        part.write("c" * 64, provenance, *rows)
+        photoz.merge([part], (n, 0), provenance, path, tmp_path / "tile.rejects.fits")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def said() -> dict[str, np.ndarray]:
+    """p(z) even over a width of 0.2: the middle 68 % hold z = 0.5 for 60 objects, the middle 95 % for 90."""
+    centre = np.repeat([0.5, 0.5 + 0.08, 0.5 - 0.3], [60, 30, 10]).astype(np.float32)
+    levels = (np.arange(20) + 0.5) / 20
+    return {
+        "PHOTOZ_POINT": centre + 1,
+        "PHOTOZ_BEST": centre,
+        "PHOTOZ_ERR68_MIN": centre - 0.068,
+        "PHOTOZ_ERR68_MAX": centre + 0.068,
+        "PHOTOZ_ERR95_MIN": centre - 0.095,
+        "PHOTOZ_ERR95_MAX": centre + 0.095,
+        "PDF_QUANT": centre[:, None] + 0.2 * (levels - 0.5),
+    }
+
+
+def test_calibration_of_a_catalogue_with_p_z(catalogue, said, tmp_path, capsys):
+    said["PDF_QUANT"][0, 3] = np.nan  # one object the less
+    path, out = catalogue(said), tmp_path / "out"
+    assert evaluate(path, "--truth", tmp_path / "truth.fits", "--out", out, "--draws", 20) == cli.OK
+    output = capsys.readouterr().out
+    assert "judged by PHOTOZ_BEST" in output
+    assert "the p(z) of 99 of these objects" in output
+    assert printed(output)["all"]["bias"] == "0.0000"
+    everything = printed(output, 1)["all"]
+    assert everything["coverage 68"] == f"{100 * 59 / 99:.2f}"
+    assert everything["coverage 95"] == f"{100 * 89 / 99:.2f}"
+    # the even p(z): w (u^3 + (1 - u)^3) / 3 for PIT u = 1/2 and 0.1; and, 0.2 beyond its end, w / 3 + 0.2
+    crps = (59 * 0.2 / 12 + 30 * 0.2 * (0.1**3 + 0.9**3) / 3 + 10 * (0.2 / 3 + 0.2)) / 99
+    assert everything["CRPS"] == f"{crps:.4f}"
+    assert everything["CDE loss"] == f"{5 - 10 * 89 / 99:.4f}"
+    assert everything["half width"] == f"{0.068 / 1.5:.4f}"
+    quarters = ["MAG_I < 22.55", "22.55 <= MAG_I < 25", "25 <= MAG_I < 27.45", "MAG_I >= 27.45"]
+    assert list(printed(output, 1))[9:] == quarters
+
+    assert sorted(file.name for file in out.iterdir()) == sorted(WRITTEN + CALIBRATION)
+    for file in out.iterdir():
+        assert file.name in output.splitlines()[-1]
+    rows = json.loads((out / "metrics.json").read_text())["calibration"]
+    table = Table.read(out / "calibration.ecsv")
+    assert rows[0]["value"]["PIT KS"] == pytest.approx(89 / 99 - 0.5, abs=1e-6)  # 30 at 0.1, 59 at 1/2
+    for row, flat in zip(rows, table, strict=True):
+        assert (row["range"], row["n"]) == (flat["range"], flat["n"])
+        for name, value in row["value"].items():
+            assert flat[name] == value or (value is None and np.isnan(flat[name]))
+
+
+def test_a_truth_without_magnitudes_has_no_rows_of_them(catalogue, said, tmp_path, capsys):
+    truth = Table.read(tmp_path / "truth.fits")
+    truth.remove_column("MAG_I")
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    assert evaluate(catalogue(said), "--truth", tmp_path / "truth.fits", "--draws", 0) == cli.OK
+    output = capsys.readouterr().out
+    assert list(printed(output, 1)) == list(printed(output))
+
+
+def test_a_catalogue_without_p_z_is_judged_by_its_point(catalogue, said, tmp_path, capsys):
+    arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
+    assert evaluate(catalogue(said), *arguments) == cli.OK
+    capsys.readouterr()
+    path = catalogue({"PHOTOZ_POINT": said["PHOTOZ_POINT"]})
+    assert evaluate(path, *arguments) == cli.OK
+    output = capsys.readouterr().out
+    assert "judged by PHOTOZ_POINT" in output
+    assert "tile.photoz.fits has no p(z)" in output
+    assert printed(output)["all"]["bias"] == f"{1 / 1.5:.4f}"
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == WRITTEN  # those of before are gone
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["calibration"] is None
+
+    assert evaluate(path) == cli.USAGE  # Z_SPEC is there, and NaN throughout
+    assert "no redshift in a column Z_SPEC; pass a table" in capsys.readouterr().err
+
+
+def test_what_the_model_was_trained_on_is_left_out(catalogue, said, tmp_path, capsys):
+    trained = np.repeat([0, 1, 2], [90, 5, 5])  # those whose redshifts are 0.3 wrong
+    path = catalogue(said | {"IN_TRAINING": trained})
+    arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
+    assert evaluate(path, *arguments) == cli.OK
+    output = capsys.readouterr().out
+    assert "10 objects left out, as the model was made with them" in output
+    assert printed(output)["all"]["n"] == "90"
+    assert printed(output)["all"]["|dz|>0.15"] == "0.00"
+
+
+def test_quantiles_that_decrease_are_refused(catalogue, said, tmp_path, capsys):
+    said["PDF_QUANT"][7] = said["PDF_QUANT"][7, ::-1]
+    out = tmp_path / "out"
+    assert evaluate(catalogue(said), "--truth", tmp_path / "truth.fits", "--out", out) == cli.REFUSED
+    assert "PDF_QUANT must be finite, not negative, and never decrease" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("n", [1, 3000])
+def test_calibration_figure_draws_any_number_of_objects(tmp_path, n):
+    plot = calibration_figure(np.random.default_rng(n).random(n), 0.0123)
+    left, right = plot.axes
+    assert left.get_title(loc="left") == f"$n = {n}$,  KS = 0.0123"
+    line = right.lines[-1].get_xydata()
+    assert tuple(line[-1]) == (1, 1)
+    assert abs(line[:, 1] - line[:, 0]).max() < 2 / np.sqrt(n)
+    plot.savefig(tmp_path / "figure.png")
 
 
 @pytest.mark.parametrize("n", [1, 50, 5000])
