@@ -21,10 +21,15 @@ def combined(parts: Tensor, weights: tuple[float, float, float]) -> Losses:
     return Losses((parts * parts.new_tensor(weights)).sum(), *parts)
 
 
-def hsc_loss(predicted: Tensor, redshift: Tensor) -> Tensor:
-    """Mean of 1 - 1 / (1 + (dz / 0.15)^2), dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018); inputs (B,)."""
+def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:
+    """1 - 1 / (1 + (dz / 0.15)^2) of each, dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018)."""
     dz = (predicted - redshift) / (1 + redshift)
-    return (1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)).mean()
+    return 1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)
+
+
+def hsc_loss(predicted: Tensor, redshift: Tensor) -> Tensor:
+    """Mean of `hsc`; inputs (B,)."""
+    return hsc(predicted, redshift).mean()
 
 
 def masked_mean(values: Tensor, hidden: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ def without_spectrum(mask: Tensor, present: Tensor) -> Tensor:
 
 def turned(image: Tensor, turn: Tensor) -> Tensor:
     """Images (B, bands, S, S), each turned by `turn` (B,) quarters, from 4 on after a flip."""
+    if not turn.any():
+        return image
     done = image.clone()
     for which in range(1, 8):
         rows = turn == which

@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-LOSS_WIDTH = 0.15
-"""Of the HSC loss, in dz = (z_phot - z) / (1 + z)."""
+from mmae.losses import HSC_WIDTH, hsc
+
 CONF_WIDTH = 0.03
 """Confidence is the mass within this much of a redshift, times 1 + it."""
 PEAK_RATIO = 0.05
@@ -46,9 +46,8 @@ class Grid:
 
     @cached_property
     def loss(self) -> Tensor:
-        """(K, K) HSC loss 1 - 1 / (1 + (dz / 0.15)^2): truth in one bin, estimate in another."""
-        truth, estimate = self.centres[:, None], self.centres[None, :]
-        return 1 - 1 / (1 + ((estimate - truth) / (1 + truth) / LOSS_WIDTH) ** 2)
+        """(K, K) HSC loss: truth in one bin, estimate in another."""
+        return hsc(self.centres[None, :], self.centres[:, None])
 
     def like(self, name: str, mass: Tensor) -> Tensor:
         """One of the tensors above, on the device and in the precision of `mass`."""
@@ -140,7 +139,7 @@ def modes(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     peaks = torch.where((p > sides[:, :-2]) & (p >= sides[:, 2:]), p, -1.0)
     height, first = peaks.max(1, keepdim=True)
     z = grid.like("centres", mass)
-    near = (z - z[first]).abs() <= LOSS_WIDTH * (1 + z[first])
+    near = (z - z[first]).abs() <= HSC_WIDTH * (1 + z[first])
     other, second = peaks.masked_fill(near, -1.0).max(1)
     return z[first[:, 0]], torch.where(other >= PEAK_RATIO * height[:, 0], z[second], torch.nan)
 

@@ -1,5 +1,7 @@
 """From what a model says of galaxies to columns of the catalogue, on the device the model is on."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,12 @@ from mmae.output import Estimate
 from mmae.pdf import Grid
 
 INTERVALS = (0.16, 0.84, 0.025, 0.975)
+
+
+@cache
+def fixed_levels(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Levels of the median, the ends of the intervals and PDF_QUANT; copied to a device once."""
+    return torch.tensor([0.5, *INTERVALS, *QUANTILE_LEVELS], dtype=dtype, device=device)
 
 
 def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
@@ -21,8 +29,8 @@ def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
         return torch.stack([point, typical], 1)
     mass = mass / mass.sum(1, keepdim=True)
     best, risk = pdf.best(mass, grid)
-    fixed = torch.tensor([0.5, *INTERVALS, *QUANTILE_LEVELS], dtype=mass.dtype, device=mass.device)
-    levels = torch.cat([drawn.to(mass)[:, None], fixed.expand(len(mass), -1)], 1)
+    fixed = fixed_levels(mass.device, mass.dtype).expand(len(mass), -1)
+    levels = torch.cat([drawn.to(mass)[:, None], fixed], 1)
     numbers = (
         *(point, typical, best, risk),
         *(pdf.confidence(mass, grid, best), pdf.spread(mass, grid, best), pdf.mean(mass, grid)),

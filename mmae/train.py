@@ -118,7 +118,7 @@ class State:
 
     model: AnyModel
     average: AnyModel | None
-    """The mean of the weights over the last steps, which is what validation and users get."""
+    """The mean of the weights over the last steps."""
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler | None
     step: int = 0
@@ -127,6 +127,11 @@ class State:
     best: float = math.inf
     best_epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> AnyModel:
+        """What validation and users get."""
+        return self.average or self.model
 
 
 def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
@@ -197,15 +202,13 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                     raise stopped(state)
 
             state.epoch, state.step_in_epoch = state.epoch + 1, 0
-            state.metrics, *redshifts = validate(state.average or state.model, data, config, world)
+            state.metrics, *redshifts = validate(state.judged, data, config, world)
             log.report("validation", state.step, state.metrics)
             log.say(f"epoch {state.epoch}/{config.epochs}  validation: {summary(state.metrics)}")
             if world.first:
                 log.figure("zphot_zspec", state.step, panels.redshifts(*redshifts))
                 log.figure(
-                    "reconstruction",
-                    state.step,
-                    panels.rebuilt(state.average or state.model, data, config, world.device),
+                    "reconstruction", state.step, panels.rebuilt(state.judged, data, config, world.device)
                 )
             improved = state.metrics["loss"] < state.best
             if improved:

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 import torch
 from conftest import TINY
+from shaken import images, shaken
 
 from mmae.masking import random_mask, turned
-from mmae.model import Model, ModelConfig
+from mmae.model import ModelConfig
 from mmae.patches import patches, unpatch
 from mmae.program import ImagePdf
 
@@ -18,26 +19,9 @@ CONFIGS = {
 }
 
 
-def shaken(config):
-    """A model in float64 none of whose weights is 0 or 1, as after training."""
-    torch.manual_seed(11)
-    model = Model(config).double().eval()
-    model.fit_scale([0.037, 0.057, 0.077, 0.156, 0.287])
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
-
-
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
 def model(request):
     return shaken(request.param)
-
-
-def images(rows=6):
-    """From faint to brighter than any galaxy."""
-    generator = torch.Generator().manual_seed(5)
-    image = torch.randn(rows, 5, 64, 64, generator=generator, dtype=torch.float64)
-    return image * torch.logspace(-3, 3, rows)[:, None, None, None]
 
 
 def full(model, image, image_mask):

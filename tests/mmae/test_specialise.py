@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from shaken import images, shaken
 
-from mmae.himes2025 import Himes2025, Himes2025Config
+from mmae.himes2025 import Himes2025Config
 from mmae.specialise import ImageRedshift
 
 CONFIGS = {
@@ -14,25 +15,9 @@ CONFIGS = {
 }
 
 
-def shaken(config):
-    """A model in float64 none of whose weights is 0 or 1, as after training."""
-    torch.manual_seed(11)
-    model = Himes2025(config).double().eval()
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return model
-
-
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)
 def model(request):
     return shaken(request.param)
-
-
-def images(rows=6):
-    """From faint to brighter than any galaxy."""
-    generator = torch.Generator().manual_seed(5)
-    image = torch.randn(rows, 5, 64, 64, generator=generator, dtype=torch.float64)
-    return image * torch.logspace(-3, 3, rows)[:, None, None, None]
 
 
 def full(model, image, hidden):
