@@ -15,7 +15,16 @@ from astropy.io import fits
 from catalogs import fits_strict
 from catalogs.errors import InputRefused, UsageError
 
-ARMS = ("B", "R", "Z")
+ARMS = {"B": (3600.0, 5800.0), "R": (5760.0, 7620.0), "Z": (7520.0, 9824.0)}
+"""Of the spectrograph, A; neighbours overlap."""
+SKY_LINES = np.array(
+    [
+        *(5577.3, 5893.0, 6300.3, 6363.8, 7276.4, 7316.3, 7340.9, 7750.6, 7794.1, 7821.5, 7913.7, 7964.7),
+        *(7993.3, 8344.6, 8399.2, 8430.2, 8465.4, 8827.1, 8885.9, 8919.6, 8957.9, 9375.9, 9439.6, 9476.0),
+        *(9567.0, 9719.6),
+    ]
+)
+"""A, air: the strongest of [O I], Na I and OH (Osterbrock et al. 1996)."""
 FIRST, STEP, PIXELS = 3600.0, 0.8, 7781
 """DESI's grid, 3600 to 9824 A in vacuum; every arm stands on a part of it."""
 BLOCK = 64

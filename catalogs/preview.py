@@ -1,6 +1,6 @@
 """What cutouts look like: colour composites, and a contact sheet of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from catalogs import atomic
 from catalogs.cutout_format import BANDS
+from catalogs.cutouts import CutoutStore
 
 RGB = {"i": 0.7, "r": 1.0, "g": 1.5}
 """Bands shown as red, green, blue, and weights under which a galaxy of moderate redshift is near white."""
@@ -40,6 +41,16 @@ def composite(image: np.ndarray) -> np.ndarray:
     rgb = make_lupton_rgb(*tall, minimum=SKY, stretch=STRETCH, Q=SOFTENING).reshape(n, height, width, 3)
     rgb[~valid] = NO_VALUE
     return rgb
+
+
+def pictures(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
+    """Composites of rows of a store, (n, s, s, 3) uint8; damaged ones are magenta."""
+    images = []
+    for row in rows:
+        image, damaged = store.images(row, row + 1)
+        image[damaged] = np.nan
+        images.append(image * np.float32(10 ** (0.4 * (27 - store.zero_point))))
+    return composite(np.concatenate(images))
 
 
 def contact_sheet(images: np.ndarray, labels: Sequence[str], path: Path, columns: int = 8) -> None:

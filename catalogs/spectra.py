@@ -29,6 +29,36 @@ def normalise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
         Dimensionless; 0 in invalid pixels, all 0 where nothing is valid. A first or last pixel beyond
         |100| is replaced with the median of the valid ones.
     """
+    valid, centred, rms = _centred(flux, ivar)
+    result = centred / np.where(rms > 0, rms, 1.0)
+
+    for edge in (0, -1):
+        for row in np.argwhere(np.abs(result[..., edge]) > ARTEFACT):
+            spectrum = result[tuple(row)]
+            spectrum[edge] = np.median(spectrum[valid[tuple(row)]])
+    return result
+
+
+def pooled_noise(flux: np.ndarray, ivar: np.ndarray, pixels: int = POOL) -> np.ndarray:
+    """Noise of what `pool` makes of what `normalise` makes of spectra.
+
+    By linear propagation: mean and rms are of some thousand pixels, so that next to one pixel's their own
+    errors are nothing, and DESI's pixels are independent (Guy et al. 2023). So a pixel of the normalised
+    spectrum has the variance 1 / (ivar rms^2), and a mean of n pixels the sum of theirs over n^2.
+
+    flux, ivar : (..., P)
+    Returns (..., P // pixels), NaN where any of the pixels has no value of its own.
+    """
+    valid, centred, rms = _centred(flux, ivar)
+    for edge in (0, -1):
+        valid[..., edge] &= np.abs(centred[..., edge]) <= ARTEFACT * rms[..., 0]
+    precision = np.where(valid, ivar, np.nan) * np.where(rms > 0, rms, np.nan) ** 2
+    return np.sqrt(pool(1 / precision, pixels) / pixels)
+
+
+def _centred(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which pixels are valid, (..., P); spectra less their ivar-weighted mean, (..., P), 0 where they are
+    not; and their ivar-weighted rms, (..., 1)."""
     flux = np.asarray(flux, np.float64)
     ivar = np.asarray(ivar, np.float64)
     valid = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & (flux != 0)
@@ -37,14 +67,7 @@ def normalise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
     total = weight.sum(-1, keepdims=True)
     total = np.where(total > 0, total, 1.0)
     centred = np.where(valid, clean - (weight * clean).sum(-1, keepdims=True) / total, 0.0)
-    rms = np.sqrt((weight * centred**2).sum(-1, keepdims=True) / total)
-    result = centred / np.where(rms > 0, rms, 1.0)
-
-    for edge in (0, -1):
-        for row in np.argwhere(np.abs(result[..., edge]) > ARTEFACT):
-            spectrum = result[tuple(row)]
-            spectrum[edge] = np.median(spectrum[valid[tuple(row)]])
-    return result
+    return valid, centred, np.sqrt((weight * centred**2).sum(-1, keepdims=True) / total)
 
 
 def pool(spectrum: np.ndarray, pixels: int = POOL) -> np.ndarray:

@@ -338,7 +338,7 @@ def _decoding_fault(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> st
 
 
 def preview(config: Preview) -> None:
-    from catalogs.preview import composite, contact_sheet  # takes a second, which the others need not wait
+    from catalogs.preview import contact_sheet, pictures  # takes a second, which the others need not wait
 
     out = config.out or beside(config.store, ".preview.png")
     if out.is_dir() or not out.parent.is_dir():
@@ -347,13 +347,8 @@ def preview(config: Preview) -> None:
     if not store.n:
         raise InputRefused(f"{store.path} has no objects to draw: take another store")
     rows = np.unique(np.linspace(0, store.n - 1, min(config.count, store.n)).astype(int)).tolist()
-    images, labels = [], []
-    for row in track(rows, "reading cutouts", transient=True):
-        image, damaged = store.images(row, row + 1)
-        image[damaged] = np.nan
-        images.append(image * np.float32(10 ** (0.4 * (27 - store.zero_point))))
-        labels.append(label(store, row))
-    contact_sheet(composite(np.concatenate(images)), labels, out)
+    images = pictures(store, track(rows, "reading cutouts", transient=True))
+    contact_sheet(images, [label(store, row) for row in rows], out)
     print(f"wrote {out}: {len(rows)} of {store.n:,} objects, i r g as red green blue; magenta: no value")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from speclite import filters
 
 from catalogs.cutout_format import BANDS
+from catalogs.desi import SKY_LINES
 from catalogs.galaxiesml import ZERO_POINT
 
 C = 2.99792458e18
@@ -15,8 +16,6 @@ PIXELS = 7783
 WAVE = np.linspace(3600.0, 9824.0, PIXELS)
 """A, vacuum: the grid of GalaxiesML-Spectra."""
 STEP = WAVE[1] - WAVE[0]
-ARMS = {"B": (3600.0, 5800.0), "R": (5760.0, 7620.0), "Z": (7520.0, 9824.0)}
-"""A; neighbours overlap."""
 FIBRE_DIAMETER = 1.5
 """arcsec"""
 FIBRE_SEEING = 1.1
@@ -25,14 +24,6 @@ RESOLUTION = 1.8
 """FWHM in A, nearly the same from R = 2000 at 3600 A to 5500 at 9800 A (Abareshi et al. 2022)."""
 FIBRE_SKY = 2.5
 """Sky in a fibre, 1e-17 erg/s/cm2/A: scales the Poisson noise of the object."""
-SKY_LINES = np.array(
-    [
-        *(5577.3, 5893.0, 6300.3, 6363.8, 7276.4, 7316.3, 7340.9, 7750.6, 7794.1, 7821.5, 7913.7, 7964.7),
-        *(7993.3, 8344.6, 8399.2, 8430.2, 8465.4, 8827.1, 8885.9, 8919.6, 8957.9, 9375.9, 9439.6, 9476.0),
-        *(9567.0, 9719.6),
-    ]
-)
-"""A, air: the strongest of [O I], Na I and OH (Osterbrock et al. 1996)."""
 NOISE = np.array(
     [
         (3600, 5.0), (3650, 2.6), (3750, 1.5), (3850, 1.05), (4000, 0.80), (4250, 0.60), (4500, 0.47),

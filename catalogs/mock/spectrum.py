@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from catalogs.desi import ARMS
 from catalogs.mock.image import fibre_fractions
 from catalogs.mock.instruments import (
-    ARMS,
     FIBRE_SKY,
     PIXELS,
     RESOLUTION,

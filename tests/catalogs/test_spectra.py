@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from catalogs.spectra import normalise, pool
+from catalogs.spectra import normalise, pool, pooled_noise
 
 
 @pytest.fixture
@@ -36,6 +36,26 @@ def test_three_pixels_by_hand():
     np.testing.assert_allclose(normalise([1, 7, 5], [1, 0, 3]), [-3 / 3**0.5, 0, 1 / 3**0.5], rtol=1e-15)
 
 
+def test_noise_of_three_pixels_by_hand():
+    # rms sqrt(3), as above: variances 1 / (1 * 3) and 1 / (3 * 3), and nothing known of the middle pixel
+    np.testing.assert_allclose(pooled_noise([1, 7, 5], [1, 0, 3], 1), [1 / 3**0.5, np.nan, 1 / 3], rtol=1e-15)
+    # mean (4 + 0) / 4 = 1, variance (9 + 3) / 4 = 3; of a mean of two, (1 / 3 + 1 / 3) / 4
+    noise = pooled_noise([4, 1e-9, 0, 1e-9, 1e-9], [1, 1, 0, 1, 1], 2)
+    np.testing.assert_allclose(noise, [6**-0.5, np.nan], rtol=1e-6)
+
+
+def test_noise_is_the_scatter_of_spectra_drawn_again(random):
+    flux, ivar = random
+    sigma = np.where(ivar > 0, ivar, np.inf) ** -0.5 / 20  # mean and rms hardly change
+    draws = flux + sigma * np.random.default_rng(6).standard_normal((400, *flux.shape))
+    scatter = pool(normalise(draws, ivar * 400), 6).std(0)
+    noise = pooled_noise(flux, ivar * 400, 6)
+    unknown = np.isnan(noise)
+    assert unknown.sum() == 4 * 4  # pixels 100 to 119 are in the means of pixels 96 to 119
+    assert scatter[~unknown] / noise[~unknown] == pytest.approx(1, abs=0.16)
+    assert np.mean(scatter[~unknown] / noise[~unknown]) == pytest.approx(1, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("flux", "ivar"),
     [
@@ -50,6 +70,7 @@ def test_three_pixels_by_hand():
 )
 def test_a_spectrum_of_nothing_is_all_zeros(flux, ivar):
     assert normalise(flux, ivar).tolist() == [0, 0, 0]
+    assert np.isnan(pooled_noise(flux, ivar, 1)).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
