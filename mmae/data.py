@@ -15,6 +15,7 @@ from catalogs.screen import screen_images
 from catalogs.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
 from mmae.ahead import Ahead
 from mmae.object_id import hash_ids
+from mmae.patches import PATCH
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
@@ -63,6 +64,18 @@ class Spectra(Protocol):
         """Such pixels, from the blue end."""
 
 
+def pooled(spectrum: np.ndarray, spectra: Spectra) -> np.ndarray:
+    """Spectra (..., P) as a model takes them, from the resolution of a store: (..., L)."""
+    return pool(spectrum, spectra.spectrum_pool // STORED_POOL)[..., : spectra.spectrum_length]
+
+
+def sky_noise(image: np.ndarray) -> np.ndarray:
+    """Sky noise of a pixel, by the corners of cutouts (N, bands, 64, 64): robust scatter, (bands,)."""
+    corners = image[..., :PATCH, :PATCH].swapaxes(0, 1).reshape(image.shape[1], -1)
+    sky = np.median(corners, axis=1, keepdims=True)
+    return 1.4826 * np.median(np.abs(corners - sky), axis=1)
+
+
 class TrainingSet:
     """A store with spectra and redshifts, opened to train a model that takes such spectra."""
 
@@ -77,7 +90,7 @@ class TrainingSet:
                 f"{path} has spectra of {len(self.store.wave)} pixels, not {POOLED_LENGTH} x {POOL} and a few"
             )
         self.spectra = spectra
-        self.wave = self.pooled(pool(self.store.wave, STORED_POOL))
+        self.wave = pooled(pool(self.store.wave, STORED_POOL), spectra)
         self.object_id = self.store.column("object_id")
         self.redshift = self.store.column("redshift")
         self.usable = np.isfinite(self.redshift) & (self.redshift > -1)
@@ -87,10 +100,6 @@ class TrainingSet:
     def rows(self, name: str) -> np.ndarray:
         """Row numbers of a split, ascending."""
         return np.flatnonzero((self.splits == name) & self.usable)
-
-    def pooled(self, spectrum: np.ndarray) -> np.ndarray:
-        """As the model takes it, from the resolution of the store."""
-        return pool(spectrum, self.spectra.spectrum_pool // STORED_POOL)[..., : self.spectra.spectrum_length]
 
     def read(self, rows: np.ndarray) -> Batch:
         """The galaxies of any row numbers, in their order; every block they lie in is read once."""
@@ -108,7 +117,7 @@ class TrainingSet:
                 )
             clean, _, _ = screen_images(pixels, damaged)
             image[here] = pad(clean)[inside]
-            spectrum[here] = self.pooled(self.store.column("spectrum", start, stop)[inside])
+            spectrum[here] = pooled(self.store.column("spectrum", start, stop)[inside], self.spectra)
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
 
 

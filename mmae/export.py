@@ -47,6 +47,10 @@ CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
 """On which the programs are compared with the full model: images, and shares of them hidden."""
 CALIBRATED_ROWS, MEASURED_ROWS, BATCH = 4096, 1024, 64
 """To which p(z) is calibrated, and on which precisions are compared with each other; so many at a time."""
+PIT_PIECES, PIT_RESOLUTION = 16, 5e-3
+"""Of the polylines that p(z) is calibrated by, and the least step between two of their levels."""
+LEAST_APART = 0.1
+"""Entropies, in nats, between which one map of p(z) passes into the other: so that no rounding decides."""
 FITTED_ROWS = 128
 """Other images, to which the rounding of the weights is fitted."""
 
@@ -161,6 +165,7 @@ def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
     rows = len(image)
     spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
     no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
+    calibrated = getattr(program, "calibrated", lambda logits: logits)  # the paper's model has no p(z)
     largest = []
     for ratio in CHECKED_MASKS:
         visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))
@@ -168,7 +173,7 @@ def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
         with torch.inference_mode():
             full = model(image, spectrum, hidden, no_spectrum)
             own = program(image, visible if ratio else None)
-        mass = (full.logits / getattr(program, "temperature", 1.0)).softmax(1)
+        mass = calibrated(full.logits)
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
     return float(torch.stack(largest).max())  # NaN if any is
 
@@ -185,18 +190,46 @@ def precision_error(exact: Tensor, reduced: Tensor) -> dict[str, float]:
 def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     """Fit the width of p(z), and what is typical, to galaxies; gives what the card says of it."""
     if sample.redshift is None:
-        return {"galaxies": "none", "temperature": 1.0, "typicality": "not known"}
+        return {"galaxies": "none", "p(z)": "as the model gives it", "typicality": "not known"}
     others = estimates(program, sample.image)
     program.typicality.fit(estimates(program, sample.trained).joint, others.joint)
-    if isinstance(program, ImagePdf):
-        program.temperature.fill_(
-            temperature(others.mass.clamp(min=1e-30).log(), sample.redshift, program.grid)
-        )
+    fitted = calibrate_pdf(program, others.mass, sample.redshift) if isinstance(program, ImagePdf) else "none"
     return {
         "galaxies": f"{len(others.joint)} {sample.name}",
-        "temperature": float(getattr(program, "temperature", 1.0)),
+        "p(z)": fitted,
         "typicality": f"distances of {len(others.joint)} galaxies from {len(sample.trained)}",
     }
+
+
+def calibrate_pdf(program: ImagePdf, mass: Tensor, redshift: Tensor) -> dict[str, Any]:
+    """Fit the width of p(z), mass (N, K) so far, and then its CDF, to redshifts (N,).
+
+    The temperature alone would make bright galaxies pay for the outliers: the likelihood asks for wide tails,
+    and one width serves tails and core. The CDFs of the narrower half, those of bright galaxies, and of the
+    wider one are mapped apart.
+    """
+    logits = mass.clamp(min=1e-30).log()
+    program.temperature.fill_(temperature(logits, redshift, program.grid))
+    mass = program.calibrated(logits)
+    pit, width = pdf.cdf(mass, program.grid, redshift), pdf.entropy(mass)
+    order, n = width.argsort(), len(width)
+    halves = order[: n - n // 2], order[n // 2 :]
+    program.levels = torch.stack([pit_levels(pit[half]) for half in halves])
+    narrow, wide = (width[half].median() for half in halves)
+    program.widths = torch.stack([narrow, torch.maximum(wide, narrow + LEAST_APART)])
+    return {
+        "temperature": float(program.temperature),
+        "entropies": program.widths.tolist(),
+        "PIT levels": program.levels.tolist(),
+    }
+
+
+def pit_levels(pit: Tensor) -> Tensor:
+    """Quantiles of the PIT (N,) of galaxies, from 0 to 1, ascending: (PIT_PIECES + 1,)."""
+    levels = pit.quantile(torch.linspace(0, 1, PIT_PIECES + 1))
+    levels[0], levels[-1] = 0.0, 1.0
+    least = PIT_RESOLUTION * torch.arange(PIT_PIECES + 1)
+    return (levels - least).cummax(0).values.clamp(max=1 - least[-1]) + least
 
 
 def temperature(logits: Tensor, redshift: Tensor, grid: Grid) -> float:

@@ -47,6 +47,11 @@ class Himes2025Config:
     grid: ClassVar[None] = None
     """There is no p(z)."""
 
+    @property
+    def joint_dim(self) -> int:
+        """Width of the joint representation: image beside spectrum."""
+        return 2 * self.embed_dim
+
     def __post_init__(self) -> None:
         if self.embed_dim < 1 or self.heads < 1 or self.embed_dim % self.heads:
             raise ValueError(f"embed_dim {self.embed_dim} must be a positive multiple of heads {self.heads}")
@@ -178,7 +183,7 @@ class Himes2025(nn.Module):
         rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr / 10, "weight_decay": 0.0}]
 
-    def fit_scale(self, noise: list[float]) -> None:
+    def fit(self, image: Tensor, noise: list[float]) -> None:
         """Takes fluxes as they are."""
 
     def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:
@@ -202,8 +207,15 @@ class Himes2025(nn.Module):
         pooled_spec, _ = self.spec_pool(query_spec, spec, spec, need_weights=False)
         return torch.cat([pooled_img, pooled_spec], 2).squeeze(1)
 
-    def forward(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Output:
-        """Everything the model says; arguments as for `joint`."""
+    def forward(
+        self,
+        image: Tensor,
+        spectrum: Tensor,
+        image_mask: Tensor,
+        spectrum_mask: Tensor,
+        redshift: Tensor | None = None,
+    ) -> Output:
+        """Everything the model says; arguments as for `joint`. It has no use for a redshift."""
         joint = self.joint(image, spectrum, image_mask, spectrum_mask)
         return Output(
             image=unpatch(self.img_decoder(joint).unflatten(1, (IMAGE_TOKENS, PIXELS))),

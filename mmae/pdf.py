@@ -1,4 +1,4 @@
-"""What a p(z) says: point estimates, errors, intervals, risk, quantiles; and how well it says it.
+"""What a p(z) says: point estimates, errors, intervals, risk, quantiles.
 
 A p(z) is given by its mass in bins that are equal in x = ln(1 + z), the density in x being constant within a
 bin. So those of N galaxies are a tensor (N, K), and a CDF is linear in x between the edges of the bins. Every
@@ -76,6 +76,24 @@ def below(mass: Tensor) -> Tensor:
     return torch.nn.functional.pad(mass.cumsum(1), (1, 0))
 
 
+def entropy(mass: Tensor) -> Tensor:
+    """How wide a p(z) is, however many peaks it has: of masses (N, K), (N,)."""
+    return -torch.xlogy(mass, mass).sum(1)
+
+
+def recalibrated(mass: Tensor, levels: Tensor) -> Tensor:
+    """The p(z) whose CDF is G(F), F being the CDF of `mass`: (N, K) -> (N, K).
+
+    G is a polyline, that of the PIT of galaxies of known redshift, so that their PIT becomes even (Bordoloi
+    et al. 2010, MNRAS 406, 881). levels (N, L + 1), ascending from 0 to 1: where each G is 0, 1/L, ..., 1.
+    """
+    total = below(mass)
+    k = torch.searchsorted(levels[:, 1:-1].contiguous(), total)
+    low, high = levels.gather(1, k), levels.gather(1, k + 1)
+    share = ((total - low) / (high - low)).clamp(0, 1)
+    return ((k + share) / (levels.shape[1] - 1)).diff(dim=1).clamp(min=0)
+
+
 def cdf(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
     """P(redshift <= z), one z a galaxy: (N, K) and (N,) -> (N,)."""
     k = grid.bin(z)[:, None]
@@ -142,34 +160,3 @@ def modes(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     near = (z - z[first]).abs() <= HSC_WIDTH * (1 + z[first])
     other, second = peaks.masked_fill(near, -1.0).max(1)
     return z[first[:, 0]], torch.where(other >= PEAK_RATIO * height[:, 0], z[second], torch.nan)
-
-
-# ---------------------------------------------------------------- how good it is
-
-
-def crps(mass: Tensor, grid: Grid, z_spec: Tensor) -> Tensor:
-    """Continuous ranked probability score, integral (F(z) - [z >= z_spec])^2 dz, (N,).
-
-    By the trapezoidal rule on the edges of the bins, between which z_spec is put as one more.
-    """
-    total, k = below(mass), grid.bin(z_spec)[:, None]
-    at, edges = cdf(mass, grid, z_spec)[:, None], grid.like("edges", mass)
-    beyond = torch.arange(grid.bins + 1, device=mass.device) > k
-    gap = (total - beyond.to(mass)) ** 2
-    pieces = edges.diff() * (gap[:, 1:] + gap[:, :-1]) / 2
-    low, high = edges[k], edges[k + 1]
-    z = z_spec[:, None].to(mass).clamp(low, high)
-    split = (z - low) * (total.gather(1, k) ** 2 + at**2) / 2
-    split = split + (high - z) * ((at - 1) ** 2 + (total.gather(1, k + 1) - 1) ** 2) / 2
-    return pieces.scatter(1, k, split).sum(1)
-
-
-def cde_loss(mass: Tensor, grid: Grid, z_spec: Tensor) -> Tensor:
-    """Integral p(z)^2 dz - 2 p(z_spec), (N,); its mean is, up to a constant, the error of the densities.
-
-    Izbicki & Lee 2017, as in Schmidt et al. 2020 (MNRAS 499, 1587), equation 8.
-    """
-    inverse = 1 / (1 + grid.like("edges", mass))
-    squared = ((mass / grid.step) ** 2 * -inverse.diff()).sum(1)
-    at = mass.gather(1, grid.bin(z_spec)[:, None])[:, 0] / grid.step / (1 + z_spec)
-    return squared - 2 * at

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from mmae.linear import Linear
 from mmae.model import Block, Model, features
 from mmae.output import Estimate
+from mmae.patches import patches
+from mmae.pdf import entropy, recalibrated
 from mmae.typicality import Typicality
 
 
@@ -52,7 +54,11 @@ class ImagePdf(nn.Module):
     """The p(z) of an image, its spectrum hidden."""
 
     temperature: Tensor
-    """What logits are divided by, so that p(z) is as wide as its errors are (Guo et al. 2017)."""
+    """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017)."""
+    levels: Tensor
+    """(2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
+    widths: Tensor
+    """(2,) entropies of such p(z); between them the levels are so, too."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -61,12 +67,15 @@ class ImagePdf(nn.Module):
         self.embed_up = Linear(embed.up.weight, embed.up.bias, gelu=True)
         self.embed_down = Linear(embed.down.weight, embed.down.bias)
         self.position = embed.position
+        self.photometry, self.photometry_embed = model.photometry, model.photometry_embed
         self.grid = model.config.grid
         self.noise = nn.Parameter(model.noise, requires_grad=False)
         self.layers = nn.ModuleList(map(Layer, model.blocks))
         self.norm = model.norm
         self.head = model.head
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("levels", torch.zeros(2, 0))
+        self.register_buffer("widths", torch.tensor([0.0, 1.0]))
         self.typicality = Typicality(model.config.embed_dim)
 
     def reduced(self) -> list[Linear]:
@@ -78,12 +87,26 @@ class ImagePdf(nn.Module):
 
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
-        tokens = self.embed_down(self.embed_up(features(image, self.noise))).to(image.dtype) + self.position
+        pixels = patches(image / self.noise.view(-1, 1, 1))
+        tokens = self.embed_down(self.embed_up(features(pixels))).to(image.dtype) + self.position
+        shown = torch.ones_like(tokens[:, :, 0])
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+            shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
+        photometry = self.photometry_embed(self.photometry(pixels, shown).unsqueeze(1))
+        tokens = tokens + photometry
         for layer in self.layers:
             tokens = layer(tokens)
-        joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1])
+        joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
-        mass = (answer[:, 1:] / self.temperature).softmax(1)
-        return Estimate(answer[:, 0], mass, joint, self.typicality(joint))
+        return Estimate(answer[:, 0], self.calibrated(answer[:, 1:]), joint, self.typicality(joint))
+
+    @torch.jit.export
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """p(z) from what the head says, (B, K): as wide as its errors are."""
+        mass = (logits / self.temperature).softmax(1)
+        if self.levels.shape[1] == 0:
+            return mass
+        narrow, wide = self.widths.unbind()
+        share = ((entropy(mass) - narrow) / (wide - narrow)).clamp(0, 1)
+        return recalibrated(mass, torch.lerp(self.levels[0], self.levels[1], share.unsqueeze(1)))

@@ -41,7 +41,7 @@ class Train:
     70/15/15, by object id. The best epoch is chosen on validation without spectra.
 
     --preset himes2025 trains the paper's model by the paper's recipe: 75 % of either modality hidden, half of
-    the galaxies without a spectrum, loss = 0.1 image + 0.01 spectrum + 1.0 redshift, a constant rate. Give it
+    the steps without spectra, loss = 0.1 image + 0.01 spectrum + 1.0 redshift, a constant rate. Give it
     with --help to see its flags. The default preset is mmae: our own model and recipe.
 
     Started again with the same flags, a run goes on from its newest checkpoint; a finished one is left alone.
@@ -73,7 +73,7 @@ class Train:
     """Portions a rank cuts its share of a batch into, where memory is short; the gradients stay the same."""
 
     # The optimiser
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate; at its highest, where it changes."""
     schedule: Literal["constant", "restarts", "one-cycle"] = "one-cycle"
     """one-cycle: rises over the first twentieth of the run, and falls to nothing by its end; restarts: falls
@@ -95,7 +95,10 @@ class Train:
     spectrum_mask: float = 0.75
     """Share of spectrum tokens hidden."""
     spectrum_dropout: float = 0.7
-    """Share of the galaxies of a step that come without their spectrum."""
+    """Share of the galaxies that come without their spectrum."""
+    dropout_of: Literal["galaxies", "steps"] = "galaxies"
+    """Whether they do so one by one, or all galaxies of a step at once, as in the paper's code: its model has
+    no finite gradient at first where nothing of a spectrum is visible, so some steps need to be without."""
     rebuild_absent: bool = True
     """Whether the spectrum is to be rebuilt of galaxies that come without it, too."""
     turn: bool = True
@@ -141,6 +144,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_mask": (0.75, 0.75),
         "whole_images": 0.0,
         "spectrum_dropout": 0.5,
+        "dropout_of": "steps",
         "rebuild_absent": False,
         "turn": False,
         "model": Himes2025Config(),
@@ -197,7 +201,10 @@ def step_masks(size: int, config: Train, step: int) -> Masks:
     """The masks of a whole batch: every rank draws the same ones, and takes its part of them."""
     generator = torch.Generator().manual_seed(stream(config.seed, MASKS, step))
     whole = float(torch.rand((), generator=generator)) < config.whole_images
-    present = ~random_mask(1, size, config.spectrum_dropout, generator)[0]
+    if config.dropout_of == "steps":
+        present = (torch.rand((), generator=generator) >= config.spectrum_dropout).expand(size)
+    else:
+        present = ~random_mask(1, size, config.spectrum_dropout, generator)[0]
     return draw_masks(present, config, generator, whole, config.turn)
 
 
@@ -223,7 +230,7 @@ def rebuild(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tens
     batch = batch._replace(image=turned(batch.image, masks.turn))
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
-        output = model(batch.image, batch.spectrum, masks.image, masks.spectrum)
+        output = model(batch.image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
     output = Output(*(tensor.float() for tensor in output))
     return bare(model).losses(output, batch, masks)
 

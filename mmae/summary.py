@@ -6,17 +6,24 @@ import torch
 from torch import Tensor
 
 from catalogs.schema import QUANTILE_LEVELS
-from mmae import pdf
+from mmae import columns, pdf
 from mmae.output import Estimate
 from mmae.pdf import Grid
 
-INTERVALS = (0.16, 0.84, 0.025, 0.975)
+LEVELS = {
+    "PHOTOZ_MEDIAN": 0.5,
+    "PHOTOZ_ERR68_MIN": 0.16,
+    "PHOTOZ_ERR68_MAX": 0.84,
+    "PHOTOZ_ERR95_MIN": 0.025,
+    "PHOTOZ_ERR95_MAX": 0.975,
+}
+"""Columns that are quantiles."""
 
 
 @cache
 def fixed_levels(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Levels of the median, the ends of the intervals and PDF_QUANT; copied to a device once."""
-    return torch.tensor([0.5, *INTERVALS, *QUANTILE_LEVELS], dtype=dtype, device=device)
+    """Those of LEVELS and of PDF_QUANT; copied to a device once."""
+    return torch.tensor([*LEVELS.values(), *QUANTILE_LEVELS], dtype=dtype, device=device)
 
 
 def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
@@ -24,16 +31,28 @@ def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
 
     drawn (B,): from 0 to 1, the level at which PHOTOZ_MC is read off.
     """
-    point, mass, _, typical = estimate
-    if grid is None:
-        return torch.stack([point, typical], 1)
-    mass = mass / mass.sum(1, keepdim=True)
+    said = {columns.POINT: estimate.point, "OOD_SCORE": estimate.typical}
+    if grid:
+        said |= of_pdf(estimate.mass / estimate.mass.sum(1, keepdim=True), grid, drawn)
+    return torch.cat([said[name].reshape(len(drawn), -1) for name in columns.SHAPE if name in said], 1)
+
+
+def of_pdf(mass: Tensor, grid: Grid, drawn: Tensor) -> dict[str, Tensor]:
+    """The columns that p(z), (B, K), gives, (B,) or (B, 20)."""
     best, risk = pdf.best(mass, grid)
+    mode, second = pdf.modes(mass, grid)
     fixed = fixed_levels(mass.device, mass.dtype).expand(len(mass), -1)
-    levels = torch.cat([drawn.to(mass)[:, None], fixed], 1)
-    numbers = (
-        *(point, typical, best, risk),
-        *(pdf.confidence(mass, grid, best), pdf.spread(mass, grid, best), pdf.mean(mass, grid)),
-        *pdf.modes(mass, grid),
-    )
-    return torch.cat([torch.stack(numbers, 1), pdf.quantiles(mass, grid, levels)], 1)
+    quantiles = pdf.quantiles(mass, grid, torch.cat([drawn.to(mass)[:, None], fixed], 1))
+    mc, *levels = quantiles[:, : 1 + len(LEVELS)].unbind(1)
+    return {
+        "PHOTOZ_BEST": best,
+        "PHOTOZ_RISK_BEST": risk,
+        "PHOTOZ_CONF_BEST": pdf.confidence(mass, grid, best),
+        "PHOTOZ_STD_BEST": pdf.spread(mass, grid, best),
+        "PHOTOZ_MEAN": pdf.mean(mass, grid),
+        "PHOTOZ_MODE": mode,
+        "PHOTOZ_MODE2": second,
+        "PHOTOZ_MC": mc,
+        **dict(zip(LEVELS, levels, strict=True)),
+        columns.QUANTILES: quantiles[:, 1 + len(LEVELS) :],
+    }

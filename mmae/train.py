@@ -36,12 +36,12 @@ from mmae.data import (
     batches,
     epoch_order,
     share,
+    sky_noise,
     steps_per_epoch,
 )
 from mmae.distributed import World
 from mmae.families import AnyModel, build
 from mmae.losses import Losses
-from mmae.patches import PATCH
 from mmae.recipe import (
     DROPOUT,
     Scheduler,
@@ -57,6 +57,8 @@ from mmae.validate import validate
 
 REPORT_STEPS = 10
 STATISTICS_ROWS = 2048
+MOST_LOST = 50
+"""Steps one after another whose gradient is not finite, and which therefore change nothing."""
 PLACE = ("step", "epoch", "step_in_epoch", "best", "best_epoch", "metrics")
 """What of the state is plain numbers: how far the run has come."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -136,10 +138,12 @@ class State:
 
 def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     """Begin or take up the run in `config.out`, and carry it to its last epoch."""
-    described = describe(data)
     rows = data.rows(TRAIN)
+    sample = data.read(rows[:STATISTICS_ROWS]).image
+    described = describe(data, sample)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
-    state = begin_or_resume(config, world, described, steps)
+    state = begin_or_resume(config, world, described, sample, steps)
+    del sample
     if finished(state, config):
         if world.first:
             print(f"{config.out}: done after {state.epoch} of {config.epochs} epochs; nothing to do")
@@ -156,7 +160,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
         device_ids = [world.device] if cuda else None
         # find_unused_parameters keeps the order in which ranks sum gradients as it is from the first step on
         model = nn.parallel.DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
-    saved = time.monotonic()
+    saved, lost = time.monotonic(), 0
 
     with log.progress(config.epochs * steps, state.step) as advance:
         while not finished(state, config):
@@ -172,15 +176,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 whole = masks.counts().clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
                 losses = backward(model, batch.to(world.device), mine, config, whole)
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-                state.optimizer.step()
-                state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
-                if isinstance(state.scheduler, CosineAnnealingWarmRestarts):
-                    state.scheduler.step(state.epoch + state.step_in_epoch / steps)
-                elif state.scheduler:
-                    state.scheduler.step()
-                if state.average:
-                    update_average(state.average, state.model, config.average, state.step)
+                lost = 0 if step(state, config, steps) else lost + 1
 
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
@@ -189,12 +185,11 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 advance(loss)
                 late = time.monotonic() - saved > 60 * config.checkpoint_minutes
                 stopping, saving, diverged = agree(
-                    world, stop.requested, late and world.first, not math.isfinite(loss)
+                    world, stop.requested, late and world.first, not math.isfinite(loss) or lost == MOST_LOST
                 )
                 if diverged:
-                    raise InputRefused(
-                        f"the loss is not finite at step {state.step}: train with a lower --lr"
-                    )
+                    what = "gradient" if lost == MOST_LOST else "loss"
+                    raise InputRefused(f"no finite {what} at step {state.step}: train with a lower --lr")
                 if stopping or saving:
                     save(config, world, described, state)
                     saved = time.monotonic()
@@ -219,6 +214,21 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 raise stopped(state)
 
     log.say(f"wrote {config.out}: {checkpoint.BEST} (loss {state.best:.4f}), {METRICS}, tensorboard/")
+
+
+def step(state: State, config: Train, steps: int) -> bool:
+    """One step along the gradients, of `steps` an epoch; none, and False, where their norm is not finite."""
+    finite = bool(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip).isfinite())
+    if finite:
+        state.optimizer.step()
+    state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
+    if isinstance(state.scheduler, CosineAnnealingWarmRestarts):
+        state.scheduler.step(state.epoch + state.step_in_epoch / steps)
+    elif state.scheduler:
+        state.scheduler.step()
+    if state.average:
+        update_average(state.average, state.model, config.average, state.step)
+    return finite
 
 
 def finished(state: State, config: Train) -> bool:
@@ -252,7 +262,9 @@ def update_average(average: nn.Module, model: nn.Module, memory: float, step: in
             mean.lerp_(weight, share)
 
 
-def begin_or_resume(config: Train, world: World, described: dict[str, Any], steps: int) -> State:
+def begin_or_resume(
+    config: Train, world: World, described: dict[str, Any], sample: torch.Tensor, steps: int
+) -> State:
     """The state in the newest whole checkpoint of the run directory, or that of a new run.
 
     A run goes on to the very bits of one that was never stopped, if on as many ranks and the same kind of
@@ -262,7 +274,7 @@ def begin_or_resume(config: Train, world: World, described: dict[str, Any], step
     """
     torch.manual_seed(config.seed)
     model = build(config.model)
-    model.fit_scale(described["noise"])
+    model.fit(sample, described["noise"])
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)
@@ -357,16 +369,15 @@ def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
     return ", ".join(f"{key} {old.get(key)}" for key in new if key not in free and new[key] != old.get(key))
 
 
-def describe(data: TrainingSet) -> dict[str, Any]:
-    """What a model card must say of the data: what the images are, their fluxes, the redshifts seen."""
-    rows = data.rows(TRAIN)
-    sample = data.read(rows[:STATISTICS_ROWS]).image.numpy()
+def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
+    """What a model card must say of the data: what the images are, their fluxes, the redshifts seen.
+
+    sample : (N, 5, 64, 64), some images of the training split
+    """
+    rows, image = data.rows(TRAIN), sample.numpy()
     levels = (1, 50, 99)
-    percentiles = np.percentile(sample, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
+    percentiles = np.percentile(image, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
     redshift = data.redshift[rows]
-    corners = sample[..., :PATCH, :PATCH].swapaxes(0, 1).reshape(len(BANDS), -1)
-    sky = np.median(corners, axis=1, keepdims=True)
-    noise = 1.4826 * np.median(np.abs(corners - sky), axis=1)
     return {
         "survey": data.store.survey,
         "fingerprint": data.store.fingerprint,
@@ -374,7 +385,7 @@ def describe(data: TrainingSet) -> dict[str, Any]:
         "bands": list(BANDS),
         "pixel_scale": data.store.pixel_scale,
         "zero_point": data.store.zero_point,
-        "noise": noise.tolist(),
+        "noise": sky_noise(image).tolist(),
         "flux_percentiles": {str(level): row for level, row in zip(levels, percentiles, strict=True)},
         "z_range": [float(redshift.min()), float(redshift.max())],
     }

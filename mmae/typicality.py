@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from mmae.whitening import whitening
+
 SHRINKAGE = 0.01
 """Share of the mean variance that is added to every direction, for those the sample hardly has."""
 
@@ -38,10 +40,6 @@ class Typicality(nn.Module):
     @torch.inference_mode()
     def fit(self, trained: Tensor, others: Tensor) -> None:
         """Centre and shape from galaxies of the training split (N, J); distances of others (M, J)."""
-        double = trained.double()
-        self.centre = double.mean(0).to(trained)
-        covariance = torch.cov(double.T)
-        width = len(covariance)
-        covariance += SHRINKAGE * covariance.diagonal().mean() * torch.eye(width, dtype=torch.float64)
-        self.whiten = torch.linalg.cholesky(torch.linalg.inv(covariance)).to(trained)
+        floor = SHRINKAGE * float(trained.double().var(0).mean())
+        self.centre, self.whiten = whitening(trained, floor)
         self.distances = self.distance(others).sort().values

@@ -12,7 +12,7 @@ def shaken(config):
     """A model none of whose weights is 0 or 1."""
     torch.manual_seed(11)
     model = build(config).double().eval()
-    model.fit_scale(NOISE)
+    model.fit(images(64) * 0.05, NOISE)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model

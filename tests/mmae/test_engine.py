@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from calibrated import calibrated
 from conftest import TINY
 
 from catalogs import schema
@@ -69,7 +70,7 @@ def test_masked_redshifts_are_the_full_models_mean_over_draws(runs, preset, both
 
 
 def test_columns_are_those_of_the_p_of_z(trained, bundle, galaxies):
-    """Against the model's own p(z), cooled or warmed as the card says."""
+    """Against the model's own p(z), calibrated as the card says."""
     image, object_id = galaxies
     said = columns.named(Engine(open_bundle(bundle, FP32), CPU, 64).table(image, object_id))
     model, _ = checkpoint.load_model(trained / checkpoint.BEST)
@@ -77,8 +78,7 @@ def test_columns_are_those_of_the_p_of_z(trained, bundle, galaxies):
     with torch.inference_mode():
         seen = torch.zeros(150, 64, dtype=torch.bool)
         output = model(torch.from_numpy(image), torch.zeros(150, 1296), seen, hidden)
-    grid, temperature = model.config.grid, open_bundle(bundle).card["calibration"]["temperature"]
-    mass = (output.logits / temperature).softmax(1)
+    grid, mass = model.config.grid, calibrated(output.logits, open_bundle(bundle))
     best, risk = pdf.best(mass, grid)
     np.testing.assert_allclose(said["PHOTOZ_BEST"], best, atol=1e-4)
     np.testing.assert_allclose(said["PHOTOZ_RISK_BEST"], risk, atol=1e-4)

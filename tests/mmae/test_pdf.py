@@ -49,9 +49,18 @@ def test_two_bins_by_hand():
     close(pdf.quantiles(mass, grid, tensor([0.375, 0.75, 1.0])), tensor([2**0.5 - 1, 1, 3]))
     close(pdf.density(mass, grid), tensor([0.75 / math.log(2) / 2**0.5, 0.25 / math.log(2) / 2**1.5]))
     close(pdf.mean(mass, grid), 0.75 * (2**0.5 - 1) + 0.25 * (2**1.5 - 1))
-    # integral of p^2 = sum of (m / ln 2)^2 (1 / (1 + lower edge) - 1 / (1 + upper edge))
-    squared = (0.75 / math.log(2)) ** 2 * (1 - 1 / 2) + (0.25 / math.log(2)) ** 2 * (1 / 2 - 1 / 4)
-    close(pdf.cde_loss(mass, grid, tensor(2.0)), squared - 2 * 0.25 / math.log(2) / 3)
+
+
+def test_recalibration_by_hand():
+    """Half of all galaxies lie in the first quarter of their p(z): so that quarter gets half the mass."""
+    mass = torch.tensor([[0.25, 0.25, 0.5]] * 2).double()
+    levels = torch.tensor([[0.0, 0.25, 1.0], [0.0, 0.5, 1.0]]).double()
+    close(
+        pdf.recalibrated(mass, levels), torch.tensor([[1 / 2, 1 / 6, 1 / 3], [1 / 4, 1 / 4, 1 / 2]]).double()
+    )
+    even = torch.linspace(0, 1, 9).double()[None]
+    close(pdf.recalibrated(tensor([0.25, 0.75]), even), tensor([0.25, 0.75]))
+    close(pdf.entropy(torch.tensor([[0.5, 0.5, 0.0]])), torch.tensor([math.log(2)]))
 
 
 def test_what_a_p_of_z_is_trained_on_is_the_redshift():
@@ -114,36 +123,3 @@ def test_the_risk_is_the_least_of_all_redshifts(many):
     for trial in (z - 0.02, z + 0.02, z * 1.2, torch.ones(50)):
         dz = (trial[:, None] - GRID.centres) / (1 + GRID.centres)
         assert ((mass[:50] * (1 - 1 / (1 + (dz / 0.15) ** 2))).sum(1) > risk - 1e-4).all()
-
-
-def integral(mass, f, steps=200_000):
-    """Integral over z of f(F(z), p(z), z), of one p(z), by brute force."""
-    z = (torch.arange(steps, dtype=torch.float64) + 0.5) * 5 / steps
-    k = GRID.bin(z)
-    density = mass[0, k] / GRID.step / (1 + z)
-    edges = np.append(0, mass[0].cumsum(0))
-    below = torch.from_numpy(np.interp(torch.log1p(z).numpy(), torch.log1p(GRID.edges).numpy(), edges))
-    return (f(below, density, z) * 5 / steps).sum().item()
-
-
-@pytest.mark.parametrize("z_spec", [0.0, 0.4, 0.52, 1.9, 5.0])
-def test_scores_are_the_integrals_they_stand_for(z_spec):
-    mass, truth = two_peaks(0.4), tensor(z_spec)
-    brute = integral(mass, lambda below, density, z: (below - (z >= z_spec).double()) ** 2)
-    assert pdf.crps(mass, GRID, truth).item() == pytest.approx(brute, rel=0.01)
-    squared = integral(mass, lambda below, density, z: density**2)
-    at = mass[0, GRID.bin(truth)].item() / GRID.step / (1 + z_spec)
-    assert pdf.cde_loss(mass, GRID, truth).item() == pytest.approx(squared - 2 * at, rel=1e-3, abs=1e-3)
-
-
-def test_the_true_density_scores_better_than_one_too_wide_or_too_narrow():
-    rng = np.random.default_rng(2)
-    mean = torch.from_numpy(rng.uniform(0.2, 2, 5000))
-    level = torch.from_numpy(rng.uniform(size=(5000, 1)))
-    z = pdf.quantiles(gaussian(mean, torch.full((5000,), 0.05)), GRID, level)[:, 0]
-    scores = {}
-    for sigma in (0.025, 0.05, 0.1):
-        mass = gaussian(mean, torch.full((5000,), sigma))
-        scores[sigma] = [score(mass, GRID, z).mean() for score in (pdf.crps, pdf.cde_loss)]
-    for which in (0, 1):
-        assert scores[0.05][which] < min(scores[0.025][which], scores[0.1][which])

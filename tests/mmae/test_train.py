@@ -20,7 +20,7 @@ from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import checkpoint, distributed, train
 from mmae.data import TRAIN, TrainingSet, steps_per_epoch
 from mmae.families import build
-from mmae.himes2025 import Himes2025
+from mmae.himes2025 import Himes2025, Himes2025Config
 from mmae.recipe import Train, backward, draw_masks, make_optimizer
 from mmae.runlog import METRICS
 from mmae.validate import Validation
@@ -235,8 +235,10 @@ def test_one_rank_and_two_agree_on_the_same_batches(config, tmp_path):
         # no weight has gone another way than at its neighbour's: 6 steps of 1e-4 each are the most
         torch.testing.assert_close(shared["model"][name], weights, rtol=1e-4, atol=2e-5)
     assert len(reports) == 1  # the validation
-    for name in ("loss", "spectrum", "redshift", "sigma_NMAD"):
+    for name in ("loss", "spectrum", "redshift"):
         assert reports_shared[0][name] == pytest.approx(reports[0][name], rel=1e-4), name
+    # a median, and so of one or two galaxies: their rounding is not averaged away
+    assert reports_shared[0]["sigma_NMAD"] == pytest.approx(reports[0]["sigma_NMAD"], rel=2e-3)
 
 
 # ---------------------------------------------------------------- the files of a run
@@ -395,6 +397,18 @@ def test_positions_and_queries_learn_slowly_and_do_not_decay(config):
     assert (slow["lr"], slow["weight_decay"]) == (1e-5, 0.0)
     assert len(slow["params"]) == 4
     assert len(rest["params"]) + 4 == len(list(model.parameters()))
+
+
+def test_the_papers_model_learns_at_its_own_size_by_its_recipe_alone(config, monkeypatch):
+    """Where nothing of any spectrum is visible its first gradients overflow: it needs steps with spectra."""
+    paper = recipe("himes2025", config.data, config.out, epochs=1, batch=16, model=Himes2025Config())
+    monkeypatch.setattr(train, "MOST_LOST", 8)
+    train.main(paper)
+    learned, _ = checkpoint.load_model(config.out / checkpoint.BEST)
+    assert learned.redshift_head[2].bias.abs() > 1e-5
+    without = replace(paper, out=config.out.with_name("without"), spectrum_dropout=1.0)
+    with pytest.raises(InputRefused, match="no finite gradient at step 8: train with a lower --lr"):
+        train.main(without)
 
 
 def test_bf16_autocast_trains(config):
