@@ -417,14 +417,15 @@ def figure(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
     left, right = plot.subplots(1, 2)
     limit = metrics.EDGES[0]
     near = z_spec < limit
-    _panel(left, z_phot[near], z_spec[near], limit, rf"$z_\mathrm{{spec}} < {limit:g}$")
+    panel(left, z_phot[near], z_spec[near], limit, rf"$z_\mathrm{{spec}} < {limit:g}$")
     # One wild photo-z must not shrink everything else to a dot.
     top = 1.03 * max(limit, np.clip(z_phot.max(), z_spec.max(), 2 * z_spec.max()))
-    _panel(right, z_phot, z_spec, top, "all redshifts")
+    panel(right, z_phot, z_spec, top, "all redshifts")
     return plot
 
 
-def _panel(axes: Axes, z_phot: np.ndarray, z_spec: np.ndarray, top: float, title: str) -> None:
+def panel(axes: Axes, z_phot: np.ndarray, z_spec: np.ndarray, top: float, title: str) -> None:
+    """Objects per bin in colour, from the lowest z_spec up to `top`, and their numbers above."""
     bottom = z_spec.min(initial=0)
     bins = int(np.clip(2 * math.sqrt(len(z_spec)), 40, 120))  # a single object stays visible
     edges = np.linspace(bottom, top, bins + 1)

@@ -25,21 +25,10 @@ from catalogs.preview import composite
 from mmae import checkpoint, cli
 from mmae.data import TEST, Batch, TrainingSet
 from mmae.families import AnyConfig, AnyModel
+from mmae.lines import LINES
 from mmae.losses import image_pixels, spectrum_pixels
 from mmae.masking import random_mask
 from mmae.patches import IMAGE_TOKENS
-
-LINES = {
-    r"Ly$\alpha$": 1215.67,
-    "C IV": 1549.06,
-    "C III]": 1908.73,
-    "Mg II": 2799.12,
-    "[O II]": 3728.5,
-    r"H$\beta$": 4862.7,
-    "[O III]": 5008.2,
-    r"H$\alpha$": 6564.6,
-}
-"""Rest wavelengths of the main emission lines, angstrom in vacuum."""
 
 GREY = 140
 """Of hidden patches, from 0 (black) to 255 (white)."""
@@ -102,26 +91,27 @@ def main(config: Reconstruct) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")
 
-    rows = choose(data, config)
+    rows = choose(data, config.objects, config.seed)
     batch = data.read(rows)
     rebuilt = reconstruct(model, batch.image, batch.spectrum, *draw_masks(len(rows), model.config, config))
     out.mkdir(parents=True, exist_ok=True)
     for k, object_id in enumerate(data.object_id[rows]):
         truth, guess = Batch(*(part[k] for part in batch)), Reconstruction(*(part[k] for part in rebuilt))
         with atomic.replacing(out / f"{object_id}.png") as temporary:
-            figure(str(object_id), data.wave, truth, guess).savefig(temporary, format="png", dpi=150)
+            plot = figure(str(object_id), data.wave, truth, guess)
+            plot.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 
     print(f"checkpoint: {source} (step {state['step']})")
     Console().print(error_table(data.object_id[rows], batch, rebuilt))
     print(f"wrote {len(rows)} figures, OBJECT_ID.png each, to {out}")
 
 
-def choose(data: TrainingSet, config: Reconstruct) -> np.ndarray:
-    """Row numbers of galaxies of the test split: as many as asked for, or all there are."""
+def choose(data: TrainingSet, objects: int, seed: int) -> np.ndarray:
+    """Row numbers of galaxies of the test split: as many as asked for, or all there are, in random order."""
     rows = data.rows(TEST)
     if not len(rows):
-        raise InputRefused(f"{config.data} has no galaxy in the test split: take a larger one")
-    return np.random.default_rng(config.seed).permutation(rows)[: config.objects]
+        raise InputRefused(f"{data.store.path} has no galaxy in the test split: take a larger one")
+    return np.random.default_rng(seed).permutation(rows)[:objects]
 
 
 def draw_masks(galaxies: int, model: AnyConfig, config: Reconstruct) -> tuple[Tensor, Tensor]:
@@ -216,12 +206,12 @@ def draw_spectrum(axes: Axes, wave: np.ndarray, truth: Batch, rebuilt: Reconstru
     axes.plot(wave, truth.spectrum, color="0.3", lw=0.8, drawstyle="steps-mid", label="true")
     shown = np.where(hidden, rebuilt.spectrum, np.nan)
     axes.plot(wave, shown, color="C3", lw=1.6, drawstyle="steps-mid", label="rebuilt")
-    for line, rest in LINES.items():
-        observed = rest * (1 + float(truth.redshift))
+    for name, line in LINES.items():
+        observed = line.rest * (1 + float(truth.redshift))
         if wave[0] <= observed <= wave[-1]:
             axes.axvline(observed, color="C0", lw=0.8, ls=":")
             axes.text(
-                observed, 1.02, line, transform=full_height, color="C0", fontsize=8, rotation=90, ha="center"
+                observed, 1.02, name, transform=full_height, color="C0", fontsize=8, rotation=90, ha="center"
             )
     axes.set(xlim=(wave[0], wave[-1]), xlabel="observed wavelength [Å]", ylabel="(flux − mean) / rms")
     axes.legend(loc="upper right", bbox_to_anchor=(1, -0.1), ncols=3, fontsize="small", frameon=False)

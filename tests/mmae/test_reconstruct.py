@@ -15,7 +15,8 @@ from catalogs.spectra import normalise, pool
 from mmae import checkpoint, cli, train
 from mmae.data import Batch
 from mmae.families import build
-from mmae.reconstruct import LINES, Reconstruct, Reconstruction, figure, hidden_rms, main, reconstruct
+from mmae.lines import LINES
+from mmae.reconstruct import Reconstruct, Reconstruction, figure, hidden_rms, main, reconstruct
 
 COADDS = (
     "QuasarNP_test_coadd_everest_80605_25fibers.fits",
@@ -132,7 +133,7 @@ def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
     assert (filled[:32] != true[:32]).any()
 
     drawn = {text.get_text(): text.get_position()[0] for text in below.texts}
-    assert drawn == {line: pytest.approx(3 * LINES[line]) for line in list(LINES)[:4]}  # [O II]: 11185 A
+    assert drawn == {line: pytest.approx(3 * LINES[line].rest) for line in list(LINES)[:4]}  # [O II]: 11185 A
     shown = {line.get_label(): line.get_ydata() for line in below.get_lines()}
     np.testing.assert_array_equal(np.isfinite(shown["rebuilt"]), np.arange(259) < 128)
     assert np.isfinite(shown["true"]).all()

@@ -1,0 +1,313 @@
+"""`mmae reproduce`: everything the paper shows, and what it left open, measured on a trained model.
+
+Galaxies pass once, batch by batch: each is rebuilt at every ratio of masks and with every loss, and of each
+only its scores are kept. Read measure, then write; what a score is stands where it is computed.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from astropy.table import Table
+from matplotlib.figure import Figure
+from tyro.conf import Positional
+
+from catalogs.errors import InputRefused, UsageError
+from mmae import checkpoint, cli, line_scores, masking_study, photoz_scores, physical_masks, report_page
+from mmae import reproduce_figures as figures
+from mmae.data import Batch, TrainingSet, batches, pooled, sky_noise
+from mmae.families import AnyModel, Program, program_of
+from mmae.line_scores import CLEAR, LineFits
+from mmae.lines import LINES, signal_to_noise
+from mmae.masking_study import FIGURE_1, FIGURE_2, Ratio
+from mmae.model import ModelConfig
+from mmae.progress import bar
+from mmae.rebuilding import (
+    Survey,
+    Truth,
+    flat_scores,
+    rebuild,
+    rebuilt_lines,
+    true_lines,
+    truth_of,
+)
+from mmae.reconstruct import Reconstruction, choose
+
+BATCH = 64
+SKY_ROWS = 1024
+"""Galaxies the noise of the sky is measured on."""
+DRAWN = 3
+"""Galaxies in each of the paper's figures 1 and 2."""
+FIGURE_LINES = {FIGURE_1: ("Hα",), FIGURE_2: ("Lyα", "C IV")}
+"""The lines measured in them; the first must be clear in the true spectrum."""
+FIGURE_REDSHIFTS = {FIGURE_1: (0.05, 0.25), FIGURE_2: (2.0, 2.6)}
+
+Measured = dict[Any, Any]
+"""Arrays of all galaxies, under names, or in further dictionaries."""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Measure a trained model as its paper does, and where the paper did not: tables, figures, one page.
+
+    Takes the galaxies of the test split, which the model has not seen, and writes into one folder
+
+    - report.md: all of what follows on one page, in the order of the paper; read this
+    - reconstruction: hidden pixels in units of the sky noise; flux, colour, size and shape of the galaxy;
+      chi2 and slope of the spectrum; by magnitude
+    - lines, ratios: emission lines in the rebuilt spectrum against the true one: how many are there, and how
+      far their centre, height, width and flux are off
+    - photoz: scatter of the redshift with 0 and 25 % of the image hidden, over several masks (figure 3)
+    - masking: all of this as a function of how much is hidden
+    - losses: a missing band, a bleed trail, a detector gap, bad pixels, sky lines, a lost arm of the
+      spectrograph
+    - galaxies as in figures 1 and 2: the first of the test split, in the order of the store, with the line
+
+    each table as .ecsv, and all numbers as scores.json (name -> number, null where there is nothing to
+    measure), so that two models can be compared. Every galaxy is rebuilt some thirty times: a CPU core does
+    about one a second.
+    """
+
+    checkpoint: Positional[Path]
+    """A run directory (its best checkpoint is taken) or a checkpoint file, of either model."""
+    data: Positional[Path]
+    """Training store (`mmae ingest`)."""
+    out: Path | None = None
+    """Folder for all files; by default `reproduction` in the run directory."""
+    objects: int = 1000
+    """Galaxies to measure, chosen at random, or all of the test split if it has fewer."""
+    seeds: int = 5
+    """Masks of 25 % of the image over which the scatter of the redshift is averaged."""
+
+    def __post_init__(self) -> None:
+        if min(self.objects, self.seeds) < 1:
+            raise UsageError("objects and seeds must be at least 1")
+
+
+def main(config: Reproduce) -> None:
+    source = checkpoint.find(config.checkpoint)
+    model, state = checkpoint.load_model(source)
+    out = config.out or source.parent / "reproduction"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: pass a folder with --out")
+    data = TrainingSet(config.data, ModelConfig())  # at the resolution of the store, for either model
+    rows = np.sort(choose(data, config.objects, seed=0))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    out.mkdir(parents=True, exist_ok=True)
+    sky = sky_noise(data.read(rows[:SKY_ROWS]).image.numpy())
+    survey = Survey(data.wave, sky, data.store.zero_point)
+    measured = measure(model, data, rows, survey, config.seeds)
+    tables = tabulate(measured, survey)
+    plots = dict(draw(model, data, survey, measured, tables))
+    heading = (
+        f"Model {model.config.family}, step {state['step']} of `{source}`. {survey_name(data)}: "
+        f"{len(measured['row'])} galaxies of the test split of `{config.data}`."
+    )
+    report_page.write(out, heading, tables, plots)
+    print("\n".join(f"{name:<40} {value:.4g}" for name, value in headlines(tables).items()))
+    print(f"wrote report.md, scores.json, {len(tables)} tables and {len(plots)} figures to {out}")
+
+
+def survey_name(data: TrainingSet) -> str:
+    """Invented galaxies are called so wherever their numbers stand."""
+    return "mock data" if data.store.survey == "mock" else data.store.survey
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measure(model: AnyModel, data: TrainingSet, rows: np.ndarray, survey: Survey, seeds: int) -> Measured:
+    """All scores of all galaxies, (N,) or (N, L) each; memory is that of a few batches, and of the scores.
+
+    Images that inference would refuse, which come as zeros, are left out; `row` says which are not.
+    """
+    program = program_of(model)
+    parts = []
+    with bar("galaxies") as progress:
+        task = progress.add_task("", total=len(rows))
+        start = 0
+        for batch in batches(data, rows, BATCH, 0, 1):
+            here = rows[start : start + len(batch.image)]
+            usable = batch.image.flatten(1).any(1)
+            if usable.any():
+                truth = truth_of(data.object_id[here][usable], Batch(*(part[usable] for part in batch)))
+                parts.append(measure_batch(model, program, truth, survey, seeds) | {"row": here[usable]})
+            start += len(here)
+            progress.update(task, completed=start)
+    if not parts:
+        raise InputRefused(f"{data.store.path}: no image of the test split can be used; take another store")
+    return joined(parts)
+
+
+def measure_batch(model: AnyModel, program: Program, truth: Truth, survey: Survey, seeds: int) -> Measured:
+    """All scores of a batch; `program` is that of the model for images alone."""
+    true, noise = true_lines(truth, survey)
+    strength = signal_to_noise(true, noise)
+    wave = pooled_wave(survey, model)
+    ratios, rebuilt = {}, {}
+    for ratio, made, scores in masking_study.observe(model, truth, survey):
+        ratios[ratio] = scores
+        if ratio in (FIGURE_1, FIGURE_2):
+            rebuilt[ratio] = rebuilt_lines(made, truth, wave, strength)
+    losses = {}
+    for loss, part, how in physical_masks.cases(model.config, survey):
+        _, scores = physical_masks.judge(model, truth, survey, loss, part, how)
+        losses[loss.name if loss else "none", part, how] = scores
+    lines = {"true": true, "noise": noise, "rebuilt": rebuilt}
+    about = {"redshift": truth.redshift, "i flux": truth.galaxy.flux, "flat": flat_scores(truth, survey)}
+    image = torch.from_numpy(truth.image).to(next(model.parameters()).device)
+    photoz = photoz_scores.observe(program, model.config.grid, image, truth.object_id, seeds)
+    return {"ratios": ratios, "losses": losses, "lines": lines, "photoz": photoz, **about}
+
+
+def pooled_wave(survey: Survey, model: AnyModel) -> np.ndarray:
+    """(L,) angstrom, at the resolution of the model."""
+    return pooled(survey.wave, model.config)
+
+
+def joined(parts: list[Measured]) -> Measured:
+    """What was measured of batches, of all galaxies."""
+    first = parts[0]
+    return {
+        name: joined([part[name] for part in parts])
+        if isinstance(value, dict)
+        else np.concatenate([part[name] for part in parts])
+        for name, value in first.items()
+    }
+
+
+def fits_of(measured: Measured, ratio: Ratio) -> LineFits:
+    lines = measured["lines"]
+    return LineFits(lines["true"], lines["rebuilt"][ratio], lines["noise"], measured["redshift"])
+
+
+# ---------------------------------------------------------------- tables
+
+
+def tabulate(measured: Measured, survey: Survey) -> dict[str, Table]:
+    """All tables, in the order of the page."""
+    z_spec = measured["redshift"]
+    fits = {masking_study.label(ratio): fits_of(measured, ratio) for ratio in (FIGURE_2, FIGURE_1)}
+    rebuilt = {masking_study.label(ratio): measured["ratios"][ratio] for ratio in (FIGURE_1, FIGURE_2)}
+    return {
+        "reconstruction": masking_study.reconstruction_table(
+            rebuilt | {"flat": measured["flat"]}, measured["i flux"], survey.zero_point
+        ),
+        "lines": stacked({hidden: line_scores.scorecard(part) for hidden, part in fits.items()}),
+        "ratios": stacked({hidden: line_scores.ratio_table(part) for hidden, part in fits.items()}),
+        "photoz": photoz_scores.table(measured["photoz"], z_spec),
+        "masking": masking_study.table(measured["ratios"], z_spec),
+        "losses": physical_masks.table(measured["losses"], z_spec),
+    }
+
+
+def stacked(tables: dict[str, Table]) -> Table:
+    """Tables of the same columns below each other, and what was hidden in a column before."""
+    rows = [{"hidden": hidden, **dict(row)} for hidden, table in tables.items() for row in table]
+    return Table(rows=rows)
+
+
+def headlines(tables: dict[str, Table]) -> dict[str, float]:
+    """The numbers of the whole, which the command prints."""
+    photoz, lines = tables["photoz"], tables["lines"]
+    summary = lines[(lines["line"] == line_scores.ALL) & (lines["true S/N"] == f">{CLEAR:g}")]
+    found = {
+        f"sigma_NMAD, {row['range']}, {100 * row['hidden']:g} % hidden": row["sigma_NMAD"] for row in photoz
+    }
+    for row in tables["reconstruction"][tables["reconstruction"]["galaxies"] == "all"]:
+        found |= {f"{name}, {row['hidden']}": row[name] for name in ("rms error", "chi2")}
+    for row in summary:
+        for name in ("detected", "centre error", "height error", "width error"):
+            found[f"lines S/N > {CLEAR:g}: {name}, {row['hidden']}"] = row[name]
+    return {name: float(value) for name, value in found.items() if not math.isnan(value)}
+
+
+# ---------------------------------------------------------------- figures
+
+
+def draw(
+    model: AnyModel, data: TrainingSet, survey: Survey, measured: Measured, tables: dict[str, Table]
+) -> Iterator[tuple[str, Figure]]:
+    """All figures by name."""
+    rows = measured["row"]
+    for number, ratio in ((1, FIGURE_1), (2, FIGURE_2)):
+        for row in exemplary(measured, ratio):
+            name = f"figure{number}_{data.object_id[rows[row]]}"
+            yield name, draw_galaxy(model, data, rows[row], survey, fits_row(measured, ratio, row), ratio)
+    cards = {hidden: tables["lines"][tables["lines"]["hidden"] == hidden] for hidden in ("0/100", "75/75")}
+    yield "lines", figures.lines(fits_of(measured, FIGURE_2), cards)
+    z_phot = measured["photoz"][photoz_scores.SHARES[0], 0]
+    yield "figure3", figures.redshifts(z_phot, measured["redshift"], tables["photoz"], survey_name(data))
+    yield "masking", figures.masking(tables["masking"])
+    waves = survey.wave, pooled_wave(survey, model)
+    bright = truth_at(data, rows[[upper_decile(measured["i flux"])]])
+    yield "losses", figures.losses(list(examples(model, bright, survey)), tables["losses"], waves)
+
+
+def upper_decile(values: np.ndarray) -> int:
+    """Where the value (N,) is that a tenth of them exceed; NaN does not count."""
+    return int(np.argsort(values)[np.isfinite(values).sum() * 9 // 10])
+
+
+def truth_at(data: TrainingSet, rows: np.ndarray) -> Truth:
+    return truth_of(data.object_id[rows], data.read(rows))
+
+
+def exemplary(measured: Measured, ratio: Ratio) -> np.ndarray:
+    """The first galaxies about the redshift of a figure whose line is clear, and was hidden."""
+    fits, (low, high) = fits_of(measured, ratio), FIGURE_REDSHIFTS[ratio]
+    line = list(LINES).index(FIGURE_LINES[ratio][0])
+    inside = (fits.redshift >= low) & (fits.redshift < high)
+    return np.flatnonzero(inside & (fits.signal_to_noise[:, line] > CLEAR))[:DRAWN]
+
+
+def fits_row(measured: Measured, ratio: Ratio, row: int) -> dict[str, tuple[np.void, np.void | None]]:
+    """The lines of a figure in one galaxy, those that are judged: true, and rebuilt if it was."""
+    fits, names = fits_of(measured, ratio), list(LINES)
+    found, places = line_scores.detected(fits), {name: names.index(name) for name in FIGURE_LINES[ratio]}
+    return {
+        name: (fits.true[row, k], fits.rebuilt[row, k] if found[row, k] else None)
+        for name, k in places.items()
+        if fits.judged[row, k]
+    }
+
+
+def draw_galaxy(
+    model: AnyModel,
+    data: TrainingSet,
+    row: int,
+    survey: Survey,
+    fits: dict[str, tuple[np.void, np.void | None]],
+    ratio: Ratio,
+) -> Figure:
+    truth = truth_at(data, np.array([row]))
+    masks = masking_study.drawn_masks(truth.object_id, model.config, ratio)
+    made = rebuild(model, truth.image, truth.spectrum, *masks)
+    seen = truth.image, pooled(truth.spectrum, model.config), truth.redshift
+    batch = Batch(*(torch.from_numpy(part[0:1])[0] for part in seen))
+    alone = Reconstruction(*(part[0] for part in made))
+    return figures.galaxy(str(truth.object_id[0]), pooled_wave(survey, model), batch, alone, fits)
+
+
+def examples(model: AnyModel, truth: Truth, survey: Survey) -> Iterator[figures.Example]:
+    """One galaxy with every loss, with tokens hidden where that leaves any."""
+    made = {}
+    cases = list(physical_masks.cases(model.config, survey))
+    for loss, part, how in cases:
+        if loss and how == physical_masks.TOKENS:
+            made[loss.name] = physical_masks.judge(model, truth, survey, loss, part, how)[0]
+    for loss in physical_masks.losses(survey):
+        image, spectrum, _ = physical_masks.spoiled(loss, truth)
+        rebuilt = made.get(loss.name)
+        alone = rebuilt and Reconstruction(*(tensor[0] for tensor in rebuilt))
+        yield figures.Example(loss, image[0], spectrum[0], (truth.image[0], truth.spectrum[0]), alone)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Reproduce, sys.argv[1:], "python -m mmae.reproduce"))

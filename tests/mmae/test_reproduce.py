@@ -1,0 +1,194 @@
+"""`mmae reproduce` as a user runs it, on tiny models of either family; and what instruments lose."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from astropy.table import Table
+from conftest import TINY
+
+from catalogs.cutout_format import BANDS
+from mmae import checkpoint, cli, physical_masks, reproduce
+from mmae.data import TrainingSet
+from mmae.metrics import point_metrics
+from mmae.model import ModelConfig
+from mmae.physical_masks import IMAGE, PIXELS, TOKENS, losses, masks, spoiled
+from mmae.rebuilding import Survey, hidden_tokens, truth_of
+from mmae.report_page import KEYS
+from mmae.reproduce import Reproduce, main
+
+CONFIG = ModelConfig()
+
+
+def run(*argv: object) -> int:
+    return cli.run(main, Reproduce, [str(arg) for arg in argv], "mmae reproduce")
+
+
+@pytest.fixture(scope="module")
+def truth(survey):
+    data = TrainingSet(survey / "train.zarr", CONFIG)
+    rows = np.arange(4)
+    return truth_of(data.object_id[rows], data.read(rows))
+
+
+@pytest.fixture(scope="module")
+def common(survey):
+    data = TrainingSet(survey / "train.zarr", CONFIG)
+    return Survey(data.wave, np.ones(5), data.store.zero_point)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", TINY)
+def test_the_command_measures_a_model_of_either_family(preset, runs, survey, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ("--out", out, "--objects", 20, "--seeds", 2)
+    assert run(runs(preset), survey / "train.zarr", *flags) == cli.OK
+    printed = capsys.readouterr().out
+    assert f"wrote report.md, scores.json, {len(KEYS)} tables" in printed
+    page = (out / "report.md").read_text()
+    assert "mock data" in page
+    for name in re.findall(r"\]\((\S+\.png)\)", page):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert {f"{name}.png" for name in ("figure3", "lines", "masking", "losses")} <= {
+        p.name for p in out.iterdir()
+    }
+
+    scores = json.loads((out / "scores.json").read_text())
+    for name in KEYS:
+        table = Table.read(out / f"{name}.ecsv")
+        for row in table:
+            of = "/".join(str(row[key]) for key in KEYS[name])
+            last = scores[f"{name}/{of}/{table.colnames[-1]}"]
+            assert last == pytest.approx(row[table.colnames[-1]]) if last is not None else True
+    assert scores["photoz/0.25/all/n"] == scores["reconstruction/75/75/all/n"] == 20
+    assert scores["photoz/0.25/all/seeds"] == 2
+    # the same redshifts by the program of inference, and by the whole model
+    whole = scores["photoz/0.0/all/sigma_NMAD"]
+    assert scores["masking/0.0/1.0/sigma_NMAD, all"] == pytest.approx(whole, rel=1e-3)
+    assert scores["losses/none/image/nothing lost/sigma_NMAD, all"] == pytest.approx(whole, rel=1e-3)
+    # a model of two epochs draws no lines, and scores as one that draws none
+    assert scores["lines/0/100/all lines/>10/height error"] == 1
+    assert scores["lines/0/100/all lines/>10/n"] > 0
+
+
+def test_batches_do_not_change_the_scores(runs, survey, common, monkeypatch):
+    model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
+    data = TrainingSet(survey / "train.zarr", CONFIG)
+    found = []
+    for batch in (6, 4):
+        monkeypatch.setattr(reproduce, "BATCH", batch)
+        found.append(reproduce.measure(model, data, np.arange(6), common, seeds=1))
+    together, apart = (measured["ratios"][0.75, 0.75] for measured in found)
+    for name, scores in together.items():
+        assert scores.shape == (6,)
+        np.testing.assert_allclose(scores, apart[name], rtol=1e-2, err_msg=name)
+    heights = (measured["lines"]["true"]["height"] for measured in found)
+    np.testing.assert_array_equal(*heights)
+
+
+def test_images_that_inference_refuses_are_left_out(runs, survey, common, monkeypatch):
+    model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
+    data = TrainingSet(survey / "train.zarr", CONFIG)
+    read = data.read
+
+    def one_refused(rows):
+        batch = read(rows)
+        batch.image[1] = 0
+        return batch
+
+    monkeypatch.setattr(data, "read", one_refused)
+    measured = reproduce.measure(model, data, np.arange(3), common, seeds=1)
+    assert measured["row"].tolist() == [0, 2]
+    np.testing.assert_array_equal(measured["redshift"], data.redshift[[0, 2]].astype(np.float32))
+
+
+def test_masks_grow_with_the_share_hidden_and_depend_on_the_id_alone():
+    ids = np.array([7, 11, 13])
+    less, more = (hidden_tokens(ids, 64, share, seed=1) for share in (0.25, 0.75))
+    assert less.sum(1).tolist() == [16] * 3
+    assert more.sum(1).tolist() == [48] * 3
+    assert not (less & ~more).any()
+    assert torch.equal(hidden_tokens(ids[1:], 64, 0.25, 1), less[1:])
+
+
+def test_losses_touch_what_they_say(common):
+    by_name = {loss.name: loss for loss in losses(common)}
+    assert {f"no {band}" for band in BANDS} <= by_name.keys()
+    gap, _ = masks(by_name["detector gap"], IMAGE, TOKENS, CONFIG)
+    trail, hidden = masks(by_name["bleed trail"], IMAGE, TOKENS, CONFIG)
+    assert gap.reshape(8, 8).all(0).tolist() == [column == 5 for column in range(8)]
+    assert trail.reshape(8, 8).all(0).tolist() == [column == 4 for column in range(8)]
+    assert gap.sum() == trail.sum() == 8
+    assert hidden.all()  # what is lost of an image is judged without a spectrum
+    for name, (low, high) in {"b": (3600, 5760), "r": (5800, 7520), "z": (7620, 9824)}.items():
+        lost = by_name[f"no {name} arm"].lost
+        np.testing.assert_array_equal(lost, (common.wave >= low) & (common.wave <= high))
+    for config in TINY.values():
+        tokens = physical_masks.spectrum_tokens(by_name["no r arm"].lost, config)
+        assert np.mean(tokens) == pytest.approx((7520 - 5800) / (9824 - 3600), abs=0.05)
+
+
+def test_what_inference_would_refuse_is_counted(common, truth):
+    for loss in losses(common):
+        image, spectrum, refused = spoiled(loss, truth)
+        assert refused.all() == (loss.name == "detector gap" or loss.name in {f"no {b}" for b in BANDS})
+        assert np.isfinite(image).all()
+        assert np.isfinite(spectrum).all()
+        kept = ~loss.touched
+        if loss.part == IMAGE:
+            np.testing.assert_array_equal(image[:, kept], truth.image[:, kept])
+        else:
+            np.testing.assert_array_equal(spectrum[:, kept], truth.spectrum[:, kept])
+
+
+def test_what_is_hidden_of_a_loss_cannot_be_seen(common, truth, runs):
+    model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
+    trail = next(loss for loss in losses(common) if loss.name == "bleed trail")
+    brighter = trail._replace(light=np.asarray(trail.light) * 3)
+    hidden, seen = (
+        [
+            physical_masks.judge(model, truth, common, loss, IMAGE, how)[1]["redshift"]
+            for loss in (trail, brighter)
+        ]
+        for how in (TOKENS, PIXELS)
+    )
+    np.testing.assert_array_equal(*hidden)
+    assert (seen[0] != seen[1]).any()
+
+
+def test_scatter_over_masks_is_that_of_the_metrics():
+    z = np.linspace(0.1, 1, 50)
+    rng = np.random.default_rng(0)
+    drawn = {(0.25, seed): z + rng.normal(0, 0.02, 50) for seed in range(3)} | {(0.0, 0): z}
+    table = reproduce.photoz_scores.table(drawn, z)
+    values = [point_metrics(drawn[0.25, seed], z)["sigma_NMAD"] for seed in range(3)]
+    row = table[(table["hidden"] == 0.25) & (table["range"] == "all")][0]
+    assert row["sigma_NMAD"] == pytest.approx(np.mean(values))
+    assert row["sigma_NMAD std"] == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("absent train.zarr", cli.USAGE, "absent does not exist"),
+        ("mmae absent.zarr", cli.USAGE, "absent.zarr does not exist"),
+        ("mmae train.zarr --out galaxies.hdf5", cli.USAGE, "is a file"),
+        ("mmae train.zarr --objects 0", cli.USAGE, "at least 1"),
+        ("mmae train.zarr --seeds 0", cli.USAGE, "at least 1"),
+        ("mmae rubin_tile.zarr", cli.REFUSED, "lacks spectra"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence_and_writes_nothing(
+    runs, survey, monkeypatch, capsys, arguments, code, message
+):
+    runs("mmae")
+    monkeypatch.chdir(survey)
+    before = sorted(survey.rglob("*"))
+    capsys.readouterr()
+    assert run(*arguments.split()) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted(survey.rglob("*")) == before
