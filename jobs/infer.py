@@ -72,7 +72,7 @@ def main(config: InferJob) -> None:
     """Raises UsageError where there is no such tile or model, before anything is submitted."""
     if config.infer.ray_address:
         raise UsageError("--ray-address: the job brings a Ray of its own")
-    model = infer.find_bundle(config.infer).resolve()
+    model = infer.find_bundle(config.infer.model).resolve()
     tiles = named_tiles(config.infer.catalog, config.infer.out)
     slurm, out = config.slurm, tiles[0].files.folder
     stores = tuple(str(tile.path.resolve()) for tile in tiles)

@@ -76,12 +76,7 @@ class Infer:
     """AB magnitude of flux 1."""
 
     def __post_init__(self) -> None:
-        if not self.catalog:
-            raise UsageError("--catalog names no store")
-        if self.workers < 0:
-            raise UsageError(f"--workers must not be negative, got {self.workers}")
-        if self.ray_address and not re.fullmatch(r"[^:/]+:\d+", self.ray_address):
-            raise UsageError(f"--ray-address must be HOST:PORT, got {self.ray_address!r}")
+        check_flags(self.catalog, self.workers, self.ray_address)
 
     @property
     def described(self) -> Described:
@@ -91,7 +86,9 @@ class Infer:
 def main(config: Infer, session: Session | None = None) -> None:
     """Raises what is wrong with a single tile; of several, InputRefused or OSError at the end."""
     started = time.monotonic()
-    bundle = open_bundle(find_bundle(config), config.precision, Masking(config.image_mask, config.draws))
+    bundle = open_bundle(
+        find_bundle(config.model), config.precision, Masking(config.image_mask, config.draws)
+    )
     survey, name = bundle.card["training_data"]["survey"], bundle.sha256[:12]
     print(f"model: {bundle.path} ({bundle.precision}, sha256 {name}, trained on {survey})", flush=True)
     described = config.described
@@ -105,7 +102,7 @@ def main(config: Infer, session: Session | None = None) -> None:
             if production.begin():
                 units = sum(-(-tile.objects // MIN_UNIT) for tile in tiles)
                 places = min(config.workers or default_workers(), max(1, units))
-                with (session or ray_of(config))(places), production.shown():
+                with (session or ray_of(config.ray_address))(places), production.shown():
                     start = partial(ray_session.actor_type(Predictor).remote, setup)
                     Scheduler(production, start, ray_session.Places(config.workers)).run()
                     production.finish()
@@ -123,10 +120,20 @@ def main(config: Infer, session: Session | None = None) -> None:
 # ---------------------------------------------------------------- before the run
 
 
-def find_bundle(config: Infer) -> Path:
+def check_flags(catalog: Sequence[str], workers: int, ray_address: str) -> None:
+    """Raises UsageError where one of them cannot be meant."""
+    if not catalog:
+        raise UsageError("--catalog names no store")
+    if workers < 0:
+        raise UsageError(f"--workers must not be negative, got {workers}")
+    if ray_address and not re.fullmatch(r"[^:/]+:\d+", ray_address):
+        raise UsageError(f"--ray-address must be HOST:PORT, got {ray_address!r}")
+
+
+def find_bundle(model: Path | None) -> Path:
     """--model, else $MMAE_MODEL, else the newest bundle under runs/."""
-    if config.model:
-        return config.model
+    if model:
+        return model
     if variable := os.environ.get(MODEL_VARIABLE):
         return Path(variable)
     bundles = sorted(RUNS.glob(f"**/{CARD}"), key=lambda card: card.stat().st_mtime_ns)
@@ -138,10 +145,10 @@ def find_bundle(config: Infer) -> Path:
     return bundles[-1].parent
 
 
-def ray_of(config: Infer) -> Session:
+def ray_of(address: str) -> Session:
     """The cluster that was asked for, else a Ray of our own."""
-    if config.ray_address:
-        return lambda places: ray_session.joined(config.ray_address)
+    if address:
+        return lambda places: ray_session.joined(address)
     return ray_session.started
 
 

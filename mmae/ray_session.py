@@ -16,8 +16,13 @@ from typing import Any
 from catalogs import atomic
 from mmae import allocator
 
-# Ray reads these when it is imported, and never again.
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+# Ray reads these when it is imported, and never again. The first failure ends a run with a sentence of its
+# own; without the last of these Ray prints a page about each that came after it.
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+}
 
 import ray
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Tile:
     def check(self, bundle: Bundle, described: Described) -> None:
         """Open the store and plan; raises UsageError or InputRefused, and creates nothing."""
         self.store = open_store(self.path, described)
-        check_scale(self.store, bundle)
+        check_scale(self.store, bundle.card["training_data"])
         self.plan = self.make_plan(bundle)
         self.files.refuse_foreign_catalogue()
 
@@ -190,10 +191,10 @@ class Tile:
             print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=log)
 
 
-def check_scale(store: CutoutStore, bundle: Bundle) -> None:
+def check_scale(store: CutoutStore, trained_on: dict[str, Any]) -> None:
     """The model knows one pixel scale and one zero point; it would be silently wrong on others."""
     for name, unit in (("pixel_scale", "arcsec a pixel"), ("zero_point", "AB mag")):
-        theirs, ours = getattr(store, name), bundle.card["training_data"][name]
+        theirs, ours = getattr(store, name), trained_on[name]
         if abs(theirs - ours) > SCALE_TOLERANCE * ours:
             raise InputRefused(
                 f"{store.path} has {name} {theirs} {unit}, the model was trained at {ours}: "

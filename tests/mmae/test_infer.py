@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zarr
 from astropy.io import fits
 from astropy.table import Table
@@ -17,7 +16,7 @@ from catalogs import cutout_format, cutouts, schema
 from catalogs.cutouts import open_store
 from mmae import cli, columns
 from mmae.bundle import open_bundle
-from mmae.engine import Engine
+from mmae.engine import engine_of_this_process
 from mmae.image_mask import Masking
 from mmae.plan import BATCH
 
@@ -62,7 +61,7 @@ def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbe
 
 def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
     store = open_store(survey / "rubin_tile.zarr")
-    engine = Engine(open_bundle(bundle), torch.device("cpu"), BATCH)
+    engine = engine_of_this_process(open_bundle(bundle), BATCH)
     said = columns.named(engine.table(store.images(0, 2048)[0], store.column("object_id")))
     with fits.open(undisturbed / "rubin_tile.photoz.fits", checksum=True) as hdus:
         table, header = hdus[schema.CATALOGUE].data, hdus[0].header
@@ -86,7 +85,7 @@ def test_a_part_of_every_image_may_be_hidden_and_the_catalogue_says_so(survey, b
     done = infer(tmp_path, *flags)
     assert done.returncode == 0, done.stderr
     store = open_store(tile)
-    engine = Engine(open_bundle(bundle, "fp32", Masking(0.25, 2)), torch.device("cpu"), BATCH)
+    engine = engine_of_this_process(open_bundle(bundle, "fp32", Masking(0.25, 2)), BATCH)
     with fits.open(tmp_path / "rubin_tile.photoz.fits") as hdus:
         assert (hdus[0].header["PZMASK"], hdus[0].header["PZDRAWS"]) == (0.25, 2)
         redshift = hdus[schema.CATALOGUE].data["PHOTOZ_POINT"]

@@ -1,0 +1,214 @@
+"""`mmae embed`: the joint embedding of every galaxy of cutout stores, for similarity search and regression.
+
+Ray actors compute; this process alone writes. It can: a galaxy's embedding has a hundredth of the bytes of
+its pixels. So a product is written as a cutout store is, shard by shard (catalogs/shard_writer.py): whatever
+is killed, the same command goes on from the shards that are there, and the bytes are the same.
+"""
+
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catalogs import embeddings
+from catalogs.cutout_format import Described
+from catalogs.cutouts import CutoutStore, open_store
+from catalogs.embeddings import Origin, open_embeddings
+from catalogs.errors import InputRefused, Interrupted
+from catalogs.shard_writer import write_shards
+from mmae import __version__, cli, ray_session
+from mmae.bundle import Precision
+from mmae.embedder import Embedder, ImageEncoder, PairEncoder, Task, open_encoder
+from mmae.infer import check_flags, default_workers, find_bundle, ray_of
+from mmae.plan import check_input, unit_rows
+from mmae.production import LINE_SECONDS
+from mmae.progress import bar
+from mmae.ray_session import IN_FLIGHT, ray
+from mmae.schedule import MAX_DEATHS, PATIENCE_SECONDS, SLOWEST_RATE
+from mmae.tiles import check_scale, named_tiles
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Write the joint embedding of every galaxy of cutout stores.
+
+    Writes for each store TILE.embeddings.zarr: `embedding` (N, J), `object_id`, `ra`, `dec`, in the order of
+    the store; NaN where a cutout cannot be used. With a bundle the embedding is made of the image alone, with
+    a checkpoint of image and spectrum. Run again, the same command does what is not done yet.
+    `mmae neighbours` shows which galaxies are alike by it.
+    """
+
+    catalog: tuple[str, ...]
+    """Cutout stores (Zarr; see README): paths, globs in quotes, @FILE with one of these a line."""
+    model: Path | None = None
+    """A bundle, which embeds images; or a run directory or checkpoint, which embeds images together with
+    spectra, of training stores. By default the bundle $MMAE_MODEL, else the newest under runs/."""
+    precision: Precision | None = None
+    """Of a bundle's arithmetic; by default bf16 where it offers it and the hardware has it, else fp32."""
+    out: Path | None = None
+    """Folder to write to; by default that of the stores."""
+
+    # Where
+    workers: int = 0
+    """Ray actors at most; 0: one a GPU, or one a CPU core where there is none."""
+    ray_address: str = ""
+    """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
+
+    # What the stores do not say themselves
+    bands: tuple[str, ...] = ()
+    """Names of their bands, in the order of the array."""
+    pixel_scale: float | None = None
+    """Arcsec a pixel."""
+    zero_point: float | None = None
+    """AB magnitude of flux 1."""
+
+    def __post_init__(self) -> None:
+        check_flags(self.catalog, self.workers, self.ray_address)
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is to be written of one store."""
+
+    path: Path
+    store: CutoutStore
+    origin: Origin
+    task: Task
+
+    @property
+    def is_finished(self) -> bool:
+        """Raises InputRefused where a product of another origin has the name."""
+        if not self.path.exists():
+            return False
+        there, ours = open_embeddings(self.path).attributes, self.origin.attributes
+        if changed := [name for name in ours if there.get(name) != ours[name]]:
+            raise InputRefused(
+                f"{self.path} was made with another {', '.join(changed)}: remove it, or write elsewhere with "
+                "--out"
+            )
+        return True
+
+    @property
+    def unit_rows(self) -> int:
+        return unit_rows(self.store.n, self.store.shard_rows)
+
+
+def main(config: Embed) -> None:
+    """All stores are checked before anything is computed."""
+    encoder = open_encoder(find_bundle(config.model), config.precision)
+    made_of, survey = encoder.made_of, encoder.trained_on["survey"]
+    print(f"model: {encoder.path} ({made_of}, {encoder.precision}, trained on {survey})", flush=True)
+    described = Described(config.bands, config.pixel_scale, config.zero_point)
+    products = [
+        product_of(tile.path, tile.files.folder / f"{tile.name}{embeddings.ENDING}", described, encoder)
+        for tile in named_tiles(config.catalog, config.out)
+    ]
+    left = [product for product in products if not product.is_finished]
+    for product in products:
+        if product not in left:
+            print(f"{product.path} is finished already; nothing to do")
+    try:
+        work(left, encoder, config)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; what is done is kept, the same command goes on from there") from None
+
+
+def product_of(
+    path: Path, product: Path, described: Described, encoder: ImageEncoder | PairEncoder
+) -> Product:
+    """Check a store and say what will come of it; raises UsageError or InputRefused, and creates nothing."""
+    store = open_store(path, described)
+    check_scale(store, encoder.trained_on)
+    encoder.check(store)
+    origin = Origin(
+        made_of=encoder.made_of,
+        model_sha256=encoder.sha256,
+        precision=encoder.precision,
+        training_set=encoder.trained_on["survey"],
+        input_sha256=check_input(store),
+        store_fingerprint=store.fingerprint,
+        code_version=__version__,
+        torch_version=version("torch"),
+    )
+    return Product(product, store, origin, Task(path.resolve(), described, store.fingerprint))
+
+
+def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, config: Embed) -> None:
+    """Have the actors embed product after product, and write."""
+    if not products:
+        return
+    units = max(1, sum(-(-product.store.n // product.unit_rows) for product in products))
+    with ray_of(config.ray_address)(min(config.workers or default_workers(), units)):
+        kind = ray_session.actor_type(Embedder).options(max_restarts=-1, max_task_retries=MAX_DEATHS - 1)
+        arguments = encoder.path.resolve(), encoder.precision, encoder.sha256
+        places = ray_session.Places(config.workers)()
+        actors = [kind.remote(*arguments) for _ in range(min(places, units))]
+        for product in products:
+            write(product, encoder.width, actors)
+
+
+def write(product: Product, width: int, actors: Sequence[Any]) -> None:
+    """Write one product, or what is left of it."""
+
+    def blocks(spans: Sequence[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:
+        return embedded(actors, product.task, spans)
+
+    def progress(shards: Sequence[int], what: str) -> Iterable[int]:
+        return watched(shards, f"{product.path.name}: {what}")
+
+    layout = embeddings.layout(product.store.n, width, product.unit_rows, product.origin)
+    write_shards(product.path, layout, blocks, source=product.store.fingerprint, progress=progress)
+    lost = sum(int(np.isnan(block[:, 0]).sum()) for block in open_embeddings(product.path).blocks())
+    print(f"wrote {product.path}: {product.store.n} objects, {width} numbers each; {lost} are NaN")
+
+
+def watched(shards: Sequence[int], what: str) -> Iterator[int]:
+    """The shards, with a bar; in a log, with a line a minute."""
+    said = time.monotonic()
+    with bar(what, disable=not shards) as shown:
+        for done, shard in enumerate(shown.track(shards)):
+            if not shown.console.is_terminal and time.monotonic() - said > LINE_SECONDS:
+                said = time.monotonic()
+                print(f"{what}: {done} of {len(shards)}", flush=True)
+            yield shard
+
+
+def embedded(
+    actors: Sequence[Any], task: Task, spans: Sequence[tuple[int, int]]
+) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of each span, in turn; every actor has two spans at most, one to do and one to read."""
+    waiting: deque[tuple[Any, tuple[int, int]]] = deque()
+    for span, actor in zip(spans, itertools.cycle(actors), strict=False):
+        if len(waiting) == IN_FLIGHT * len(actors):
+            yield answer(*waiting.popleft())
+        waiting.append((actor.embed.remote(task, *span), span))
+    while waiting:
+        yield answer(*waiting.popleft())
+
+
+def answer(asked: Any, span: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Wait for an actor, which Ray replaces when it dies.
+
+    Raises what the actor raised, in its own words; OSError where the rows cannot be had.
+    """
+    patience = PATIENCE_SECONDS + IN_FLIGHT * (span[1] - span[0]) / SLOWEST_RATE
+    try:
+        return dict(ray.get(asked, timeout=patience))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputRefused | OSError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        how = " ".join(str(error).split())
+        raise OSError(f"rows {span} were not embedded ({how}); the same command tries again") from error
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, Embed, sys.argv[1:], "python -m mmae.embed"))
