@@ -1,0 +1,130 @@
+"""Real HSC cutouts and DESI spectra beside mock ones, and what rebuilds them without having learned anything.
+
+No real object has both an image and a spectrum: the other is 0.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from bench_mock_realism import SKY
+
+from catalogs.cutout_format import SIZE
+from catalogs.spectra import STORED_POOL, normalise, pool, pooled_noise
+from mmae.data import TRAIN, Batch, TrainingSet
+from mmae.image_scores import RADIUS, magnitude, measure
+from mmae.model import ModelConfig
+from mmae.rebuilding import Truth, truth_of
+from mmae.reconstruct import choose
+from mmae.spectrum_scores import COARSE, coarse_noise
+
+ZERO_POINT = 27.0
+REAL_SHARE, STAR = 0.6, 2.15
+"""Of the pixels, those that must be real and not padding; size in pixels below which an object is a star."""
+SAMPLE = 2048
+"""Mock galaxies among which those as bright as the real ones are looked for."""
+PIXELS = ModelConfig().spectrum_length
+RING = np.minimum(RADIUS.astype(int), SIZE // 2)
+"""Of one pixel around the middle; the last is all that is farther out: (4096,)."""
+
+
+class Cutouts(NamedTuple):
+    truth: Truth
+    noise: np.ndarray
+    """(B, 5) of the sky in each, a pixel"""
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """(B,), i band in the aperture of image_scores."""
+        return magnitude(self.truth.galaxy.flux, ZERO_POINT)
+
+
+def cutouts(image: np.ndarray, noise: np.ndarray) -> Cutouts:
+    nothing = torch.zeros(len(image), PIXELS), torch.zeros(len(image))
+    batch = Batch(torch.from_numpy(image.astype(np.float32)), *nothing)
+    return Cutouts(truth_of(np.arange(1, len(image) + 1), batch), noise)
+
+
+def real_cutouts(folder: Path) -> dict[str, Cutouts]:
+    """HSC cutouts of COSMOS: galaxies; stars; galaxies that are mostly padding."""
+    with np.load(folder / "hsc_stamps64_grizy.npz") as stamps:
+        names = ("images", "sky_sigma", "frac_real", "size_i_pix")
+        image, noise, share, size = (stamps[name] for name in names)
+    once = np.isin(np.arange(len(size)), np.unique(size, return_index=True)[1])  # one is there twice
+    star, real = size < STAR, share > REAL_SHARE
+    kinds = {"galaxies": real & ~star, "stars": real & star, "padded galaxies": ~real & ~star}
+    return {name: cutouts(image[which & once], noise[which & once]) for name, which in kinds.items()}
+
+
+def as_wide(deep: Cutouts) -> Cutouts:
+    """The same as HSC Wide would see them: with white noise up to that of its sky."""
+    added = np.sqrt(np.clip(SKY**2 - deep.noise**2, 0, None))[..., None, None]
+    noise = np.random.default_rng(0).standard_normal(deep.truth.image.shape)
+    return cutouts(deep.truth.image + added * noise, np.maximum(deep.noise, SKY))
+
+
+def mock_cutouts(data: TrainingSet, like: Cutouts) -> Cutouts:
+    """A galaxy of the test split for each, the next in magnitude of those that are left; their sky is SKY."""
+    assert data.store.zero_point == ZERO_POINT, data.store.zero_point
+    image = data.read(np.sort(choose(data, SAMPLE, seed=0))).image.numpy()
+    left, chosen = magnitude(measure(image).flux, ZERO_POINT), []
+    for wanted in like.magnitude[: len(image)]:
+        chosen.append(int(np.nanargmin(np.abs(left - wanted))))
+        left[chosen[-1]] = np.nan
+    return cutouts(image[chosen], np.tile(SKY, (len(chosen), 1)))
+
+
+def real_spectra(folder: Path) -> tuple[Truth, list[str]]:
+    """DESI spectra of known redshift as a store would have them, with the noise that their ivar gives;
+    what each is."""
+    with np.load(folder / "desi_spectra_7781px.npz") as joined:
+        flux, ivar, redshift, kind = (joined[name] for name in ("flux", "ivar", "z", "spectype"))
+    spectrum = pool(normalise(flux, ivar), STORED_POOL)[:, :PIXELS].astype(np.float32)
+    image = torch.zeros(len(flux), 5, SIZE, SIZE)
+    truth = truth_of(np.arange(1, len(flux) + 1), Batch(image, *map(torch.from_numpy, (spectrum, redshift))))
+    return truth._replace(noise=pooled_noise(flux, ivar, STORED_POOL)[:, :PIXELS]), kind.tolist()
+
+
+class Library:
+    """Spectra that a model was trained on, on pixels of 24 A, to find twins in."""
+
+    def __init__(self, data: TrainingSet):
+        self.data, self.rows = data, data.rows(TRAIN)
+        self.spectra = pool(data.store.column("spectrum"), COARSE)[self.rows]  # (N, 259)
+
+    def twins(self, truth: Truth, seen: np.ndarray) -> np.ndarray:
+        """Which come nearest, by chi2 over what is seen of spectra, (B, 259) bool: (B,)."""
+        sigma = coarse_noise(truth.noise)
+        known = seen & (sigma > 0)
+        weight = np.divide(1.0, sigma**2, out=np.zeros_like(sigma), where=known)
+        cross = (weight * pool(truth.spectrum, COARSE)) @ self.spectra.T
+        return np.argmin(weight @ (self.spectra**2).T - 2 * cross, axis=1)
+
+    def images(self, twins: np.ndarray) -> np.ndarray:
+        return self.data.read(self.rows[twins]).image.numpy()
+
+
+# ---------------------------------------------------------------- rebuilt without a model
+
+
+def seen_mean(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Each band its mean over what is seen of it."""
+    seen = ~hidden
+    mean = np.where(seen, image, 0).sum((2, 3)) / seen.sum((2, 3)).clip(1)
+    return np.broadcast_to(mean[..., None, None], image.shape)
+
+
+def round_galaxy(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """In each pixel the mean of what is seen at its radius; where nothing is, 0."""
+    rings = np.eye(RING.max() + 1)[RING]  # (4096, R)
+    seen = (~hidden).reshape(*hidden.shape[:2], -1).astype(float)
+    light = (seen * image.reshape(seen.shape)) @ rings
+    return (light / (seen @ rings).clip(1))[..., RING].reshape(image.shape)
+
+
+def straight_lines(spectrum: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Between the pixels that are seen: (B, L) and (B, L)."""
+    place = np.arange(spectrum.shape[1])
+    pairs = zip(spectrum, ~hidden, strict=True)
+    return np.stack([np.interp(place, place[seen], values[seen]) for values, seen in pairs])

@@ -1,0 +1,98 @@
+"""Real and mock galaxies of which most is hidden, rebuilt by a model and without one, and scored."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from real_data import Cutouts, Library, round_galaxy, seen_mean, straight_lines
+
+from catalogs.spectra import POOL, pool
+from mmae.families import AnyModel
+from mmae.losses import spectrum_pixels
+from mmae.patches import IMAGE_TOKENS
+from mmae.rebuilding import Truth, filled_spectrum, hidden_tokens, image_errors, rebuild, spectrum_errors
+from mmae.reconstruct import Reconstruction
+from mmae.spectrum_scores import COARSE
+
+HIDDEN, MASKS = 0.75, 8
+IMAGE_SEED, SPECTRUM_SEED = 100, 200
+"""Of the first mask."""
+MODEL, ROUND, MEAN, NOTHING = "model", "round galaxy", "mean", "zero"
+OWN, TWIN, ABSENT = "model, its own image", "model, the twin's image", "model, no image"
+TWIN_SPECTRUM, STRAIGHT, FLAT = "the twin's spectrum", "straight lines", "flat"
+
+Scores = dict[str, dict[str, np.ndarray]]
+"""By what rebuilt, and the name of the score: (MASKS, B)."""
+
+
+def measure_images(model: AnyModel, these: Cutouts) -> tuple[Scores, Reconstruction]:
+    """Scores of all that rebuilds an image; what the model makes of it by the first mask."""
+    truth, found, made = these.truth, [], []
+    no_spectrum = torch.ones(len(truth.image), model.config.spectrum_tokens, dtype=torch.bool)
+    for number in range(MASKS):
+        mask = hidden_tokens(truth.object_id, IMAGE_TOKENS, HIDDEN, IMAGE_SEED + number)
+        made.append(rebuild(model, truth.image, truth.spectrum, mask, no_spectrum))
+        hidden = made[-1].image_hidden.numpy()
+        rebuilt = {
+            MODEL: made[-1].image.numpy(),
+            ROUND: round_galaxy(truth.image, hidden),
+            MEAN: seen_mean(truth.image, hidden),
+            NOTHING: np.zeros_like(truth.image),
+        }
+        found.append({name: image_errors(x, hidden, truth, these.noise) for name, x in rebuilt.items()})
+    return stacked(found), made[0]
+
+
+class Rebuilt(NamedTuple):
+    """Spectra B by MASKS masks."""
+
+    scores: Scores
+    twin: list[Reconstruction]
+    """By each mask, beside the image of the twin."""
+    absent: Reconstruction
+    """By the first mask, without an image."""
+
+
+def measure_spectra(model: AnyModel, truth: Truth, wave: np.ndarray, library: Library) -> Rebuilt:
+    """wave (1296,), of a store. Galaxies that have an image are rebuilt beside that, too."""
+    found, made = [], []
+    for number in range(MASKS):
+        image_mask = hidden_tokens(truth.object_id, IMAGE_TOKENS, HIDDEN, IMAGE_SEED + number)
+        mask = hidden_tokens(truth.object_id, model.config.spectrum_tokens, HIDDEN, SPECTRUM_SEED + number)
+        share = hidden_share(mask, model)
+        twins = library.twins(truth, share == 0)
+        given = {
+            TWIN: (library.images(twins), image_mask),
+            ABSENT: (truth.image, torch.ones_like(image_mask)),
+        }
+        if truth.image.any():
+            given[OWN] = truth.image, image_mask
+        made.append(
+            {name: rebuild(model, image, truth.spectrum, seen, mask) for name, (image, seen) in given.items()}
+        )
+        rebuilt = {name: coarse(filled_spectrum(x, truth, model), model) for name, x in made[-1].items()}
+        true = pool(truth.spectrum, COARSE)
+        rebuilt[TWIN_SPECTRUM] = library.spectra[twins]
+        rebuilt[STRAIGHT] = straight_lines(true, share > 0)
+        rebuilt[FLAT] = np.zeros_like(true)
+        found.append({name: spectrum_errors(x, share == 1, truth, wave) for name, x in rebuilt.items()})
+    return Rebuilt(stacked(found), [one[TWIN] for one in made], made[0][ABSENT])
+
+
+def coarse(spectrum: np.ndarray, model: AnyModel) -> np.ndarray:
+    """From the resolution of a model to pixels of 24 A: (..., L) -> (..., 259)."""
+    return pool(spectrum, POOL // model.config.spectrum_pool)
+
+
+def hidden_share(mask: torch.Tensor, model: AnyModel) -> np.ndarray:
+    """Of each pixel of 24 A, by a mask of tokens (B, T): (B, 259)."""
+    hidden = spectrum_pixels(mask, model.config.spectrum_length, model.config.spectrum_patch)
+    return coarse(hidden.numpy(), model)
+
+
+def stacked(found: list[Scores]) -> Scores:
+    """Scores by each mask, (B,), as one (MASKS, B)."""
+    return {
+        name: {score: np.stack([one[name][score] for one in found]) for score in scores}
+        for name, scores in found[0].items()
+    }
