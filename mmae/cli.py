@@ -38,8 +38,13 @@ COMMANDS = {
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
     "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
+    "embed": Command("mmae.embed", "Embed", "write the embedding of every galaxy of a cutout store"),
+    "neighbours": Command(
+        "catalogs.neighbours", "Neighbours", "find and draw the galaxies most like others by their embeddings"
+    ),
     "status": Command("mmae.status", "Status", "show how a training, a tile or a folder of tiles stands"),
     "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
+    "reproduce": Command("mmae.reproduce", "Reproduce", "measure what the paper shows and left open"),
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
 

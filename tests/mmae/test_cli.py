@@ -93,7 +93,7 @@ def test_a_preset_is_defaults_that_flags_and_files_overrule(tmp_path):
         for flags in ([], ["--config", str(file), "--epochs=3"])
     )
     assert ours == Train(Path("store.zarr"))
-    assert (ours.model.family, ours.lr, ours.image_mask) == ("mmae", 1e-3, (0.0, 0.75))
+    assert (ours.model.family, ours.lr, ours.image_mask) == ("mmae", 3e-3, (0.0, 0.75))
     assert (paper.model.family, paper.model.depth, paper.epochs) == ("himes2025", 2, 3)
     assert (paper.lr, paper.image_mask, paper.turn) == (2e-4, (0.1, 0.5), False)
     job = cli.parse(TrainJob, ["store.zarr", "--preset", "himes2025", "--slurm.nodes=2"], "jobs.train")
