@@ -35,7 +35,7 @@ from mmae.patches import IMAGE_TOKENS, PATCH, PIXELS, patches, unpatch
 from mmae.pdf import Grid, best
 from mmae.photometry import Photometry, asinh
 from mmae.radial_profile import RadialProfile
-from mmae.rest_frame import RestFrame
+from mmae.rest_frame import LOG_STEP, RestFrame
 from mmae.template_fit import TemplateFit
 
 HEAD_DIM, DECODER_HEAD_DIM = 64, 32
@@ -79,6 +79,8 @@ class ModelConfig:
             raise ValueError("depths must be at least 1, bins at least 8, z_max positive")
         if self.templates < 0:
             raise ValueError("templates must be at least 0")
+        if self.grid.step < LOG_STEP:  # a bin that no shift of the templates falls into could not be weighed
+            raise ValueError(f"bins must be wider than {LOG_STEP} in ln(1 + z): have fewer")
 
     @property
     def spectrum_length(self) -> int:

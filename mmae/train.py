@@ -189,7 +189,9 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 )
                 if diverged:
                     what = "gradient" if lost == MOST_LOST else "loss"
-                    raise InputRefused(f"no finite {what} at step {state.step}: train with a lower --lr")
+                    raise InputRefused(
+                        f"no finite {what} at step {state.step}: lower --lr, or --spectrum-dropout"
+                    )
                 if stopping or saving:
                     save(config, world, described, state)
                     saved = time.monotonic()

@@ -80,7 +80,9 @@ def test_an_image_is_turned_into_each_of_the_eight_views_of_it():
     assert torch.equal(views[2], image[0].flip(1, 2))
 
 
-@pytest.mark.parametrize("wrong", [{"embed_dim": 33}, {"depth": 0}, {"bins": 1}, {"z_max": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"embed_dim": 33}, {"depth": 0}, {"bins": 1}, {"bins": 4000}, {"z_max": 0.0}]
+)
 def test_an_impossible_architecture_is_refused(wrong):
     with pytest.raises(ValueError, match=r"must be|at least"):
         dataclasses.replace(TINY["mmae"], **wrong)
