@@ -14,7 +14,7 @@ demo: $(READY)
 	rm -rf demo runs/demo
 	$(BIN)/mmae mock demo --galaxies 2400 --tile 600 --shard-rows 128
 	$(BIN)/mmae ingest demo/galaxies.hdf5 demo/train.zarr --shard-rows 512
-	$(BIN)/mmae train demo/train.zarr --out runs/demo --epochs 16 --batch 32 --precision bf16
+	$(BIN)/mmae train demo/train.zarr --out runs/demo --epochs 8 --batch 32
 	$(BIN)/mmae export runs/demo
 	$(BIN)/python -m mmae.infer --catalog demo/rubin_tile.zarr
 	$(BIN)/mmae evaluate demo/rubin_tile.photoz.fits --truth demo/rubin_tile.truth.fits

@@ -13,6 +13,7 @@ import numpy as np
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from mmae.hardware import has_bf16
 from mmae.image_mask import WHOLE, Masking
 
 if TYPE_CHECKING:
@@ -94,21 +95,6 @@ def open_bundle(path: Path, precision: Precision | None = None, masking: Masking
     if precision == BF16 and not offers_bf16:
         raise UsageError(f"{path} offers fp32 only: {said_of_bf16(card)}")
     return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
-
-
-def has_bf16() -> bool:
-    """Whether this machine multiplies bfloat16 matrices in hardware: a GPU, or a CPU that lists it."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return gpus() > 0 or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
-
-
-def gpus() -> int:
-    """GPUs that this process can use."""
-    if not Path("/proc/driver/nvidia").exists():
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def said_of_bf16(card: dict[str, Any]) -> str:

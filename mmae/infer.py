@@ -19,7 +19,8 @@ from catalogs.cutout_format import Described
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import cli, dry_run, index, ray_session
 from mmae.actors import Predictor, Setup
-from mmae.bundle import CARD, Precision, gpus, open_bundle
+from mmae.bundle import CARD, Precision, open_bundle
+from mmae.hardware import gpus
 from mmae.image_mask import Masking
 from mmae.plan import MIN_UNIT
 from mmae.production import Production

@@ -14,8 +14,10 @@ from tyro import MISSING
 from tyro.conf import AvoidSubcommands, Positional
 
 from catalogs.errors import UsageError
+from mmae.bundle import BF16, FP32, Precision
 from mmae.data import Batch
 from mmae.families import AnyConfig, AnyModel
+from mmae.hardware import has_bf16
 from mmae.himes2025 import Himes2025Config
 from mmae.losses import Losses, combined
 from mmae.masking import Masks, random_mask, turned, without_spectrum
@@ -105,8 +107,9 @@ class Train:
     """Turn and flip images at random."""
 
     # The machine
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast; weights, optimiser and losses stay in fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the products of matrices; weights, optimiser and losses are fp32. auto: bf16 where the hardware has
+    it, or else it is slower than fp32."""
     checkpoint_minutes: float = 15.0
     """A checkpoint at least this often, and at the end of every epoch."""
     seed: int = 0
@@ -125,6 +128,13 @@ class Train:
             raise UsageError("lr, clip and checkpoint minutes must be positive")
         if not (0 <= self.weight_decay < 1 and 0 <= self.average < 1):
             raise UsageError("weight decay and average must be from 0 to 1, without 1")
+
+    @property
+    def arithmetic(self) -> Precision:
+        """What `precision` is on this machine."""
+        if self.precision == "auto":
+            return BF16 if has_bf16() else FP32
+        return self.precision
 
     @classmethod
     def preset(cls, name: str | None) -> "Train":
@@ -229,7 +239,7 @@ def rebuild(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tens
     device = batch.image.device.type
     batch = batch._replace(image=turned(batch.image, masks.turn))
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
-    with attention, torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+    with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
         output = model(batch.image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
     output = Output(*(tensor.float() for tensor in output))
     return bare(model).losses(output, batch, masks)

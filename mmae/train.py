@@ -152,7 +152,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     log.say(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
     log.say(
         f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
-        f"({world.device.type}, {config.precision})"
+        f"({world.device.type}, {config.arithmetic})"
     )
     model: nn.Module = state.model
     cuda = world.device.type == "cuda"

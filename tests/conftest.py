@@ -111,7 +111,7 @@ TINY = {
 
 def recipe(preset, data, out, **flags):
     """A short training of a tiny model by the recipe of a preset."""
-    short = {"epochs": 2, "batch": 32, "model": TINY[preset]}
+    short = {"epochs": 2, "batch": 32, "precision": "fp32", "model": TINY[preset]}
     return dataclasses.replace(Train.preset(preset), data=data, out=out, **short | flags)
 
 
