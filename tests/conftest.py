@@ -1,7 +1,7 @@
 """Where the real data and the real components are; what may be skipped, and what may not."""
 
 import dataclasses
-import functools
+import fcntl
 import os
 import re
 import shutil
@@ -116,9 +116,31 @@ def recipe(preset, data, out, **flags):
 
 
 @pytest.fixture(scope="session")
-def survey(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """`made_once(name, make)`: a folder that the first process of tests to ask makes; others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name, make):
+        folder, made = base / name, base / f"{name}.made"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed at it
+                make(folder)
+                made.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def survey(made_once):
     """Folder with galaxies.hdf5, train.zarr (256 galaxies) and rubin_tile.zarr (2048 objects, 16 shards)."""
-    folder = tmp_path_factory.mktemp("survey")
+    return made_once("survey", draw_survey)
+
+
+def draw_survey(folder):
     mock.main(mock.Mock(folder / "mock", galaxies=256, tile=128, seed=3, artefacts=0, shard_rows=128))
     (folder / "mock" / "galaxies.hdf5").rename(folder / "galaxies.hdf5")
     ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=128))
@@ -131,19 +153,14 @@ def survey(tmp_path_factory):
         return columns | {"object_id": object_id, "image": image * np.float32(1 + start / 2048)}
 
     cutouts.write(folder / "rubin_tile.zarr", rows, n=2048, survey="mock", shard_rows=128)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def runs(survey):
+def runs(survey, made_once):
     """`runs(preset)`: directory of a finished training run."""
-
-    @functools.cache
-    def run(preset):
-        train.main(recipe(preset, survey / "train.zarr", survey / preset))
-        return survey / preset
-
-    return run
+    return lambda preset: made_once(
+        preset, lambda out: train.main(recipe(preset, survey / "train.zarr", out))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -152,9 +169,8 @@ def trained(runs):
 
 
 @pytest.fixture(scope="session")
-def bundle(trained):
-    export.main(export.Export(trained))
-    return trained / "bundle"
+def bundle(trained, made_once):
+    return made_once("bundle", lambda out: export.main(export.Export(trained, out)))
 
 
 @pytest.fixture(scope="session")
