@@ -90,7 +90,7 @@ def world() -> Iterator[World]:
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    else:
+    elif size > 1 or "OMP_NUM_THREADS" not in os.environ:  # which torchrun sets to 1 on machines of any size
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     with process_group(rank, size, device) if size > 1 else contextlib.nullcontext():
         yield World(rank, size, local_rank, local_size, device)

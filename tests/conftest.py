@@ -30,9 +30,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
-@pytest.fixture(autouse=True)
-def one_core():
-    """A test computes as an actor does: the last bits of a sum differ on another number of threads."""
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tests, and what they start, compute as an actor does: the last bits of a sum differ on more threads.
+
+    And threads of processes that share cores spend most of their time waiting for each other.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

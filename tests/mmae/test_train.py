@@ -446,7 +446,7 @@ def test_two_ranks_train_one_model(config):
         "--master-port",
         "29611",
     ]
-    flags = ["--epochs", "1", "--batch", "32", *SMALL]
+    flags = ["--epochs", "1", "--batch", "32", "--precision", "fp32", *SMALL]
     done = subprocess.run(
         [*command, "-m", "mmae.train", str(config.data), "--out", str(config.out), *flags],
         capture_output=True,

@@ -14,6 +14,7 @@ from mmae import checkpoint, export
 ROOT = Path(__file__).parents[2]
 TINY = [
     "--preset=himes2025",
+    "--precision=fp32",
     *["--model.embed-dim", "32", "--model.depth", "1", "--model.fusion-depth", "1", "--model.heads", "4"],
 ]
 JOB_SECONDS = 300
