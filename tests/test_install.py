@@ -1,11 +1,15 @@
 """What `pip install` puts on a machine is complete without the checkout beside it."""
 
+import importlib.metadata
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,63 @@ print(catalogs.schema.__file__, len(catalogs.schema.columns("PHOTOZ")))
     file, columns = done.stdout.split()
     assert Path(file).is_relative_to(installed) or file.startswith("site/")
     assert columns == "25"
+
+
+WITHOUT_EXTRAS = """
+from importlib.machinery import PathFinder
+
+found = PathFinder.find_spec
+
+def find(name, path=None, target=None):
+    return None if name.partition(".")[0] in {absent} else found(name, path, target)
+
+PathFinder.find_spec = find
+"""
+COMMANDS = """
+train {survey}/train.zarr --out run --epochs 1 --batch 64 {small}
+export run
+infer --catalog {survey}/rubin_tile.zarr --model run/bundle --out . --workers 1
+evaluate rubin_tile.photoz.fits --truth {survey}/mock/rubin_tile.truth.fits
+embed --catalog {survey}/rubin_tile.zarr --model run/bundle --out . --workers 1
+neighbours rubin_tile.embeddings.zarr {survey}/rubin_tile.zarr --out neighbours.png
+reconstruct run {survey}/train.zarr --objects 2
+reproduce run {survey}/train.zarr --objects 2 --seeds 1
+"""
+SMALL = "--model.embed-dim 64 --model.depth 1 --model.decoder-dim 32 --model.decoder-depth 1 --model.bins 60"
+
+
+@pytest.mark.slow
+def test_what_needs_no_extra_runs_without_extras(survey, tmp_path):
+    """Every package that is here, and that a plain installation does not bring, is made to be missing."""
+    brought = closure("mmae-survey")
+    modules = importlib.metadata.packages_distributions()
+    absent = {name for name, of in modules.items() if not brought & {canonicalize_name(one) for one in of}}
+    absent -= {"psutil"}  # Ray has a copy of its own
+    assert {"galsim", "mpi4py", "pytest"} <= absent
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(WITHOUT_EXTRAS.format(absent=absent))
+    environment = os.environ | {"PYTHONPATH": str(hook)}
+    for line in COMMANDS.format(survey=survey, small=SMALL).strip().splitlines():
+        command = [sys.executable, "-m", "mmae.cli", *line.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"mmae {line}\n{done.stderr}"
+
+
+def closure(name):
+    """Names of the distributions that installing this one brings, itself included."""
+    found, asked = set(), [name]
+    while asked:
+        if (one := canonicalize_name(asked.pop())) in found:
+            continue
+        try:
+            required = importlib.metadata.requires(one)
+        except importlib.metadata.PackageNotFoundError:  # of another platform
+            continue
+        found.add(one)
+        wanted = map(Requirement, required or [])
+        asked += [each.name for each in wanted if not each.marker or each.marker.evaluate({"extra": ""})]
+    return found
 
 
 def test_the_wheel_holds_the_packages_and_the_console_script_only(installed):
