@@ -143,11 +143,11 @@ class Described:
     """What the user says of a store that does not say it itself."""
 
     bands: tuple[str, ...] = ()
-    """Names of its bands, in the order of the array."""
+    """Where a store does not say it itself: the names of its bands, in the order of the array."""
     pixel_scale: float | None = None
-    """Arcsec a pixel."""
+    """Likewise: arcsec a pixel."""
     zero_point: float | None = None
-    """AB magnitude of flux 1."""
+    """Likewise: AB magnitude of flux 1."""
 
     def __post_init__(self) -> None:
         for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 
 from catalogs import embeddings
-from catalogs.cutout_format import Described
+from catalogs.cutout_format import NOTHING_SAID, Described
 from catalogs.cutouts import CutoutStore, open_store
 from catalogs.embeddings import Origin, open_embeddings
 from catalogs.errors import InputRefused, Interrupted
@@ -32,7 +33,7 @@ from mmae.production import LINE_SECONDS
 from mmae.progress import bar
 from mmae.ray_session import IN_FLIGHT, ray
 from mmae.schedule import MAX_DEATHS, PATIENCE_SECONDS, SLOWEST_RATE
-from mmae.tiles import check_scale, named_tiles
+from mmae.tiles import Tile, check_scale, named_tiles
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,7 @@ class Embed:
     ray_address: str = ""
     """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
 
-    # What the stores do not say themselves
-    bands: tuple[str, ...] = ()
-    """Names of their bands, in the order of the array."""
-    pixel_scale: float | None = None
-    """Arcsec a pixel."""
-    zero_point: float | None = None
-    """AB magnitude of flux 1."""
+    described: Annotated[Described, tyro.conf.arg(name="")] = NOTHING_SAID
 
     def __post_init__(self) -> None:
         check_flags(self.catalog, self.workers, self.ray_address)
@@ -105,10 +100,8 @@ def main(config: Embed) -> None:
     encoder = open_encoder(find_bundle(config.model), config.precision)
     made_of, survey = encoder.made_of, encoder.trained_on["survey"]
     print(f"model: {encoder.path} ({made_of}, {encoder.precision}, trained on {survey})", flush=True)
-    described = Described(config.bands, config.pixel_scale, config.zero_point)
     products = [
-        product_of(tile.path, tile.files.folder / f"{tile.name}{embeddings.ENDING}", described, encoder)
-        for tile in named_tiles(config.catalog, config.out)
+        product_of(tile, config.described, encoder) for tile in named_tiles(config.catalog, config.out)
     ]
     left = [product for product in products if not product.is_finished]
     for product in products:
@@ -120,11 +113,9 @@ def main(config: Embed) -> None:
         raise Interrupted("stopped; what is done is kept, the same command goes on from there") from None
 
 
-def product_of(
-    path: Path, product: Path, described: Described, encoder: ImageEncoder | PairEncoder
-) -> Product:
+def product_of(tile: Tile, described: Described, encoder: ImageEncoder | PairEncoder) -> Product:
     """Check a store and say what will come of it; raises UsageError or InputRefused, and creates nothing."""
-    store = open_store(path, described)
+    store = open_store(tile.path, described)
     check_scale(store, encoder.trained_on)
     encoder.check(store)
     origin = Origin(
@@ -137,7 +128,8 @@ def product_of(
         code_version=__version__,
         torch_version=version("torch"),
     )
-    return Product(product, store, origin, Task(path.resolve(), described, store.fingerprint))
+    product = tile.files.folder / f"{tile.name}{embeddings.ENDING}"
+    return Product(product, store, origin, Task(tile.path.resolve(), described, store.fingerprint))
 
 
 def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, config: Embed) -> None:

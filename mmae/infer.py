@@ -14,8 +14,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from catalogs.cutout_format import Described
+import tyro
+
+from catalogs.cutout_format import NOTHING_SAID, Described
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae import cli, dry_run, index, ray_session
 from mmae.actors import Predictor, Setup
@@ -68,20 +71,10 @@ class Infer:
     ray_address: str = ""
     """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
 
-    # What the stores do not say themselves
-    bands: tuple[str, ...] = ()
-    """Names of their bands, in the order of the array."""
-    pixel_scale: float | None = None
-    """Arcsec a pixel."""
-    zero_point: float | None = None
-    """AB magnitude of flux 1."""
+    described: Annotated[Described, tyro.conf.arg(name="")] = NOTHING_SAID
 
     def __post_init__(self) -> None:
         check_flags(self.catalog, self.workers, self.ray_address)
-
-    @property
-    def described(self) -> Described:
-        return Described(self.bands, self.pixel_scale, self.zero_point)
 
 
 def main(config: Infer, session: Session | None = None) -> None:
@@ -92,14 +85,13 @@ def main(config: Infer, session: Session | None = None) -> None:
     )
     survey, name = bundle.card["training_data"]["survey"], bundle.sha256[:12]
     print(f"model: {bundle.path} ({bundle.precision}, sha256 {name}, trained on {survey})", flush=True)
-    described = config.described
     tiles = named_tiles(config.catalog, config.out)
     if config.dry_run:
-        dry_run.show(tiles, bundle, described, config.workers or default_workers())
+        dry_run.show(tiles, bundle, config.described, config.workers or default_workers())
         return
     setup = Setup.of(bundle, current_umask())
     try:
-        with Production(tiles, bundle, described) as production:
+        with Production(tiles, bundle, config.described) as production:
             if production.begin():
                 units = sum(-(-tile.objects // MIN_UNIT) for tile in tiles)
                 places = min(config.workers or default_workers(), max(1, units))
