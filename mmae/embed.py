@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
+from tyro.conf import OmitArgPrefixes
 
 from catalogs import embeddings
 from catalogs.cutout_format import NOTHING_SAID, Described
@@ -62,7 +62,7 @@ class Embed:
     ray_address: str = ""
     """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
 
-    described: Annotated[Described, tyro.conf.arg(name="")] = NOTHING_SAID
+    described: OmitArgPrefixes[Described] = NOTHING_SAID
 
     def __post_init__(self) -> None:
         check_flags(self.catalog, self.workers, self.ray_address)

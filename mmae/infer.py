@@ -14,9 +14,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from tyro.conf import OmitArgPrefixes
 
 from catalogs.cutout_format import NOTHING_SAID, Described
 from catalogs.errors import InputRefused, Interrupted, UsageError
@@ -71,7 +70,7 @@ class Infer:
     ray_address: str = ""
     """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
 
-    described: Annotated[Described, tyro.conf.arg(name="")] = NOTHING_SAID
+    described: OmitArgPrefixes[Described] = NOTHING_SAID
 
     def __post_init__(self) -> None:
         check_flags(self.catalog, self.workers, self.ray_address)
