@@ -453,7 +453,8 @@ def panel(axes: Axes, z_phot: np.ndarray, z_spec: np.ndarray, top: float, title:
     axes.set_title(heading, fontsize="medium", loc="left")
     if beyond := len(z_spec) - int(count.sum()):
         note = f"{beyond} beyond the axes"
-        axes.text(0.97, 0.03, note, transform=axes.transAxes, ha="right", fontsize="small")
+        plain = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+        axes.text(0.97, 0.03, note, transform=axes.transAxes, ha="right", fontsize="small", bbox=plain)
 
 
 def calibration_figure(pit: np.ndarray, ks: float) -> Figure:
