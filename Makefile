@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with Python >= 3.11:
-#   make demo   sets up, then goes from mock survey to photo-z catalogue, metrics and figure (10 minutes)
-#   make test   sets up, then runs all tests (half an hour)
+#   make demo   sets up, then goes from mock survey to photo-z catalogue, metrics and figure (7 minutes)
+#   make test   sets up, then runs all tests (25 minutes)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
