@@ -11,7 +11,13 @@ import pytest
 from mmae import checkpoint
 
 EXIT_SECONDS = 30
-TINY = ["--model.embed-dim=64", "--model.depth=1", "--model.decoder-dim=32", "--model.decoder-depth=1"]
+TINY = [
+    "--precision=fp32",
+    "--model.embed-dim=64",
+    "--model.depth=1",
+    "--model.decoder-dim=32",
+    "--model.decoder-depth=1",
+]
 
 
 @pytest.fixture

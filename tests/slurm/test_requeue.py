@@ -15,7 +15,7 @@ from mmae import checkpoint, cli
 EPOCHS = 8
 LIMIT_SECONDS = 240
 FLAGS = [
-    *("--batch=32", "--model.embed-dim=64", "--model.depth=1"),
+    *("--batch=32", "--precision=fp32", "--model.embed-dim=64", "--model.depth=1"),
     *("--model.decoder-dim=32", "--model.decoder-depth=1"),
     *("--slurm.nodes=2", "--slurm.tasks-per-node=2", "--slurm.gpus-per-node=0"),
     *("--slurm.cpus-per-task=1", "--slurm.memory-gb=4"),
