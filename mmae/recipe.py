@@ -109,7 +109,7 @@ class Train:
     # The machine
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the products of matrices; weights, optimiser and losses are fp32. auto: bf16 where the hardware has
-    it, or else it is slower than fp32."""
+    it; elsewhere fp32, which is faster there."""
     checkpoint_minutes: float = 15.0
     """A checkpoint at least this often, and at the end of every epoch."""
     seed: int = 0

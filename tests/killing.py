@@ -1,8 +1,11 @@
-"""Die at a given step: for programs that tests start, with this folder on their path."""
+"""Faults at a chosen moment: wait for it; or, in a program with this folder on its path, die at it."""
 
 import os
 import signal
 import sys
+import time
+
+WAIT_SECONDS = 120
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir")
 """Audit events of what changes files."""
@@ -20,3 +23,12 @@ def die_at(folder, step):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)
+
+
+def wait_for(condition, process):
+    """Until the condition is true, of a run that is still alive."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert process.poll() is None, "the run ended before the fault"
+        assert time.monotonic() < deadline, "the moment for the fault never came"
+        time.sleep(0.01)

@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from killing import WAIT_SECONDS, wait_for
 
 from catalogs import atomic
 from mmae import cli
 from mmae.ray_session import PREFIX, new_token
-
-WAIT_SECONDS = 120
 
 
 def command(tile, bundle, *flags):
@@ -28,14 +26,6 @@ def command(tile, bundle, *flags):
 def digests(folder):
     names = ("rubin_tile.photoz.fits", "rubin_tile.rejects.fits")
     return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert process.poll() is None, "the run ended before the fault"
-        assert time.monotonic() < deadline, "the moment for the fault never came"
-        time.sleep(0.01)
 
 
 def manifests(tile):

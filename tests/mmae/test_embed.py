@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
@@ -15,6 +14,7 @@ import torch
 import zarr
 from astropy.table import Table
 from conftest import TINY
+from killing import WAIT_SECONDS, wait_for
 
 from catalogs import cutouts
 from catalogs.cutout_format import NOTHING_SAID
@@ -28,7 +28,6 @@ from mmae.embedder import Embedder, Task, open_encoder
 from mmae.engine import device_of_this_process
 
 PRODUCT = "rubin_tile.embeddings.zarr"
-WAIT_SECONDS = 120
 
 
 def command(*flags):
@@ -143,14 +142,6 @@ def running(*flags):
         yield process
         if process.poll() is None:
             process.kill()
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert process.poll() is None, "the run ended before the fault"
-        assert time.monotonic() < deadline, "the moment for the fault never came"
-        time.sleep(0.01)
 
 
 def shards(folder):
