@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from mmae.linear import product
 from mmae.losses import HSC_WIDTH, hsc
 
 CONF_WIDTH = 0.03
@@ -46,8 +47,8 @@ class Grid:
 
     @cached_property
     def loss(self) -> Tensor:
-        """(K, K) HSC loss: truth in one bin, estimate in another."""
-        return hsc(self.centres[None, :], self.centres[:, None])
+        """(K, K) HSC loss: estimate in one bin, truth in another."""
+        return hsc(self.centres[:, None], self.centres[None, :])
 
     def like(self, name: str, mass: Tensor) -> Tensor:
         """One of the tensors above, on the device and in the precision of `mass`."""
@@ -122,7 +123,7 @@ def best(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     L is the HSC loss (Tanaka et al. 2018, section 4.2). The minimum over the bins is refined by the parabola
     through it and its neighbours.
     """
-    risk = mass @ grid.like("loss", mass)
+    risk = product(mass, grid.like("loss", mass))
     k = risk.argmin(1, keepdim=True).clamp(1, grid.bins - 2)
     before, here, after = (risk.gather(1, k + shift)[:, 0] for shift in (-1, 0, 1))
     curvature, slope = before - 2 * here + after, (before - after) / 2
@@ -133,7 +134,7 @@ def best(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def mean(mass: Tensor, grid: Grid) -> Tensor:
     """Of p(z), (N,)."""
-    return mass @ grid.like("centres", mass)
+    return (mass * grid.like("centres", mass)).sum(1)
 
 
 def spread(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from catalogs.cutout_format import BANDS
+from mmae.linear import product
 from mmae.rings import rings, sums
 from mmae.whitening import whitening
 
@@ -43,7 +44,7 @@ class Photometry(nn.Module):
         shown (B, 64), of the type of the pixels: 1 = the token is visible, 0 = hidden.
         """
         magnitudes, visible = self.measure(pixels, shown)
-        return torch.cat([asinh((magnitudes - self.centre) @ self.whiten), visible], 1)
+        return torch.cat([asinh(product(magnitudes - self.centre, self.whiten.t())), visible], 1)
 
     def measure(self, pixels: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, (B, 30), and the share of each ring that is visible, (B, 6).
@@ -51,7 +52,7 @@ class Photometry(nn.Module):
         What is hidden of a ring is taken to be as bright as what is visible.
         """
         flux, seen = sums(pixels, shown, self.rings)
-        area = self.rings.sum(0)
+        area = self.rings.sum(1)
         flux = flux * (area / seen.clamp(min=1)).unsqueeze(1)
         ratio = flux.cumsum(2) / area.cumsum(0).sqrt()
         return asinh(ratio).flatten(1), seen / area

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmae.linear import Linear
-from mmae.model import Block, Model, features
+from mmae.linear import Linear, copied
+from mmae.model import Block, Embedding, Model, features
 from mmae.output import Estimate
 from mmae.patches import patches
 from mmae.pdf import entropy, recalibrated
@@ -25,6 +25,18 @@ def after_norm(layer: nn.Linear, norm: nn.LayerNorm, gelu: bool = False) -> Line
     return Linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias, gelu)
 
 
+class TokenEmbedding(nn.Module):
+    """Features of tokens (B, N, F) -> tokens (B, N, D), in the precision of the features."""
+
+    def __init__(self, embedding: Embedding):
+        super().__init__()
+        self.up, self.down = copied(embedding.up, gelu=True), copied(embedding.down)
+        self.position = embedding.position
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.down(self.up(features)).to(features.dtype) + self.position
+
+
 class Layer(nn.Module):
     """A block of the trunk."""
 
@@ -32,9 +44,9 @@ class Layer(nn.Module):
         super().__init__()
         assert isinstance(block, Block)
         self.qkv = after_norm(block.attention.qkv, block.norm1)
-        self.out = Linear(block.attention.out.weight, block.attention.out.bias)
+        self.out = copied(block.attention.out)
         self.up = after_norm(block.ffn.up, block.norm2, gelu=True)
-        self.down = Linear(block.ffn.down.weight, block.ffn.down.bias)
+        self.down = copied(block.ffn.down)
         self.head_dim: int = block.attention.head_dim
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -63,16 +75,14 @@ class ImagePdf(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         model = copy.deepcopy(model).eval().requires_grad_(False)
-        embed = model.image_embed
-        self.embed_up = Linear(embed.up.weight, embed.up.bias, gelu=True)
-        self.embed_down = Linear(embed.down.weight, embed.down.bias)
-        self.position = embed.position
-        self.photometry, self.photometry_embed = model.photometry, model.photometry_embed
+        self.image_embed = TokenEmbedding(model.image_embed)
+        self.photometry, self.photometry_embed = model.photometry, TokenEmbedding(model.photometry_embed)
         self.grid = model.config.grid
         self.noise = nn.Parameter(model.noise, requires_grad=False)
         self.layers = nn.ModuleList(map(Layer, model.blocks))
         self.norm = model.norm
-        self.head = model.head
+        up, _, down = model.head
+        self.head = nn.Sequential(copied(up, gelu=True), copied(down))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("levels", torch.zeros(2, 0))
         self.register_buffer("widths", torch.tensor([0.0, 1.0]))
@@ -80,7 +90,8 @@ class ImagePdf(nn.Module):
 
     def reduced(self) -> list[Linear]:
         """The layers that reduced precision is for: the matrix products of all tokens."""
-        return [part for part in self.modules() if isinstance(part, Linear)]
+        of_tokens = (self.image_embed, self.layers)
+        return [part for module in of_tokens for part in module.modules() if isinstance(part, Linear)]
 
     def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
         """Estimates from images (B, 5, 64, 64), flux at the zero point of the training set.
@@ -88,7 +99,7 @@ class ImagePdf(nn.Module):
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
         pixels = patches(image / self.noise.view(-1, 1, 1))
-        tokens = self.embed_down(self.embed_up(features(pixels))).to(image.dtype) + self.position
+        tokens = self.image_embed(features(pixels))
         shown = torch.ones_like(tokens[:, :, 0])
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))

@@ -21,7 +21,7 @@ class RadialProfile(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("rings", rings(range(1, 47)), persistent=False)  # the corners are 44.5 away
-        ring = torch.arange(self.rings.shape[1])
+        ring = torch.arange(len(self.rings))
         distance = (ring[:, None] - ring).abs().float()
         kernel = (-0.5 * (distance / WIDTH) ** 2).exp() + FAINT * (-distance / REACH).exp()
         self.register_buffer("kernel", kernel, persistent=False)
@@ -34,5 +34,5 @@ class RadialProfile(nn.Module):
         flux, number = sums(pixels, shown, self.rings)
         weight = (number @ self.kernel).clamp(min=torch.finfo(pixels.dtype).tiny)
         profile = (flux @ self.kernel) / weight.unsqueeze(1)  # (B, 5, rings)
-        planes = profile[:, :, self.rings.argmax(1)]  # (B, 5, 4096)
+        planes = profile[:, :, self.rings.argmax(0)]  # (B, 5, 4096)
         return planes.unflatten(2, (IMAGE_TOKENS, -1)).transpose(1, 2).flatten(2)

@@ -30,7 +30,7 @@ PREFIX = "mmae-ray-"
 STARTING_SECONDS = 60.0
 OBJECT_STORE = 100 * 2**20
 """Bytes; unit numbers and manifests pass through it, never pixels."""
-ACTOR_VARIABLES = {"OMP_NUM_THREADS": "1"} | allocator.VARIABLES
+ACTOR_VARIABLES = {"OMP_NUM_THREADS": "1", "MKL_CBWR": "AUTO,STRICT"} | allocator.VARIABLES
 IN_FLIGHT = 2
 """Units an actor has at a time."""
 CONTROL = "control"

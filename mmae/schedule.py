@@ -192,13 +192,12 @@ class Scheduler:
     def answered(self, worker: Worker, unit: Unit, answer: Any) -> None:
         try:
             manifest = ray.get(answer)
-        except ray.exceptions.RayTaskError as error:
-            if not isinstance(error.cause, InputRefused | OSError):
-                raise
-            manifest = error.cause  # in its own words, without the actor's traceback
-        except ray.exceptions.RayError as error:  # out of memory, say, which Ray does not call an ActorError
-            self.bury(worker, error)
-            return
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if not isinstance(cause, InputRefused | OSError):  # a lost actor, or one in an unknown state
+                self.bury(worker, error)
+                return
+            manifest = cause  # in its own words, without the actor's traceback
         del worker.units[answer]
         worker.alone = False
         if manifest is None:  # taken back; we hear of it here first

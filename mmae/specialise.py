@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.himes2025 import FusionBlock, Himes2025, ImageEmbedding
-from mmae.linear import Linear
+from mmae.linear import Linear, copied, product
 from mmae.output import Estimate
 from mmae.patches import patches
 from mmae.typicality import Typicality
@@ -65,20 +65,26 @@ class OneQuery(nn.Module):
         weight, bias = in_projections(attention)
         query, key, value = weight.detach().unflatten(0, (3, attention.num_heads, -1))  # (heads, d, D) each
         self.query = Linear(query.flatten(0, 1), bias.chunk(3)[0])
-        self.key = nn.Parameter(key / math.sqrt(attention.head_dim), requires_grad=False)
+        key = key.transpose(1, 2).contiguous() / math.sqrt(attention.head_dim)  # (heads, D, d)
+        self.key = nn.Parameter(key, requires_grad=False)
         self.value = nn.Parameter(value.clone(), requires_grad=False)
         self.value_bias = nn.Parameter(bias.detach().chunk(3)[2].clone(), requires_grad=False)
-        self.out = Linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.out = copied(attention.out_proj)
 
     def forward(self, query: Tensor, tokens: Tensor, key_bias: Tensor | None) -> Tensor:
-        q = self.query(query).unflatten(1, self.key.shape[:2])
-        probe = torch.einsum("bhd,hdc->bhc", q, self.key)  # the bias of the keys would change no weight
+        q = self.query(query).unflatten(1, (self.key.shape[0], -1))
+        probe = products(q, self.key)  # (B, heads, D); the bias of the keys would change no weight
         logits = torch.einsum("bhc,bnc->bhn", probe, tokens)
         if key_bias is not None:
             logits = logits + key_bias
         mean = torch.einsum("bhn,bnc->bhc", logits.softmax(2), tokens)
-        value = torch.einsum("bhc,hdc->bhd", mean, self.value).flatten(1) + self.value_bias
+        value = products(mean, self.value).flatten(1) + self.value_bias
         return self.out(value)
+
+
+def products(x: Tensor, weight: Tensor) -> Tensor:
+    """A product for each head: x (B, heads, I) and weight (heads, O, I) -> (B, heads, O)."""
+    return torch.stack([product(x[:, head], weight[head]) for head in range(weight.shape[0])], 1)
 
 
 class SelfAttention(nn.Module):
@@ -86,7 +92,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = attention.num_heads
         self.qkv = Linear(*in_projections(attention))
-        self.out = Linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.out = copied(attention.out_proj)
 
     def forward(self, tokens: Tensor, key_bias: Tensor | None) -> Tensor:
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
@@ -100,8 +106,7 @@ class SelfAttention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, up: nn.Linear, down: nn.Linear):
         super().__init__()
-        self.up = Linear(up.weight, up.bias, gelu=True)
-        self.down = Linear(down.weight, down.bias)
+        self.up, self.down = copied(up, gelu=True), copied(down)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.down(self.up(tokens))
@@ -163,7 +168,8 @@ class ImageRedshift(nn.Module):
         self.query = model.cls_token_img
         self.image_pool = OneQuery(model.img_pool)
         self.spectrum_pool = value_of_one(model.spec_pool)
-        self.head = model.redshift_head
+        up, relu, down = model.redshift_head
+        self.head = nn.Sequential(copied(up), relu, copied(down))
         self.typicality = Typicality(2 * model.config.embed_dim)
         hidden = torch.zeros_like(model.spec_embed.pos_embed[:, :1])  # (1, 1, D)
         self.spectrum = nn.Parameter(model.spec_encoder(hidden)[0], requires_grad=False)  # (1, D)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmae.linear import product
 from mmae.whitening import whitening
 
 SHRINKAGE = 0.01
@@ -27,7 +28,7 @@ class Typicality(nn.Module):
 
     def distance(self, joint: Tensor) -> Tensor:
         """Squared, of representations (B, J): (B,)."""
-        return ((joint - self.centre) @ self.whiten).square().sum(1)
+        return product(joint - self.centre, self.whiten.t()).square().sum(1)
 
     def forward(self, joint: Tensor) -> Tensor:
         """p-values (B,) of representations (B, J)."""

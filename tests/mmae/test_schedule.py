@@ -15,7 +15,7 @@ from mmae.schedule import Scheduler, Unit
 
 
 class Toy:
-    """Sleeps as long as its task says of the unit, or dies if it says "die"."""
+    """Sleeps as long as its task says of the unit; or dies, stops or raises an error if it says so."""
 
     def __init__(self):
         self.begun, self.taken_back, self.lock, self.busy = -1, set(), threading.Lock(), threading.Lock()
@@ -28,6 +28,9 @@ class Toy:
                 self.begun = ticket
             if task[unit] == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                os._exit(1)  # Ray may continue it before it kills it
+            if task[unit] == "raise":
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
             if task[unit] == "die":
                 os._exit(1)
             time.sleep(task[unit])
@@ -93,8 +96,10 @@ def test_a_unit_that_waits_behind_a_long_one_goes_to_an_idle_actor(session):
     assert sum("goes to an idle worker" in note for note in tile.notes) == 1
 
 
-def test_a_unit_that_kills_costs_its_own_tile_only(session):
-    deadly, other = ToyTile("deadly", [0.0, "die", 0.0]), ToyTile("other", [0.0] * 5)
+@pytest.mark.parametrize("fault", ["die", "raise"])
+def test_a_unit_that_kills_costs_its_own_tile_only(session, fault):
+    """A worker whose task raised what nobody foresaw is as good as dead: a GPU may not work again."""
+    deadly, other = ToyTile("deadly", [0.0, fault, 0.0]), ToyTile("other", [0.0] * 5)
     run(deadly, other)
     assert "3 workers died over unit 1 (rows (100, 200)); the log says how" in str(deadly.error)
     assert sum("over unit 1:" in note for note in deadly.notes) >= schedule.MAX_DEATHS
