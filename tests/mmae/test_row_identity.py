@@ -40,6 +40,7 @@ COMPUTERS = {
 @pytest.mark.parametrize("variables", COMPUTERS.values(), ids=COMPUTERS)
 def test_a_row_does_not_depend_on_its_place(variables):
     environment = {name: value for name, value in os.environ.items() if name not in ACTOR_VARIABLES}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, __file__]
     done = subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=True)
     assert done.stdout == ""
