@@ -8,9 +8,9 @@ from typing import Any
 from rich.progress import track
 from tyro.conf import Positional
 
-from catalogs import cutouts
-from catalogs.cutout_format import SHARD, manifest_path
-from catalogs.galaxiesml import PIXEL_SCALE, ZERO_POINT, open_galaxiesml
+from catalogs.store import cutouts
+from catalogs.store.format import SHARD, manifest_path
+from catalogs.surveys.galaxiesml import PIXEL_SCALE, ZERO_POINT, open_galaxiesml
 
 
 @dataclass(frozen=True)

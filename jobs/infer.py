@@ -18,14 +18,15 @@ import tyro
 
 from catalogs.errors import UsageError
 from jobs import submission
-from jobs.ray_nodes import Meeting
+from jobs.ray_nodes import Rendezvous
 from jobs.submission import Slurm
 from mmae import cli, infer
 from mmae.infer import Infer
-from mmae.tiles import named_tiles
+from mmae.production.launch import find_bundle
+from mmae.production.tiles import named_tiles
 
-GO_ON = ("no-kill",)
-"""The job outlives the loss of a node, other than its first: its units go to the others."""
+NODE_LOSS_FLAGS = ("no-kill",)
+"""The job survives the loss of a node other than its first: its units are retried on the others."""
 
 
 @dataclass(frozen=True)
@@ -45,45 +46,47 @@ class InferJob:
 
 
 class Inference:
-    """What submitit pickles and runs in every task; all state is on disk."""
+    """The callable that submitit pickles and runs in every task; all state is on disk."""
 
     def __init__(self, config: Infer, folder: Path, cpus: int):
         self.config, self.folder, self.cpus = config, folder, cpus
 
     def __call__(self) -> None:
-        meeting = Meeting.of_this_job(self.folder)
+        rendezvous = Rendezvous.of_this_job(self.folder)
         if int(os.environ["SLURM_PROCID"]) > 0:
-            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the first task tells when it is over
-            meeting.join(self.cpus)
-            if meeting.is_lost:  # with its node went the batch script, which asks for this as a rule
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # the first task ends the cluster
+            rendezvous.join(self.cpus)
+            if rendezvous.is_lost:  # with its node went the batch script, which asks for this as a rule
                 subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
             return
         for warning in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(warning, signal.default_int_handler)
         try:
-            work = partial(infer.main, self.config, lambda places: meeting.head(self.cpus))
+            work = partial(infer.main, self.config, lambda places: rendezvous.head(self.cpus))
             if code := cli.exit_code(work, "mmae infer"):
                 sys.exit(code)
         finally:
-            meeting.end()
+            rendezvous.end()
 
 
 def main(config: InferJob) -> None:
     """Raises UsageError where there is no such tile or model, before anything is submitted."""
     if config.infer.ray_address:
         raise UsageError("--ray-address: the job brings a Ray of its own")
-    model = infer.find_bundle(config.infer.model).resolve()
+    model = find_bundle(config.infer.model).resolve()
     tiles = named_tiles(config.infer.catalog, config.infer.out)
     slurm, out = config.slurm, tiles[0].files.folder
     stores = tuple(str(tile.path.resolve()) for tile in tiles)
-    there = dataclasses.replace(config.infer, catalog=stores, model=model, out=out)
-    if there.dry_run:
+    resolved = dataclasses.replace(config.infer, catalog=stores, model=model, out=out)
+    if resolved.dry_run:
         places = slurm.nodes * (slurm.gpus_per_node or slurm.cpus_per_task)
-        infer.main(dataclasses.replace(there, workers=there.workers or places))
+        infer.main(dataclasses.replace(resolved, workers=resolved.workers or places))
         return
     folder = out / "slurm"
-    task = Inference(there, folder, slurm.cpus_per_task)
-    submit = partial(submission.submit, task, folder, "mmae-infer", slurm, flags=GO_ON, straggler_seconds=0)
+    task = Inference(resolved, folder, slurm.cpus_per_task)
+    submit = partial(
+        submission.submit, task, folder, "mmae-infer", slurm, flags=NODE_LOSS_FLAGS, straggler_seconds=0
+    )
     submission.run(folder, submit)
 
 

@@ -1,4 +1,4 @@
-"""What Slurm says of jobs: `squeue` knows which still run or wait, `sacct` how they ended."""
+"""States of jobs in Slurm: `squeue` lists those that run or wait, `sacct` knows how jobs ended."""
 
 import subprocess
 import time
@@ -7,12 +7,12 @@ from pathlib import Path
 
 POLL_SECONDS = 2.0
 ACCOUNTING_SECONDS = 30.0
-"""The accounting may be this far behind the end of a job."""
+"""Delay of the accounting after the end of a job, at most."""
 UNFINISHED = ("", "PENDING", "RUNNING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED")
 
 
-def ask(*command: str) -> str:
-    """What a command of Slurm prints. Raises OSError if it fails, as while slurmctld restarts."""
+def query(*command: str) -> str:
+    """The output of a Slurm command. Raises OSError if it fails, as while slurmctld restarts."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"{command[0]} gets no answer ({done.stderr.splitlines()[0]})")
@@ -21,13 +21,13 @@ def ask(*command: str) -> str:
 
 def queued_jobs() -> set[str]:
     """Ids of the user's jobs that wait, run or are about to; OSError if Slurm does not answer."""
-    return set(ask("squeue", "--me", "--noheader", "--format=%A").split())
+    return set(query("squeue", "--me", "--noheader", "--format=%A").split())
 
 
 def is_queued(job_id: str) -> bool:
-    """Whether the job has not ended: `sacct` says NODE_FAIL even of one that Slurm requeues.
+    """Whether the job has not ended; `sacct` reports NODE_FAIL even for a job that Slurm requeues.
 
-    No answer counts as yes: only Slurm can say that a job is gone.
+    Without an answer the job counts as queued: only Slurm knows that it is gone.
     """
     try:
         return job_id in queued_jobs()
@@ -43,13 +43,13 @@ def submitted(folder: Path) -> list[str]:
 
 def states(job_ids: Sequence[str]) -> dict[str, str]:
     """The latest state of each job that the accounting knows; OSError if it does not answer."""
-    rows = ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(job_ids))
+    rows = query("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(job_ids))
     pairs = (row.split("|") for row in rows.splitlines())
     return {job_id: state.split()[0] for job_id, state in pairs if state}
 
 
 def final_state(job_id: str) -> str:
-    """How a job ended that is no longer queued; OSError if the accounting does not answer."""
+    """The state in which a job ended; OSError if the accounting does not answer."""
     deadline = time.monotonic() + ACCOUNTING_SECONDS
     while True:
         state = states([job_id]).get(job_id, "")

@@ -1,7 +1,8 @@
-"""One Ray over the nodes of a job: the head in its first task, and a part of it in each of the others.
+"""A Ray cluster over the nodes of a job: the head in its first task, a node in each of the others.
 
-They meet in the job's folder, which all nodes see and only its owner can enter: the token is there, then the
-head's address, and at the end a file that says so. Each node stops what it has started, and nothing else.
+They find each other (rendezvous) in the job's folder, which all nodes see and only its owner can enter: first
+the token is there, then the head's address, and at the end a file that ends the cluster. Each node stops the
+processes it has started, and no others.
 """
 
 import contextlib
@@ -18,22 +19,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalogs import atomic
-from mmae import ray_session
+from mmae.production import ray_session
 
 POLL_SECONDS = 0.5
 STOPPING_SECONDS = 20.0
 HEAD_SECONDS = 3600.0
-"""Until then the first task checks a tile, and what was finished before; it may also be dead."""
+"""Time that nodes wait for the head, which checks tiles and finished work first; it may also be dead."""
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Files by which the tasks of one start of a job find each other; a requeued job meets anew."""
+class Rendezvous:
+    """Files by which the tasks of a job find each other; every start of a requeued job has its own."""
 
     folder: Path
 
     @classmethod
-    def of_this_job(cls, folder: Path) -> "Meeting":
+    def of_this_job(cls, folder: Path) -> "Rendezvous":
         return cls(folder / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}")
 
     @property
@@ -46,18 +47,18 @@ class Meeting:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the head has gone, and has not said that it is over."""
+        """Whether the head is gone without having ended the cluster."""
         if self.over.exists() or not self.address.exists():
             return False
         return not ray_session.answers(self.address.read_text())
 
     @contextlib.contextmanager
     def head(self, cpus: int) -> Iterator[str]:
-        """Start the cluster on this node, and let the others in; gives its address."""
+        """Start the head on this node and publish its address, which is yielded."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         token = ray_session.new_token(self.folder)
-        here = socket.gethostbyname(os.environ["SLURMD_NODENAME"])
-        with ray_session.started(cpus, here, token) as address:
+        node_address = socket.gethostbyname(os.environ["SLURMD_NODENAME"])
+        with ray_session.started(cpus, node_address, token) as address:
             with atomic.replacing(self.address) as temporary:
                 temporary.write_text(address)
             try:
@@ -66,11 +67,12 @@ class Meeting:
                 token.unlink()
 
     def end(self) -> None:
+        """Tell the other tasks that the cluster ends."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.over.touch()
 
     def join(self, cpus: int) -> None:
-        """Be a node of the cluster until it is over, or lost; without a head, for an hour."""
+        """Serve as a node of the cluster until it ends or is lost; wait an hour for its head."""
         deadline = time.monotonic() + HEAD_SECONDS
         while not self.address.exists():
             if self.over.exists() or time.monotonic() > deadline:

@@ -1,7 +1,7 @@
-"""Before every start of a job, in its batch script: `python -m jobs.starts RUN`.
+"""`python -m jobs.starts RUN`, in the batch script before every start of a job: counts starts in vain.
 
-Slurm starts a job again as often as it is requeued. A run that only ever starts would use its share of the
-cluster for nothing, so starts are counted for as long as nothing comes of them: no checkpoint, no unit.
+Slurm starts a job again as often as it is requeued. A run that makes no progress, no checkpoint and no unit,
+would use the cluster for nothing, so after three such starts the job fails.
 """
 
 import json
@@ -13,11 +13,13 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from catalogs import atomic
-from mmae import checkpoint, cli, index
+from mmae import cli
+from mmae.models import checkpoint
+from mmae.production import index
 
 STARTS = "starts.json"
-LARGEST = 3
-"""Starts of one job from the same place."""
+MAX_STARTS = 3
+"""Starts of a job from the same place."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,21 @@ class Starts:
 
 
 def main(config: Starts) -> None:
-    """Raises OSError where the job has started LARGEST times from the same place."""
-    here = {"job": os.environ.get("SLURM_JOB_ID", ""), "next": next_step(config.run)}
+    """Raises OSError where the job has started MAX_STARTS times from the same place."""
+    place = {"job": os.environ.get("SLURM_JOB_ID", ""), "next": next_step(config.run)}
     path = config.run / "slurm" / STARTS
     last = json.loads(path.read_text()) if path.exists() else {}
-    starts = last.pop("starts", 0) if last.items() >= here.items() else 0
-    if starts >= LARGEST:
+    starts = last.pop("starts", 0) if last.items() >= place.items() else 0
+    if starts >= MAX_STARTS:
         raise OSError(
-            f"the job started {starts} times without {here['next']}: "
+            f"the job started {starts} times without {place['next']}: "
             f"see {path.parent} for why, mend it, and give the same command again"
         )
-    atomic.write_json(path, here | {"starts": starts + 1})
+    atomic.write_json(path, place | {"starts": starts + 1})
 
 
 def next_step(run: Path) -> str:
-    """What a start must bring, in words that change when it has."""
+    """The progress that a start must make, in words that change once it is made."""
     if tiles := index.runs(run):
         return f"a unit more than {sum(1 for tile in tiles for _ in tile.parts.glob('unit-*.json'))}"
     newest = checkpoint.newest(run)

@@ -1,7 +1,4 @@
-"""How a run on Slurm stands: `python -m jobs.status OUT`, while it runs or after.
-
-Its jobs as Slurm knows them, and then what `mmae status` says.
-"""
+"""`python -m jobs.status OUT`: the Slurm jobs of a run, and the output of `mmae status`."""
 
 import sys
 from dataclasses import dataclass

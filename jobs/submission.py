@@ -1,8 +1,8 @@
-"""A job on Slurm, from submission to end; what it does is a callable that submitit starts in every task.
+"""A Slurm job, from submission to end; submitit runs a callable in each of its tasks.
 
-The tasks know when to stop, the batch script what comes next. A warning (USR2 before the time limit or
-pre-emption, or TERM) makes them save and end with code 4; then the script, which outlives any task, asks
-Slurm for a requeue. The requeued job is the same job: same script, same logs, and on from what is on disk.
+A warning (USR2 before the time limit or pre-emption, or TERM) makes the tasks save and exit with code 4. Then
+the batch script, which outlives any task, asks Slurm for a requeue. The requeued job is the same job: same
+script, same logs, and it resumes from what is on disk.
 """
 
 import os
@@ -22,11 +22,11 @@ from jobs import queue
 from mmae import cli
 
 WARNING_SECONDS = 120
-"""How long before its time limit the job is warned: a step and a checkpoint, or a start of Ray, must fit."""
+"""Time between warning and time limit: a step and a checkpoint, or a start of Ray, must fit."""
 STRAGGLER_SECONDS = 60
-"""Once a task has ended, the others have so long to end too."""
+"""Time that the other tasks have to end once one has ended."""
 TASK_COMMAND = ("sh", "-c", 'trap "" USR2 TERM; exec "$0" "$@"', sys.executable)
-"""Until Python has its handlers, a warning would kill the task instead of stopping it."""
+"""Ignores warnings until Python has its handlers: one would kill the task instead of stopping it."""
 AFTER_TASKS = f"""\
 code=$?
 # {cli.INTERRUPTED}: stopped and saved, or a task was lost; above 128: a task was killed, maybe with its node.
@@ -37,7 +37,7 @@ fi
 exit $code"""
 CANCEL_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 KEPT_VARIABLES = ("SLURM_CONF",)
-"""Where the cluster is; all else that Slurm tells the controller is no concern of the job it submits."""
+"""Variables of the controller that the submitted job inherits: where the cluster is."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Slurm:
 
 
 def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
-    """Submit the job, or find it in the queue, as after the loss of its controller; follow it to its end.
+    """Submit the job, or find it in the queue if its controller was lost; follow it to its end.
 
-    SIGTERM and Ctrl-C cancel it. Raises OSError where it ends in any way but well.
+    SIGTERM and Ctrl-C cancel it. Raises OSError where it does not complete.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, CANCEL_SIGNALS)  # until the job has a number to cancel it by
@@ -109,10 +109,10 @@ def submit(
     flags: Sequence[str] = (),
     straggler_seconds: int = STRAGGLER_SECONDS,
 ) -> submitit.Job[None]:
-    """Have `task` run in every task of a job called `name`, with its logs and its script in `folder`.
+    """Submit a job called `name` that runs `task` in each of its tasks; logs and script are in `folder`.
 
-    `flags` are of both sbatch and srun, without their dashes. With `straggler_seconds` 0, a task may end as
-    long before the others as it likes.
+    `flags` are for both sbatch and srun, without their dashes. With `straggler_seconds` 0, tasks may end any
+    time before the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # submitit unpickles what lies there
@@ -140,7 +140,7 @@ def submit(
 
 
 def follow(job: submitit.Job[None]) -> Iterator[str]:
-    """Lines of the log of the first task as they come, until the job has left the queue."""
+    """Yield lines of the first task's log as they come, until the job has left the queue."""
     position = 0
     ended = False
     while not ended:

@@ -16,7 +16,7 @@ import tyro
 from catalogs.errors import Interrupted, UsageError
 from jobs import submission
 from mmae import cli, train
-from mmae.recipe import Train
+from mmae.training.recipe import Train
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainJob:
 
 
 class Training:
-    """What submitit pickles and runs in every task; all state is on disk."""
+    """The callable that submitit pickles and runs in every task; all state is on disk."""
 
     def __init__(self, config: Train):
         self.config = config

@@ -1,6 +1,10 @@
-"""The model and what is done with it: train, export, infer, evaluate."""
+"""The commands (train, export, infer, evaluate, ...), a file each, and below them the rooms they work in."""
 
 from importlib.metadata import PackageNotFoundError, version
+
+from mmae import environment
+
+environment.set_defaults()
 
 try:
     __version__ = version("mmae-survey")

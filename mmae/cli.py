@@ -1,7 +1,7 @@
-"""`mmae COMMAND`: find the command, parse its flags, run it, turn what went wrong into an exit code.
+"""`mmae COMMAND`: find the command, parse its flags, run it, turn errors into exit codes.
 
 A command is a frozen dataclass (its fields are the flags, its docstrings the help) and a `main` that takes
-one; both stand in the module that does the work, which is imported only when asked for.
+one; both stand in the module of the command, which is imported only when it is called.
 """
 
 import contextlib
@@ -34,13 +34,17 @@ COMMANDS = {
     ),
     "crossmatch": Command("catalogs.crossmatch.command", "Crossmatch", "join GalaxiesML with DESI spectra"),
     "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
-    "store": Command("catalogs.store", "Store", "show what is in a cutout store, verify it, draw a preview"),
+    "store": Command(
+        "catalogs.store.command", "Store", "show what is in a cutout store, verify it, draw a preview"
+    ),
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
     "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
     "embed": Command("mmae.embed", "Embed", "write the embedding of every galaxy of a cutout store"),
     "neighbours": Command(
-        "catalogs.neighbours", "Neighbours", "find and draw the galaxies most like others by their embeddings"
+        "catalogs.products.neighbours",
+        "Neighbours",
+        "find and draw the galaxies most like others by their embeddings",
     ),
     "status": Command("mmae.status", "Status", "show how a training, a tile or a folder of tiles stands"),
     "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
@@ -60,19 +64,19 @@ and 5, run the same command again."""
 
 
 def take(flag: str, argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The word given with a flag, as `--flag word` or `--flag=word`, and the rest of the command line."""
-    for at, word in enumerate(argv):
+    """The value of a flag, as `--flag value` or `--flag=value`, and the rest of the command line."""
+    for k, word in enumerate(argv):
         if word.startswith(f"{flag}="):
-            return word.partition("=")[2], [*argv[:at], *argv[at + 1 :]]
+            return word.partition("=")[2], [*argv[:k], *argv[k + 1 :]]
         if word == flag:
-            if at + 1 == len(argv):
+            if k + 1 == len(argv):
                 raise UsageError(f"{flag} needs a name")
-            return argv[at + 1], [*argv[:at], *argv[at + 2 :]]
+            return argv[k + 1], [*argv[:k], *argv[k + 2 :]]
     return None, list(argv)
 
 
 def with_file(argv: Sequence[str]) -> list[str]:
-    """Flags, and after them those in the TOML file of `--config` that the command line does not give.
+    """The command line, followed by the flags of the TOML file of `--config` that it does not have itself.
 
     Raises UsageError where there is no such file, or no TOML in it.
     """
@@ -83,8 +87,8 @@ def with_file(argv: Sequence[str]) -> list[str]:
         table = tomllib.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path} cannot be read: {error}") from None
-    said = set(map(name, given))
-    return [*given, *(word for flag in flags(table) if name(flag[0]) not in said for word in flag)]
+    on_command_line = set(map(name, given))
+    return [*given, *(word for flag in flags(table) if name(flag[0]) not in on_command_line for word in flag)]
 
 
 def with_preset(config_type: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
@@ -101,7 +105,7 @@ def name(flag: str) -> str:
 
 
 def flags(table: dict[str, Any], prefix: str = "--") -> Iterator[list[str]]:
-    """What a TOML table says, as flags and what follows each: `depth` under [model] is --model.depth."""
+    """A TOML table as flags, each with its values: `depth` under [model] is --model.depth."""
     for key, value in table.items():
         key = key.replace("_", "-")
         if isinstance(value, dict):
@@ -137,12 +141,12 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
 
 
 def run(main: Callable[[Any], None], config_type: type, argv: Sequence[str], prog: str) -> int:
-    """Parse, run, and give back the exit code."""
+    """Parse the flags, run the command, return the exit code."""
     return exit_code(lambda: main(parse(config_type, argv, prog)), prog)
 
 
 def exit_code(work: Callable[[], None], prog: str) -> int:
-    """Work, and give back the exit code; failures a user can mend are one sentence on stderr."""
+    """Run `work`, return the exit code; errors that a user can mend are one sentence on stderr."""
     try:
         work()
     except UsageError as error:
@@ -151,7 +155,7 @@ def exit_code(work: Callable[[], None], prog: str) -> int:
         return _fail(prog, error, REFUSED)
     except (Interrupted, KeyboardInterrupt) as error:
         return _fail(prog, str(error) or "interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # whoever read our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return IO_FAILED
     except OSError as error:

@@ -18,22 +18,23 @@ from typing import Any
 import numpy as np
 from tyro.conf import OmitArgPrefixes
 
-from catalogs import embeddings
-from catalogs.cutout_format import NOTHING_SAID, Described
-from catalogs.cutouts import CutoutStore, open_store
-from catalogs.embeddings import Origin, open_embeddings
 from catalogs.errors import InputRefused, Interrupted
-from catalogs.shard_writer import write_shards
-from mmae import __version__, cli, ray_session
-from mmae.bundle import Precision
-from mmae.embedder import Embedder, ImageEncoder, PairEncoder, Task, open_encoder
-from mmae.infer import check_flags, default_workers, find_bundle, ray_of
-from mmae.plan import check_input, unit_rows
-from mmae.production import LINE_SECONDS
+from catalogs.products import embeddings
+from catalogs.products.embeddings import Origin, open_embeddings
+from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.format import NOTHING_SAID, Described
+from catalogs.store.shard_writer import write_shards
+from mmae import __version__, cli
+from mmae.hardware import Precision
+from mmae.production import ray_session
+from mmae.production.embedder import Embedder, ImageEncoder, PairEncoder, Task, open_encoder
+from mmae.production.launch import check_flags, default_workers, find_bundle, session_of
+from mmae.production.plan import check_input, unit_rows
+from mmae.production.production import LOG_SECONDS
+from mmae.production.ray_session import IN_FLIGHT, ray
+from mmae.production.scheduler import MAX_FAILURES, SLOWEST_RATE, TIMEOUT_SECONDS
+from mmae.production.tiles import Tile, check_scale, named_tiles
 from mmae.progress import bar
-from mmae.ray_session import IN_FLIGHT, ray
-from mmae.schedule import MAX_DEATHS, PATIENCE_SECONDS, SLOWEST_RATE
-from mmae.tiles import Tile, check_scale, named_tiles
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,10 @@ def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, confi
     if not products:
         return
     units = max(1, sum(-(-product.store.n // product.unit_rows) for product in products))
-    with ray_of(config.ray_address)(min(config.workers or default_workers(), units)):
-        kind = ray_session.actor_type(Embedder).options(max_restarts=-1, max_task_retries=MAX_DEATHS - 1)
+    with session_of(config.ray_address)(min(config.workers or default_workers(), units)):
+        kind = ray_session.actor_type(Embedder).options(max_restarts=-1, max_task_retries=MAX_FAILURES - 1)
         arguments = encoder.path.resolve(), encoder.precision, encoder.sha256
-        places = ray_session.Places(config.workers)()
+        places = ray_session.Capacity(config.workers)()
         actors = [kind.remote(*arguments) for _ in range(min(places, units))]
         for product in products:
             write(product, encoder.width, actors)
@@ -166,7 +167,7 @@ def watched(shards: Sequence[int], what: str) -> Iterator[int]:
     said = time.monotonic()
     with bar(what, disable=not shards) as shown:
         for done, shard in enumerate(shown.track(shards)):
-            if not shown.console.is_terminal and time.monotonic() - said > LINE_SECONDS:
+            if not shown.console.is_terminal and time.monotonic() - said > LOG_SECONDS:
                 said = time.monotonic()
                 print(f"{what}: {done} of {len(shards)}", flush=True)
             yield shard
@@ -190,7 +191,7 @@ def answer(asked: Any, span: tuple[int, int]) -> dict[str, np.ndarray]:
 
     Raises what the actor raised, in its own words; OSError where the rows cannot be had.
     """
-    patience = PATIENCE_SECONDS + IN_FLIGHT * (span[1] - span[0]) / SLOWEST_RATE
+    patience = TIMEOUT_SECONDS + IN_FLIGHT * (span[1] - span[0]) / SLOWEST_RATE
     try:
         return dict(ray.get(asked, timeout=patience))
     except ray.exceptions.RayTaskError as error:

@@ -1,7 +1,13 @@
-"""What this machine computes with."""
+"""What this machine computes with: GPUs, and the precisions its matrix products come in."""
 
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
+
+Precision = Literal["fp32", "bf16"]
+FP32: Precision = "fp32"
+BF16: Precision = "bf16"
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @cache

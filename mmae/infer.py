@@ -4,38 +4,39 @@ Plan, let Ray actors do the units, merge; tile after tile, and several at once. 
 command goes on from the units that are done, and the catalogues have the same bytes.
 """
 
-import os
-import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes
 
-from catalogs.cutout_format import NOTHING_SAID, Described
-from catalogs.errors import InputRefused, Interrupted, UsageError
-from mmae import cli, dry_run, index, ray_session
-from mmae.actors import Predictor, Setup
-from mmae.bundle import CARD, Precision, open_bundle
-from mmae.hardware import gpus
-from mmae.image_mask import Masking
-from mmae.plan import MIN_UNIT
-from mmae.production import Production
-from mmae.schedule import Scheduler
-from mmae.tiles import Tile, named_tiles
+from catalogs.errors import InputRefused, Interrupted
+from catalogs.store.format import NOTHING_SAID, Described
+from mmae import cli
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.image_mask import Masking
+from mmae.hardware import Precision
+from mmae.production import dry_run, index, ray_session
+from mmae.production.launch import (
+    Session,
+    check_flags,
+    current_umask,
+    default_workers,
+    find_bundle,
+    session_of,
+)
+from mmae.production.plan import MIN_UNIT
+from mmae.production.predictor import Predictor, Setup
+from mmae.production.production import Production
+from mmae.production.scheduler import Scheduler
+from mmae.production.tiles import Tile, named_tiles
 
-MODEL_VARIABLE = "MMAE_MODEL"
-RUNS = Path("runs")
 LISTED = 20
 """Failed tiles named at the end; the index has all."""
-
-Session = Callable[[int], AbstractContextManager[str]]
-"""Starts or joins a Ray for so many actors."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def main(config: Infer, session: Session | None = None) -> None:
             if production.begin():
                 units = sum(-(-tile.objects // MIN_UNIT) for tile in tiles)
                 places = min(config.workers or default_workers(), max(1, units))
-                with (session or ray_of(config.ray_address))(places), production.shown():
+                with (session or session_of(config.ray_address))(places), production.progress():
                     start = partial(ray_session.actor_type(Predictor).remote, setup)
-                    Scheduler(production, start, ray_session.Places(config.workers)).run()
+                    Scheduler(production, start, ray_session.Capacity(config.workers)).run()
                     production.finish()
             production.finish()
     except KeyboardInterrupt:
@@ -110,48 +111,6 @@ def main(config: Infer, session: Session | None = None) -> None:
 
 
 # ---------------------------------------------------------------- before the run
-
-
-def check_flags(catalog: Sequence[str], workers: int, ray_address: str) -> None:
-    """Raises UsageError where one of them cannot be meant."""
-    if not catalog:
-        raise UsageError("--catalog names no store")
-    if workers < 0:
-        raise UsageError(f"--workers must not be negative, got {workers}")
-    if ray_address and not re.fullmatch(r"[^:/]+:\d+", ray_address):
-        raise UsageError(f"--ray-address must be HOST:PORT, got {ray_address!r}")
-
-
-def find_bundle(model: Path | None) -> Path:
-    """--model, else $MMAE_MODEL, else the newest bundle under runs/."""
-    if model:
-        return model
-    if variable := os.environ.get(MODEL_VARIABLE):
-        return Path(variable)
-    bundles = sorted(RUNS.glob(f"**/{CARD}"), key=lambda card: card.stat().st_mtime_ns)
-    if not bundles:
-        raise UsageError(
-            f"no model: pass --model, set {MODEL_VARIABLE}, or make a bundle under {RUNS}/ with "
-            "`mmae train` and `mmae export` (`make demo` does both on mock data)"
-        )
-    return bundles[-1].parent
-
-
-def ray_of(address: str) -> Session:
-    """The cluster that was asked for, else a Ray of our own."""
-    if address:
-        return lambda places: ray_session.joined(address)
-    return ray_session.started
-
-
-def default_workers() -> int:
-    return gpus() or len(os.sched_getaffinity(0))
-
-
-def current_umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 # ---------------------------------------------------------------- after the run

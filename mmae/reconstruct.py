@@ -3,35 +3,26 @@
 Masks are boolean, True = hidden.
 """
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from tyro.conf import Positional
 
 from catalogs import atomic
-from catalogs.errors import InputRefused, UsageError
-from catalogs.preview import composite
-from mmae import checkpoint, cli
-from mmae.data import TEST, Batch, TrainingSet
-from mmae.families import AnyConfig, AnyModel
-from mmae.lines import LINES
-from mmae.losses import image_pixels, spectrum_pixels
-from mmae.masking import random_mask
-from mmae.patches import IMAGE_TOKENS
-
-GREY = 140
-"""Of hidden patches, from 0 (black) to 255 (white)."""
+from catalogs.errors import UsageError
+from mmae import cli
+from mmae.models import checkpoint
+from mmae.models.batch import Batch
+from mmae.models.families import AnyConfig
+from mmae.models.masking import random_mask
+from mmae.models.patches import IMAGE_TOKENS
+from mmae.scores.reconstruction import Reconstruction, error_table, reconstruct
+from mmae.scores.reconstruction_figure import figure
+from mmae.training.data import TrainingSet, choose
 
 
 @dataclass(frozen=True)
@@ -68,21 +59,6 @@ class Reconstruct:
             raise UsageError("objects must be at least 1, the seed at least 0")
 
 
-class Reconstruction(NamedTuple):
-    """What the model makes of partly hidden galaxies, everywhere, and where they were hidden."""
-
-    image: Tensor
-    """(B, 5, 64, 64) float32"""
-    image_hidden: Tensor
-    """(B, 5, 64, 64) bool, True = hidden"""
-    spectrum: Tensor
-    """(B, L) float32"""
-    spectrum_hidden: Tensor
-    """(B, L) bool, True = hidden"""
-    redshift: Tensor
-    """(B,) float32"""
-
-
 def main(config: Reconstruct) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
@@ -106,14 +82,6 @@ def main(config: Reconstruct) -> None:
     print(f"wrote {len(rows)} figures, OBJECT_ID.png each, to {out}")
 
 
-def choose(data: TrainingSet, objects: int, seed: int) -> np.ndarray:
-    """Row numbers of galaxies of the test split: as many as asked for, or all there are, in random order."""
-    rows = data.rows(TEST)
-    if not len(rows):
-        raise InputRefused(f"{data.store.path} has no galaxy in the test split: take a larger one")
-    return np.random.default_rng(seed).permutation(rows)[:objects]
-
-
 def draw_masks(galaxies: int, model: AnyConfig, config: Reconstruct) -> tuple[Tensor, Tensor]:
     """Image mask (B, 64) and spectrum mask (B, T)."""
     generator = torch.Generator().manual_seed(config.seed)
@@ -126,95 +94,7 @@ def draw_masks(galaxies: int, model: AnyConfig, config: Reconstruct) -> tuple[Te
 # ---------------------------------------------------------------- rebuilding
 
 
-@torch.inference_mode()
-def reconstruct(
-    model: AnyModel, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor
-) -> Reconstruction:
-    """Hide parts of galaxies and let the model rebuild them.
-
-    Parameters
-    ----------
-    image : (B, 5, 64, 64) float32, bands g r i z y, flux at zero point 27
-    spectrum : (B, L) float32, normalised and pooled (catalogs.spectra)
-    image_mask, spectrum_mask : (B, 64) and (B, T) bool, tokens, True = hidden
-    """
-    output = model.eval()(image, spectrum, image_mask, spectrum_mask)
-    return Reconstruction(
-        image=output.image,
-        image_hidden=image_pixels(image_mask, image.shape),
-        spectrum=output.spectrum,
-        spectrum_hidden=spectrum_pixels(spectrum_mask, spectrum.shape[1], model.config.spectrum_patch),
-        redshift=model.redshift(output),
-    )
-
-
-def hidden_rms(rebuilt: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
-    """Root mean square error of each galaxy over its hidden pixels: 3 x (B, ...) -> (B,); NaN without any."""
-    squares = torch.where(hidden, (rebuilt - truth) ** 2, 0.0)
-    return (squares.flatten(1).sum(1) / hidden.flatten(1).sum(1)).sqrt()
-
-
-def error_table(object_id: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Table:
-    table = Table(box=box.SIMPLE)
-    for name in ("object", "z", "z model", "image rms", "spectrum rms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    columns = (
-        truth.redshift,
-        rebuilt.redshift,
-        hidden_rms(rebuilt.image, truth.image, rebuilt.image_hidden),
-        hidden_rms(rebuilt.spectrum, truth.spectrum, rebuilt.spectrum_hidden),
-    )
-    for name, numbers in zip(object_id, torch.stack(columns, 1).tolist(), strict=True):
-        table.add_row(str(name), *("-" if math.isnan(x) else f"{x:.3f}" for x in numbers))
-    return table
-
-
 # ---------------------------------------------------------------- drawing
-
-
-def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Figure:
-    """One galaxy as in the paper's figures 1 and 2: three images above, the spectrum below.
-
-    wave : (L,) angstrom. truth, rebuilt : as elsewhere, without the first dimension.
-    """
-    hidden = rebuilt.image_hidden[0].numpy()
-    filled = torch.where(rebuilt.image_hidden, rebuilt.image, truth.image)
-    true, both = composite(torch.stack([truth.image, filled]).numpy())
-    panels = {
-        "image": true,
-        "what the model sees": np.where(hidden[..., None], GREY, true),
-        "rebuilt where hidden": both,
-    }
-    plot = Figure(figsize=(9, 6), layout="constrained")
-    axes = plot.subplot_mosaic([list(panels), ["spectrum"] * 3], height_ratios=[1.3, 1])
-    z, z_model = float(truth.redshift), float(rebuilt.redshift)
-    plot.suptitle(f"{name}    $z$ = {z:.4f}    $z$ by the model = {z_model:.4f}")
-    for title, pixels in panels.items():
-        axes[title].imshow(pixels, origin="lower", interpolation="nearest")
-        axes[title].set(xticks=[], yticks=[])
-        axes[title].set_title(title, fontsize="medium")
-    draw_spectrum(axes["spectrum"], wave, truth, rebuilt)
-    return plot
-
-
-def draw_spectrum(axes: Axes, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> None:
-    """True spectrum, hidden spans grey, rebuilt where hidden; main lines at their observed wavelengths."""
-    hidden, full_height = rebuilt.spectrum_hidden.numpy(), axes.get_xaxis_transform()
-    axes.fill_between(
-        wave, 0, 1, where=hidden, step="mid", color="0.9", lw=0, transform=full_height, label="hidden"
-    )
-    axes.plot(wave, truth.spectrum, color="0.3", lw=0.8, drawstyle="steps-mid", label="true")
-    shown = np.where(hidden, rebuilt.spectrum, np.nan)
-    axes.plot(wave, shown, color="C3", lw=1.6, drawstyle="steps-mid", label="rebuilt")
-    for name, line in LINES.items():
-        observed = line.rest * (1 + float(truth.redshift))
-        if wave[0] <= observed <= wave[-1]:
-            axes.axvline(observed, color="C0", lw=0.8, ls=":")
-            axes.text(
-                observed, 1.02, name, transform=full_height, color="C0", fontsize=8, rotation=90, ha="center"
-            )
-    axes.set(xlim=(wave[0], wave[-1]), xlabel="observed wavelength [Å]", ylabel="(flux − mean) / rms")
-    axes.legend(loc="upper right", bbox_to_anchor=(1, -0.1), ncols=3, fontsize="small", frameon=False)
 
 
 if __name__ == "__main__":

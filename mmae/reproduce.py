@@ -18,16 +18,19 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from catalogs.errors import InputRefused, UsageError
-from mmae import checkpoint, cli, line_scores, masking_study, photoz_scores, physical_masks, report_page
-from mmae import reproduce_figures as figures
-from mmae.data import Batch, TrainingSet, batches, pooled, sky_noise
-from mmae.families import AnyModel, Program, program_of
-from mmae.line_scores import CLEAR, LineFits
-from mmae.lines import LINES, signal_to_noise
-from mmae.masking_study import FIGURE_1, FIGURE_2, Ratio
-from mmae.model import ModelConfig
+from mmae import cli
+from mmae.bundles.program import Program, program_of
+from mmae.models import checkpoint
+from mmae.models.batch import Batch, pooled
+from mmae.models.families import AnyModel
+from mmae.models.mmae import ModelConfig
 from mmae.progress import bar
-from mmae.rebuilding import (
+from mmae.scores import line_scores, masking_study, photoz_scores, physical_masks, report_page
+from mmae.scores import reproduce_figures as figures
+from mmae.scores.line_scores import CLEAR, LineFits
+from mmae.scores.lines import LINES, signal_to_noise
+from mmae.scores.masking_study import FIGURE_1, FIGURE_2, Ratio
+from mmae.scores.rebuilding import (
     Survey,
     Truth,
     flat_scores,
@@ -36,7 +39,8 @@ from mmae.rebuilding import (
     true_lines,
     truth_of,
 )
-from mmae.reconstruct import Reconstruction, choose
+from mmae.scores.reconstruction import Reconstruction
+from mmae.training.data import TrainingSet, batches, choose, sky_noise
 
 BATCH = 64
 SKY_ROWS = 1024

@@ -14,9 +14,11 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
-from mmae import checkpoint, cli, index
-from mmae.plan import RUN_ENDING, RunFiles
-from mmae.runlog import METRICS, summary
+from mmae import cli
+from mmae.models import checkpoint
+from mmae.production import index
+from mmae.production.plan import RUN_ENDING, RunFiles
+from mmae.training.runlog import METRICS, summary
 
 LISTED = 20
 """Tiles of a folder that get a line of their own: the failed and the unfinished."""
@@ -54,7 +56,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def tile_lines(files: RunFiles) -> Iterator[str]:
-    """What is done of one tile, and the last that its log says."""
+    """Progress of a tile, and the last line of its log."""
     if record := files.record():
         yield f"state        {index.DONE}"
         yield f"catalogue    {files.catalogue}, {record['rows']} objects"
@@ -70,7 +72,7 @@ def tile_lines(files: RunFiles) -> Iterator[str]:
 
 
 def units_done(files: RunFiles) -> tuple[int, int]:
-    """Units of an unfinished tile that have a manifest, and units."""
+    """How many units of an unfinished tile have a manifest, and how many units it has."""
     plan = files.begun()
     units = -(-plan["rows"] // plan["unit_rows"]) if {"rows", "unit_rows"} <= plan.keys() else 0
     return sum(1 for _ in files.parts.glob("unit-*.json")), units
@@ -88,14 +90,14 @@ def folder_lines(folder: Path) -> Iterator[str]:
     rows = rejects = 0
     left = []
     for name in sorted(known):
-        said = index.row(known[name])
-        if said["STATE"] != index.DONE and name in reasons:
-            said["STATE"] = index.FAILED
-        states[said["STATE"]] += 1
-        rows, rejects = rows + said["ROWS"], rejects + said["REJECTS"]
-        if said["STATE"] == index.FAILED:
+        row = index.row(known[name])
+        if row["STATE"] != index.DONE and name in reasons:
+            row["STATE"] = index.FAILED
+        states[row["STATE"]] += 1
+        rows, rejects = rows + row["ROWS"], rejects + row["REJECTS"]
+        if row["STATE"] == index.FAILED:
             left.append(f"{name}: {index.FAILED}: {reasons[name]}")
-        elif said["STATE"] == index.UNFINISHED:
+        elif row["STATE"] == index.UNFINISHED:
             left.append(f"{name}: {'{} of {} units'.format(*units_done(known[name]))}")
     yield f"tiles        {len(known)}: " + ", ".join(f"{states[state]} {state}" for state in index.STATES)
     yield f"objects      {rows} in catalogues, {rejects} in rejects"

@@ -13,20 +13,31 @@ import numpy as np
 import pytest
 import torch
 
-from catalogs import cutout_format, cutouts, ingest
+from catalogs import ingest
 from catalogs.mock import survey as mock
+from catalogs.store import cutouts
+from catalogs.store import format as cutout_format
 from mmae import export, train
-from mmae.himes2025 import Himes2025Config
-from mmae.model import ModelConfig
-from mmae.recipe import Train
+from mmae.models.himes2025 import Himes2025Config
+from mmae.models.mmae import ModelConfig
+from mmae.training.recipe import Train
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 TESTBED = Path(os.environ.get("SLURM_TESTBED", SHARED / "slurm-testbed" / "slurm-testbed"))
 
 
+EXPENSIVE = {
+    *("survey", "runs", "trained", "bundle", "draw_tile", "tile", "cluster", "mpirun", "planted", "serial"),
+}
+"""Fixtures that draw a survey, train a model or start a cluster: their tests are slow whatever they do."""
+
+
 def pytest_collection_modifyitems(items):
-    """First what waits for a cluster most of its time, so that other tests use that time."""
+    """Mark tests of expensive fixtures as slow; run first those that mostly wait for a cluster."""
+    for item in items:
+        if EXPENSIVE.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 

@@ -14,7 +14,7 @@ from astropy import units as u
 from astropy.io import fits
 from astropy_healpix import HEALPix
 
-from catalogs import desi
+from catalogs.surveys import desi
 
 ARMS = {"B": (3600.0, 2751), "R": (5760.0, 2326), "Z": (7520.0, 2881)}
 """First wavelength and number of pixels."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from mmae.families import build
+from mmae.models.families import build
 
 NOISE = [0.037, 0.057, 0.077, 0.156, 0.287]
 """Of an HSC-like sky, a band each."""

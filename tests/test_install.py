@@ -26,12 +26,13 @@ def installed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_commands_run_from_the_wheel(installed):
     script = """
 import sys
 sys.path.insert(0, "site")
-import catalogs.schema, jobs.train, mmae.cli
-print(catalogs.schema.__file__, len(catalogs.schema.columns("PHOTOZ")))
+import catalogs.products.schema, jobs.train, mmae.cli
+print(catalogs.products.schema.__file__, len(catalogs.products.schema.columns("PHOTOZ")))
 """
     done = subprocess.run([sys.executable, "-I", "-c", script], cwd=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -13,16 +13,17 @@ from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional
 
-from catalogs import atomic, desi, hdf5_stream, ingest
+from catalogs import atomic, hdf5_stream, ingest
 from catalogs.crossmatch.artefacts import replace_artefacts
 from catalogs.crossmatch.cutflow import Census, Cut, Summary, cut_table, summarise, summary_table
 from catalogs.crossmatch.galaxies import I_MAG, Z_HSC, Galaxies, open_galaxies
 from catalogs.crossmatch.pairs import Pairs, cut, match
 from catalogs.crossmatch.sky import MAX_RADIUS, Positions
-from catalogs.cutout_format import CHUNK, manifest_path
 from catalogs.errors import InputRefused, UsageError
-from catalogs.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
-from catalogs.redrock import Release, Targets, open_release
+from catalogs.store.format import CHUNK, manifest_path
+from catalogs.surveys import desi
+from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
+from catalogs.surveys.redrock import Release, Targets, open_release
 
 MISSING = 0.8
 """A spectrum with more than this share of its pixels missing is dropped (paper, section 3)."""

@@ -9,9 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from catalogs.cutout_format import BANDS, refusing
 from catalogs.errors import InputRefused
-from catalogs.galaxiesml import GalaxiesML, open_galaxiesml
+from catalogs.store.checks import refusing
+from catalogs.store.format import BANDS
+from catalogs.surveys.galaxiesml import GalaxiesML, open_galaxiesml
 
 Z_HSC, I_MAG = "specz_redshift", "i_cmodel_mag"
 CARRIED = (Z_HSC, *(f"{band}_cmodel_mag" for band in BANDS))

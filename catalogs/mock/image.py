@@ -9,8 +9,6 @@ from enum import IntEnum
 import galsim
 import numpy as np
 
-from catalogs.cutout_format import BANDS, SIZE
-from catalogs.galaxiesml import PIXEL_SCALE, ZERO_POINT
 from catalogs.mock.instruments import (
     FIBRE_DIAMETER,
     FIBRE_SEEING,
@@ -23,6 +21,8 @@ from catalogs.mock.instruments import (
     WINGS,
 )
 from catalogs.mock.population import NEIGHBOURS, Component, Source, draw_neighbour
+from catalogs.store.format import BANDS, SIZE
+from catalogs.surveys.galaxiesml import PIXEL_SCALE, ZERO_POINT
 
 PADDED = 2 * SIZE
 """Room for light that the periodic transform would fold back into the stamp."""

@@ -3,9 +3,9 @@
 import numpy as np
 from speclite import filters
 
-from catalogs.cutout_format import BANDS
-from catalogs.desi import SKY_LINES
-from catalogs.galaxiesml import ZERO_POINT
+from catalogs.store.format import BANDS
+from catalogs.surveys.desi import SKY_LINES
+from catalogs.surveys.galaxiesml import ZERO_POINT
 
 C = 2.99792458e18
 """Speed of light, A/s."""

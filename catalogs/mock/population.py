@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from catalogs.cutout_format import BANDS
-from catalogs.galaxiesml import ZERO_POINT
 from catalogs.mock import sed
 from catalogs.mock.instruments import BAND_WEIGHTS
+from catalogs.store.format import BANDS
+from catalogs.surveys.galaxiesml import ZERO_POINT
 
 REDSHIFT_CDF = (  # share, z: DESI redshifts of the GalaxiesML-Spectra test set (Himes et al. 2025)
     (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.552, 0.75, 0.857, 0.90, 0.95, 0.99, 1),

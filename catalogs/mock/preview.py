@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from catalogs import atomic
-from catalogs.cutout_format import BANDS
 from catalogs.mock.image import Artefact
 from catalogs.mock.instruments import SKY_SIGMA, WAVE
-from catalogs.preview import composite
+from catalogs.store.format import BANDS
+from catalogs.store.preview import composite
 
 ROWS = 16
 SMOOTHING = 9

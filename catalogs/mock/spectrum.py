@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from catalogs.desi import ARMS
 from catalogs.mock.image import fibre_fractions
 from catalogs.mock.instruments import (
     FIBRE_SKY,
@@ -14,6 +13,7 @@ from catalogs.mock.instruments import (
     WAVE,
 )
 from catalogs.mock.population import Source
+from catalogs.surveys.desi import ARMS
 
 REACH = 5
 KERNEL = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) * STEP * 2.355 / RESOLUTION) ** 2)

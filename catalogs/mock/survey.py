@@ -19,15 +19,16 @@ import tyro
 from astropy.table import Table, vstack
 from rich.progress import track
 
-from catalogs import atomic, cutouts, hdf5_stream
-from catalogs.cutout_format import BANDS, CHUNK, REQUIRED, SIZE, manifest_path
+from catalogs import atomic, hdf5_stream
 from catalogs.errors import UsageError
-from catalogs.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
-from catalogs.galaxiesml import WAVE as WAVE_PATH
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.instruments import PIXELS, WAVE
 from catalogs.mock.population import draw_target
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
+from catalogs.store import cutouts
+from catalogs.store.format import BANDS, CHUNK, REQUIRED, SIZE, manifest_path
+from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
+from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
 # --- Observations ------------------------------------------------------------------------------------------
 

@@ -25,25 +25,28 @@ import torch
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from mmae import checkpoint, cli, line_scores, photoz_scores, train
-from mmae.bundle import BF16, FP32
-from mmae.data import TEST, TRAIN, Batch, TrainingSet, batches, pooled, sky_noise
-from mmae.families import AnyModel, program_of
-from mmae.hardware import has_bf16
-from mmae.line_scores import LineFits
-from mmae.lines import signal_to_noise
-from mmae.masking import Masks
-from mmae.masking_study import FIGURE_1, drawn_masks
-from mmae.metrics import EDGES, point_metrics
-from mmae.model import Model, ModelConfig
-from mmae.output import Output
-from mmae.patches import patches
-from mmae.photometry import Photometry
-from mmae.radial_profile import RadialProfile
-from mmae.rebuilding import Survey, Truth, rebuild, rebuilt_lines, true_lines, truth_of
-from mmae.rebuilding import scores as rebuilding_scores
-from mmae.recipe import Train
-from mmae.rounding import reduce_precision
+from mmae import cli, train
+from mmae.bundles.program import program_of
+from mmae.bundles.rounding import reduce_precision
+from mmae.hardware import BF16, FP32, has_bf16
+from mmae.models import checkpoint
+from mmae.models.batch import Batch, pooled
+from mmae.models.families import AnyModel
+from mmae.models.masking import Masks
+from mmae.models.mmae import Model, ModelConfig
+from mmae.models.output import Output
+from mmae.models.patches import patches
+from mmae.models.photometry import Photometry
+from mmae.models.radial_profile import RadialProfile
+from mmae.scores import line_scores, photoz_scores
+from mmae.scores.line_scores import LineFits
+from mmae.scores.lines import signal_to_noise
+from mmae.scores.masking_study import FIGURE_1, drawn_masks
+from mmae.scores.metrics import EDGES, point_metrics
+from mmae.scores.rebuilding import Survey, Truth, rebuild, rebuilt_lines, true_lines, truth_of
+from mmae.scores.rebuilding import scores as rebuilding_scores
+from mmae.training.data import TEST, TRAIN, TrainingSet, batches, sky_noise
+from mmae.training.recipe import Train
 
 COMMON = ("--batch", "64")
 ARITHMETIC = BF16 if has_bf16() else FP32

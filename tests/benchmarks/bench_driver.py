@@ -22,14 +22,15 @@ from types import SimpleNamespace
 import numpy as np
 import report
 
-from catalogs import photoz
-from catalogs.cutout_format import SHARD
-from catalogs.photoz import Part, Provenance
-from mmae import __version__, ray_session
-from mmae.plan import BATCH, MAX_UNIT, Plan, RunFiles, unit_rows
-from mmae.production import Production
-from mmae.schedule import Scheduler
-from mmae.tiles import Tile
+from catalogs.products import photoz
+from catalogs.products.photoz import Part, Provenance
+from catalogs.store.format import SHARD
+from mmae import __version__
+from mmae.production import ray_session
+from mmae.production.plan import BATCH, MAX_UNIT, Plan, RunFiles, unit_rows
+from mmae.production.production import Production
+from mmae.production.scheduler import Scheduler
+from mmae.production.tiles import Tile
 
 ACTORS = 2
 SURVEYS = {"10^9 objects": (10**9, 1000), "2 x 10^10 objects": (2 * 10**10, 20_000)}
@@ -45,7 +46,7 @@ class Idle:
         files = {f"unit-{unit}.fits": {"size": 0, "sha256": "0" * 64}, f"unit-{unit}.rejects.fits": {}}
         return {"plan": "0" * 64, "rows": task, "rejects": 0, "reasons": {}, "files": files}
 
-    def take_back(self, ticket: int) -> bool:
+    def recall(self, ticket: int) -> bool:
         return False
 
 
@@ -54,7 +55,7 @@ class PlannedTile(Tile):
 
     begun = 0.0
 
-    def glance(self) -> int:
+    def count_objects(self) -> int:
         return self.plan.rows
 
     def open(self, *_: object) -> None:
@@ -82,9 +83,9 @@ def schedule(units: int, folder: Path) -> dict[str, float]:
     tile = PlannedTile(folder, RunFiles(folder, "tile"))
     tile.plan = plan_of(units)
     tile.files.parts.mkdir(parents=True)
-    with ray_session.started(ACTORS), Production([tile], SimpleNamespace(), None) as made, made.shown():
+    with ray_session.started(ACTORS), Production([tile], SimpleNamespace(), None) as made, made.progress():
         before = peak()
-        Scheduler(made, ray_session.actor_type(Idle).remote, ray_session.Places(ACTORS)).run()
+        Scheduler(made, ray_session.actor_type(Idle).remote, ray_session.Capacity(ACTORS)).run()
         made.finish()
     assert tile.error is None
     return {"rate": units / (time.monotonic() - tile.begun), "before": before, "after": peak()}

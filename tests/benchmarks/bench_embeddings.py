@@ -21,13 +21,13 @@ import numpy as np
 import report
 from astropy.table import Table
 
-from catalogs import embeddings
-from catalogs.embeddings import Origin, open_embeddings
-from catalogs.neighbours import nearest
-from catalogs.shard_writer import write_shards
-from mmae import metrics
-from mmae.actors import role_of
-from mmae.bundle import TRAINED_ON, open_bundle
+from catalogs.products import embeddings
+from catalogs.products.embeddings import Origin, open_embeddings
+from catalogs.products.neighbours import nearest
+from catalogs.store.shard_writer import write_shards
+from mmae.bundles.bundle import TRAINED_ON, open_bundle
+from mmae.production.predictor import role_of
+from mmae.scores import metrics
 
 NEIGHBOURS, DRAWS = 10, 200
 WIDTH, SHARD_ROWS, QUERIES = 192, 4096, 8

@@ -20,15 +20,18 @@ import numpy as np
 import report
 import torch
 
-from mmae import allocator, export
-from mmae.bundle import BF16, FP32, Precision, open_bundle
-from mmae.engine import Engine
-from mmae.families import AnyModel
-from mmae.himes2025 import Himes2025, Himes2025Config
-from mmae.image_mask import WHOLE, Masking
-from mmae.model import Model, ModelConfig
-from mmae.patches import IMAGE_TOKENS, PIXELS
-from mmae.specialise import ImageRedshift
+from mmae import environment
+from mmae.bundles import compiler
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.engine import Engine
+from mmae.bundles.image_mask import WHOLE, Masking
+from mmae.bundles.image_redshift import ImageRedshift
+from mmae.bundles.sample import noise_sample
+from mmae.hardware import BF16, FP32, Precision
+from mmae.models.families import AnyModel
+from mmae.models.himes2025 import Himes2025, Himes2025Config
+from mmae.models.mmae import Model, ModelConfig
+from mmae.models.patches import IMAGE_TOKENS, PIXELS
 
 OBJECTS, BATCH, ROUNDS = 128, 64, 9
 RELEASED_WORK = 1294.6e6
@@ -104,8 +107,10 @@ def own_work(tokens: int) -> float:
 
 def make_bundle(out: Path, model: AnyModel) -> Path:
     state = {"config": {"model": asdict(model.config)}, "data": {}, "metrics": {}, "step": 0}
-    export.BOUND = dict.fromkeys(export.BOUND, float("inf"))  # of a trained model; these weights are random
-    export.write_bundle(out, model, state, export.noise_sample(BATCH, BATCH))
+    compiler.BOUND = dict.fromkeys(
+        compiler.BOUND, float("inf")
+    )  # of a trained model; these weights are random
+    compiler.write_bundle(out, model, state, noise_sample(BATCH, BATCH))
     return out
 
 
@@ -139,7 +144,7 @@ def table(rows: dict[str, Row], seconds: dict[str, list[float]]) -> Iterator[str
 
 
 def main() -> None:
-    allocator.keep_freed()  # as an inference actor does; for every row of the table, the released way too
+    environment.keep_freed()  # as an inference actor does; for every row of the table, the released way too
     torch.set_num_threads(1)
     torch.manual_seed(0)
     busy, model = os.getloadavg()[0], Himes2025().eval()

@@ -21,13 +21,15 @@ import report
 import torch
 from astropy.table import Table
 
-from catalogs import cutouts
-from catalogs.cutouts import open_store
-from mmae import allocator, export
-from mmae.bundle import open_bundle
-from mmae.engine import Engine
-from mmae.himes2025 import Himes2025, Himes2025Config
-from mmae.plan import BATCH, MIN_UNIT
+from catalogs.store import cutouts
+from catalogs.store.cutouts import open_store
+from mmae import environment
+from mmae.bundles import compiler
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.engine import Engine
+from mmae.bundles.sample import noise_sample
+from mmae.models.himes2025 import Himes2025, Himes2025Config
+from mmae.production.plan import BATCH, MIN_UNIT
 
 OBJECTS, HELD, ROUNDS = 8192, 1024, 3
 """In the tile; in memory for the model alone."""
@@ -47,10 +49,10 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
     cutouts.write(folder / "tile.zarr", rows, n=OBJECTS, survey="noise", shard_rows=4 * MIN_UNIT)
     trained = {"survey": "none", "pixel_scale": 0.168, "zero_point": 27.0, "z_range": [0.0, 4.0]}
     state = {"config": {"model": asdict(Himes2025Config())}, "data": trained, "metrics": {}, "step": 0}
-    export.BOUND = dict.fromkeys(export.BOUND, float("inf"))
+    compiler.BOUND = dict.fromkeys(compiler.BOUND, float("inf"))
     torch.manual_seed(0)
-    sample = export.noise_sample(BATCH, BATCH)
-    export.write_bundle(folder / "bundle", Himes2025().eval(), state, sample)
+    sample = noise_sample(BATCH, BATCH)
+    compiler.write_bundle(folder / "bundle", Himes2025().eval(), state, sample)
     return folder / "tile.zarr", folder / "bundle"
 
 
@@ -84,9 +86,9 @@ def ray_data(tile: Path, bundle: Path, workers: int) -> tuple[float, float]:
 
 
 def start(*command: object) -> subprocess.Popen[str]:
-    environment = os.environ | allocator.VARIABLES | {"OMP_NUM_THREADS": "1"}
+    variables = os.environ | environment.WORKER
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen(list(map(str, command)), env=environment, **pipes)
+    return subprocess.Popen(list(map(str, command)), env=variables, **pipes)
 
 
 def run(*command: object) -> str:
@@ -131,7 +133,7 @@ def run_ray_data(tile: Path, bundle: Path, workers: int) -> None:
         return {"image": store.images(*span)[0], "object_id": store.column("object_id", *span)}
 
     began = time.time()
-    variables = {"env_vars": allocator.VARIABLES | {"OMP_NUM_THREADS": "1"}}
+    variables = {"env_vars": environment.WORKER}
     ray.init(num_cpus=workers + 1, include_dashboard=False, runtime_env=variables)
     blocks = ray.data.range(-(-OBJECTS // BLOCK)).map_batches(read, batch_size=1)
     predicted = blocks.map_batches(

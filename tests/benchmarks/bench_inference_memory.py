@@ -27,12 +27,14 @@ import report
 import torch
 import zarr
 
-from catalogs import atomic, cutouts
-from catalogs.cutout_format import SHARD, get_array, manifest_path, shard_key
-from catalogs.photoz import ROWS_PER_READ
-from mmae import export
-from mmae.model import Model, ModelConfig
-from mmae.plan import IDS_PER_PASS
+from catalogs import atomic
+from catalogs.products.photoz import ROWS_PER_READ
+from catalogs.store import cutouts
+from catalogs.store.format import SHARD, get_array, manifest_path, shard_key
+from mmae.bundles import compiler
+from mmae.bundles.sample import noise_sample
+from mmae.models.mmae import Model, ModelConfig
+from mmae.production.plan import IDS_PER_PASS
 
 MODEL = ModelConfig(embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)
 SAMPLE_SECONDS = 0.5
@@ -53,7 +55,7 @@ def make_bundle(out: Path) -> Path:
     trained = {"survey": "none", "pixel_scale": 0.168, "zero_point": 27.0, "z_range": [0.0, 4.0]}
     state = {"config": {"model": asdict(MODEL)}, "data": trained, "metrics": {}, "step": 0}
     torch.manual_seed(0)
-    export.write_bundle(out, Model(MODEL).eval(), state, export.noise_sample(64, 64))
+    compiler.write_bundle(out, Model(MODEL).eval(), state, noise_sample(64, 64))
     return out
 
 

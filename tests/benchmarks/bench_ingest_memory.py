@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import report
 
-from catalogs.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
+from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
 
 PIXELS, ROWS = 7783, 64
 
@@ -36,7 +36,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
 OPEN = """
 import sys
 from pathlib import Path
-from catalogs.galaxiesml import open_galaxiesml
+from catalogs.surveys.galaxiesml import open_galaxiesml
 with open_galaxiesml(Path(sys.argv[1])) as source:
     source.fingerprint
 """
@@ -44,7 +44,7 @@ WRITE_16_PIXELS = """
 import sys
 from pathlib import Path
 import numpy as np
-from catalogs import cutouts
+from catalogs.store import cutouts
 
 def rows(start, stop):
     m = stop - start

@@ -17,11 +17,11 @@ import report
 from astropy.table import Table
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from catalogs.cutout_format import BANDS, SIZE
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.population import draw_target
 from catalogs.mock.preview import signal_to_noise
 from catalogs.mock.survey import TRAINING, draw, workers
+from catalogs.store.format import BANDS, SIZE
 
 SEED = 2026
 I_BAND = BANDS.index("i")

@@ -41,16 +41,17 @@ from real_data_scores import (
 )
 
 from catalogs import atomic
-from mmae import checkpoint
-from mmae.data import TrainingSet, pooled
-from mmae.families import AnyModel
-from mmae.line_scores import CLEAR, LineFits, detected, errors, flux, median
-from mmae.lines import LINES, signal_to_noise
-from mmae.model import ModelConfig
+from mmae.models import checkpoint
+from mmae.models.batch import pooled
+from mmae.models.families import AnyModel
+from mmae.models.mmae import ModelConfig
 from mmae.progress import bar
-from mmae.rebuilding import Survey, Truth, rebuilt_lines, true_lines, truth_of
-from mmae.reconstruct import Reconstruction, choose
-from mmae.spectrum_scores import coarse_noise
+from mmae.scores.line_scores import CLEAR, LineFits, detected, errors, flux, median
+from mmae.scores.lines import LINES, signal_to_noise
+from mmae.scores.rebuilding import Survey, Truth, rebuilt_lines, true_lines, truth_of
+from mmae.scores.reconstruction import Reconstruction
+from mmae.scores.spectrum_scores import coarse_noise
+from mmae.training.data import TrainingSet, choose
 
 MOCK_SPECTRA = 48
 MAGNITUDES = {"all": (0.0, 40.0), "< 21": (0.0, 21.0), "21-22": (21.0, 22.0), "> 22": (22.0, 40.0)}

@@ -22,7 +22,7 @@ import report
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from catalogs.cutout_format import BANDS, NEVER, SIZE
+from catalogs.store.format import BANDS, NEVER, SIZE
 
 ROOT = Path(__file__).parents[2]
 SKY = np.array([0.037, 0.057, 0.077, 0.156, 0.287], np.float32)

@@ -25,15 +25,16 @@ from torch import nn
 
 from catalogs import ingest
 from catalogs.mock import survey as mock
-from catalogs.spectra import normalise, pool
-from mmae import distributed
-from mmae.data import TRAIN, Batch, TrainingSet, batches, epoch_order
-from mmae.families import AnyModel, build
-from mmae.himes2025 import Himes2025
-from mmae.losses import combined
-from mmae.masking import Masks, random_mask, without_spectrum
-from mmae.patches import IMAGE_TOKENS
-from mmae.recipe import Train, backward, make_optimizer, step_masks
+from catalogs.store.spectra import normalise, pool
+from mmae.models.batch import Batch
+from mmae.models.families import AnyModel, build
+from mmae.models.himes2025 import Himes2025
+from mmae.models.losses import combined
+from mmae.models.masking import Masks, random_mask, without_spectrum
+from mmae.models.patches import IMAGE_TOKENS
+from mmae.training import distributed
+from mmae.training.data import TRAIN, TrainingSet, batches, epoch_order
+from mmae.training.recipe import Train, backward, make_optimizer, step_masks
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
 OWN_STEPS = 24

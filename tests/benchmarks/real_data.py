@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from bench_mock_realism import SKY
 
-from catalogs.cutout_format import SIZE
-from catalogs.spectra import STORED_POOL, normalise, pool, pooled_noise
-from mmae.data import TRAIN, Batch, TrainingSet
-from mmae.image_scores import RADIUS, magnitude, measure
-from mmae.model import ModelConfig
-from mmae.rebuilding import Truth, truth_of
-from mmae.reconstruct import choose
-from mmae.spectrum_scores import COARSE, coarse_noise
+from catalogs.store.format import SIZE
+from catalogs.store.spectra import STORED_POOL, normalise, pool, pooled_noise
+from mmae.models.batch import Batch
+from mmae.models.mmae import ModelConfig
+from mmae.scores.image_scores import RADIUS, magnitude, measure
+from mmae.scores.rebuilding import Truth, truth_of
+from mmae.scores.spectrum_scores import COARSE, coarse_noise
+from mmae.training.data import TRAIN, TrainingSet, choose
 
 ZERO_POINT = 27.0
 REAL_SHARE, STAR = 0.6, 2.15

@@ -7,15 +7,16 @@ from matplotlib.image import AxesImage
 from real_data import Cutouts
 from real_data_scores import coarse
 
-from catalogs.cutout_format import BANDS
-from catalogs.preview import composite
-from catalogs.spectra import STORED_POOL, pool
-from mmae.data import pooled
-from mmae.families import AnyModel
-from mmae.lines import LINES
-from mmae.rebuilding import Truth, filled_spectrum
-from mmae.reconstruct import GREY, Reconstruction
-from mmae.spectrum_scores import COARSE, coarse_noise
+from catalogs.store.format import BANDS
+from catalogs.store.preview import composite
+from catalogs.store.spectra import STORED_POOL, pool
+from mmae.models.batch import pooled
+from mmae.models.families import AnyModel
+from mmae.scores.lines import LINES
+from mmae.scores.rebuilding import Truth, filled_spectrum
+from mmae.scores.reconstruction import Reconstruction
+from mmae.scores.reconstruction_figure import GREY
+from mmae.scores.spectrum_scores import COARSE, coarse_noise
 
 GALAXIES, SPECTRA = 8, 6
 I_BAND = BANDS.index("i")

@@ -6,13 +6,20 @@ import numpy as np
 import torch
 from real_data import Cutouts, Library, round_galaxy, seen_mean, straight_lines
 
-from catalogs.spectra import POOL, pool
-from mmae.families import AnyModel
-from mmae.losses import spectrum_pixels
-from mmae.patches import IMAGE_TOKENS
-from mmae.rebuilding import Truth, filled_spectrum, hidden_tokens, image_errors, rebuild, spectrum_errors
-from mmae.reconstruct import Reconstruction
-from mmae.spectrum_scores import COARSE
+from catalogs.store.spectra import POOL, pool
+from mmae.models.families import AnyModel
+from mmae.models.losses import spectrum_pixels
+from mmae.models.patches import IMAGE_TOKENS
+from mmae.scores.rebuilding import (
+    Truth,
+    filled_spectrum,
+    hidden_tokens,
+    image_errors,
+    rebuild,
+    spectrum_errors,
+)
+from mmae.scores.reconstruction import Reconstruction
+from mmae.scores.spectrum_scores import COARSE
 
 HIDDEN, MASKS = 0.75, 8
 IMAGE_SEED, SPECTRUM_SEED = 100, 200

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from catalogs.cutout_format import manifest_path
+from catalogs.store.format import manifest_path
 
 
 @pytest.fixture

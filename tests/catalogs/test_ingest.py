@@ -10,17 +10,18 @@ from pathlib import Path
 import h5py
 import pytest
 
-from catalogs import cutout_format, ingest
-from catalogs.galaxiesml import GalaxiesML
+from catalogs import ingest
 from catalogs.mock.survey import TRAINING, draw, write_galaxies
-from catalogs.store import altered_files
+from catalogs.store import format as cutout_format
+from catalogs.store.manifest import altered_files
+from catalogs.surveys.galaxiesml import GalaxiesML
 from mmae import cli
 
 GALAXIES, SHARD_ROWS = 230, 64  # 4 shards
 
 KILLED_IN_SHARD_2 = f"""
 import os, signal, sys
-from catalogs.galaxiesml import GalaxiesML
+from catalogs.surveys.galaxiesml import GalaxiesML
 from mmae import cli
 
 read = GalaxiesML.rows

@@ -16,7 +16,7 @@ from killing import WAIT_SECONDS, wait_for
 
 from catalogs import atomic
 from mmae import cli
-from mmae.ray_session import PREFIX, new_token
+from mmae.production.ray_session import PREFIX, new_token
 
 
 def command(tile, bundle, *flags):

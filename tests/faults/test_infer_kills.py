@@ -12,11 +12,11 @@ KILLED_AT_EVERY_STEP = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from catalogs import photoz
-from catalogs.cutout_format import NOTHING_SAID
-from mmae.bundle import open_bundle
-from mmae.production import Production
-from mmae.tiles import named_tiles
+from catalogs.products import photoz
+from catalogs.store.format import NOTHING_SAID
+from mmae.bundles.bundle import open_bundle
+from mmae.production.production import Production
+from mmae.production.tiles import named_tiles
 from killing import die_at
 
 STORE, BUNDLE, FOLDER = map(Path, sys.argv[1:])
@@ -35,7 +35,7 @@ def infer(out):
     with Production(tiles, bundle, NOTHING_SAID) as production:
         while not production.ended:
             if unit := production.take(1.0):
-                production.settle(unit, write(unit))
+                production.complete(unit, write(unit))
         production.finish()
     if tiles[0].error:
         raise tiles[0].error

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from mmae import checkpoint
+from mmae.models import checkpoint
 
 EXIT_SECONDS = 30
 TINY = [

@@ -9,9 +9,10 @@ import time
 import h5py
 import pytest
 
-from catalogs import cutout_format, ingest
+from catalogs import ingest
 from catalogs.mock.survey import TRAINING, draw, write_galaxies
-from catalogs.store import altered_files
+from catalogs.store import format as cutout_format
+from catalogs.store.manifest import altered_files
 from mmae import cli
 
 GALAXIES, SHARD_ROWS = 230, 64  # 4 shards, the last one short; of two ranks the second owns shards 1 and 3
@@ -69,7 +70,7 @@ PATCHED = """
 import os, runpy, signal, sys, time
 from pathlib import Path
 from mpi4py import MPI
-from catalogs.galaxiesml import GalaxiesML
+from catalogs.surveys.galaxiesml import GalaxiesML
 
 read = GalaxiesML.rows
 

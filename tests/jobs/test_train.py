@@ -6,7 +6,7 @@ import pytest
 
 from catalogs.errors import UsageError
 from jobs import starts, status
-from mmae import checkpoint
+from mmae.models import checkpoint
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def begin(tmp_path, monkeypatch):
 
 
 def test_a_job_may_start_three_times_from_one_checkpoint(begin, tmp_path):
-    for _ in range(starts.LARGEST):
+    for _ in range(starts.MAX_STARTS):
         begin("7")
     with pytest.raises(OSError, match="started 3 times without a checkpoint newer than none"):
         begin("7")
     checkpoint.save_step(tmp_path, {"step": 40})
-    for _ in range(starts.LARGEST):
+    for _ in range(starts.MAX_STARTS):
         begin("7")
     with pytest.raises(OSError, match=r"newer than mmae-00000040\.pt"):
         begin("7")
@@ -63,7 +63,7 @@ def test_status_of_what_is_no_run(tmp_path):
 def test_an_inference_may_start_again_for_every_unit(begin, tmp_path):
     parts = tmp_path / "tile.photoz" / "parts"
     parts.mkdir(parents=True)
-    for _ in range(starts.LARGEST):
+    for _ in range(starts.MAX_STARTS):
         begin("7")
     with pytest.raises(OSError, match="started 3 times without a unit more than 0"):
         begin("7")

@@ -10,7 +10,7 @@ import pytest
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from jobs.train import TrainJob
 from mmae import cli
-from mmae.recipe import Train
+from mmae.training.recipe import Train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,7 @@ def test_the_program_lists_its_commands(argv, code):
     assert all(name in done.stdout + done.stderr for name in cli.COMMANDS)
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named():
     script = """
 import sys
@@ -69,7 +70,7 @@ from pathlib import Path
 sys.modules["galsim"] = None
 from jobs.train import TrainJob
 from mmae import cli
-from mmae.recipe import Train
+from mmae.training.recipe import Train
 sys.exit(cli.run_command("mock", ["survey"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

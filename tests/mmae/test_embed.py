@@ -16,16 +16,17 @@ from astropy.table import Table
 from conftest import TINY
 from killing import WAIT_SECONDS, wait_for
 
-from catalogs import cutouts
-from catalogs.cutout_format import NOTHING_SAID
-from catalogs.cutouts import open_store
 from catalogs.errors import InputRefused
-from catalogs.store import altered_files
-from mmae import checkpoint, cli, export
-from mmae.bundle import open_bundle
-from mmae.data import TrainingSet
-from mmae.embedder import Embedder, Task, open_encoder
-from mmae.engine import device_of_this_process
+from catalogs.store import cutouts
+from catalogs.store.cutouts import open_store
+from catalogs.store.format import NOTHING_SAID
+from catalogs.store.manifest import altered_files
+from mmae import cli, export
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.engine import device_of_this_process
+from mmae.models import checkpoint
+from mmae.production.embedder import Embedder, Task, open_encoder
+from mmae.training.data import TrainingSet
 
 PRODUCT = "rubin_tile.embeddings.zarr"
 

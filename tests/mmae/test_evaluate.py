@@ -13,10 +13,11 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from catalogs import photoz
-from catalogs.photoz import Part, Provenance
+from catalogs.products import photoz
+from catalogs.products.photoz import Part, Provenance
 from mmae import cli
-from mmae.evaluate import Evaluate, calibration_figure, figure, main
+from mmae.evaluate import Evaluate, main
+from mmae.scores.redshift_figures import calibration_figure, figure
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = ["metrics.ecsv", "metrics.json", "zphot_zspec.png"]

@@ -1,6 +1,5 @@
 """The bundle is the model, and says what it is."""
 
-import dataclasses
 import json
 import shutil
 
@@ -11,13 +10,13 @@ from calibrated import calibrated
 from conftest import TINY
 
 from catalogs.errors import InputRefused, UsageError
-from mmae import checkpoint, export, pdf
-from mmae.actors import role_of
-from mmae.bundle import BF16, CARD, CHOSEN_BY, FP32, PROGRAMS, TRAINED_ON, open_bundle
-from mmae.data import TEST, TRAIN, VALIDATION, TrainingSet
-from mmae.families import build
-from mmae.pdf import Grid
-from mmae.program import ImagePdf
+from mmae import export
+from mmae.bundles import compiler
+from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, TRAINED_ON, open_bundle
+from mmae.hardware import BF16, FP32
+from mmae.models import checkpoint
+from mmae.production.predictor import role_of
+from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet
 
 
 @pytest.mark.parametrize("preset", TINY)
@@ -38,38 +37,6 @@ def test_the_program_is_the_model_with_its_spectrum_hidden(runs, preset, tmp_pat
     torch.testing.assert_close(answer.point, expected.point, atol=1e-6, rtol=0)
     if preset == "mmae":
         torch.testing.assert_close(answer.mass, calibrated(expected.logits, bundle), atol=1e-5, rtol=0)
-
-
-def test_p_of_z_is_made_as_wide_as_its_errors():
-    """Redshifts drawn from Gaussians twice as wide as the p(z): the temperature is four."""
-    grid, rng = Grid(200, 3.0), torch.Generator().manual_seed(1)
-    centre = 0.4 + 0.6 * torch.rand(4000, generator=rng)  # in ln(1 + z)
-    x = torch.log1p(grid.centres).float()
-    logits = -0.5 * ((x - centre[:, None]) / 0.01) ** 2
-    redshift = torch.expm1(centre + 0.02 * torch.randn(4000, generator=rng))
-    assert export.temperature(logits, redshift, grid) == pytest.approx(4, rel=0.05)
-    assert export.temperature(logits / 4, redshift, grid) == pytest.approx(1, rel=0.05)
-
-
-def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long():
-    """Gaussians, too wide where they are narrow and too narrow where they are wide; a tenth is far off."""
-    rng = torch.Generator().manual_seed(1)
-    program = ImagePdf(build(dataclasses.replace(TINY["mmae"], bins=320)))
-    n = 16000
-    is_wide = torch.rand(n, generator=rng) < 0.5
-    claimed, true = torch.where(is_wide, 0.05, 0.03), torch.where(is_wide, 0.06, 0.02)
-    true = torch.where(torch.rand(n, generator=rng) < 0.1, 5 * true, true)
-    centre = 0.6 + 0.3 * torch.rand(n, generator=rng)
-    redshift = torch.expm1((centre + true * torch.randn(n, generator=rng)).clamp(min=0))
-    x = torch.log1p(program.grid.centres).float()
-    logits = -0.5 * ((x - centre[:, None]) / claimed[:, None]) ** 2
-    first, rest = slice(0, n // 2), slice(n // 2, n)
-    export.calibrate_pdf(program, logits[first].softmax(1), redshift[first])
-    pit = pdf.cdf(program.calibrated(logits[rest]), program.grid, redshift[rest])
-    for inside, tolerance in ((0.68, 0.03), (0.95, 0.02)):
-        covered = ((pit - 0.5).abs() < inside / 2).float()
-        for half in (is_wide[rest], ~is_wide[rest]):
-            assert covered[half].mean().item() == pytest.approx(inside, abs=tolerance)
 
 
 def test_the_bundle_knows_which_galaxies_the_model_was_made_with(survey, bundle):
@@ -102,12 +69,12 @@ def test_exporting_twice_gives_equal_programs(trained, tmp_path):
 
 def test_a_precision_is_offered_where_it_keeps_to_its_bound(trained, tmp_path, monkeypatch, capsys):
     precise, coarse = tmp_path / "precise", tmp_path / "coarse"
-    monkeypatch.setattr(export, "BOUND", {"median": 1.0, "p99": 1.0})
+    monkeypatch.setattr(compiler, "BOUND", {"median": 1.0, "p99": 1.0})
     for out in (precise, coarse):
         export.main(export.Export(trained, out))
     sha256 = {open_bundle(precise, precision).sha256 for precision in (FP32, BF16)}
     assert len(sha256) == 2
-    monkeypatch.setattr(export, "BOUND", {"median": 1e-4, "p99": 1e-9})
+    monkeypatch.setattr(compiler, "BOUND", {"median": 1e-4, "p99": 1e-9})
     export.main(export.Export(trained, coarse))
     assert "not offered" in capsys.readouterr().out
     assert not (coarse / PROGRAMS[BF16]).exists()

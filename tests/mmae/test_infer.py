@@ -12,13 +12,16 @@ import zarr
 from astropy.io import fits
 from astropy.table import Table
 
-from catalogs import cutout_format, cutouts, schema
-from catalogs.cutouts import open_store
-from mmae import cli, columns
-from mmae.bundle import open_bundle
-from mmae.engine import engine_of_this_process
-from mmae.image_mask import Masking
-from mmae.plan import BATCH
+from catalogs.products import schema
+from catalogs.store import cutouts
+from catalogs.store import format as cutout_format
+from catalogs.store.cutouts import open_store
+from mmae import cli
+from mmae.bundles import columns
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.engine import engine_of_this_process
+from mmae.bundles.image_mask import Masking
+from mmae.production.plan import BATCH
 
 
 def infer(folder, *flags, **environment):

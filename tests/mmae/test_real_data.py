@@ -14,12 +14,13 @@ import report
 from astropy.io import fits
 from matplotlib.image import imread
 
-from catalogs import cutouts, schema
-from catalogs.spectra import POOLED_LENGTH, STORED_POOL, normalise, pool
-from mmae.data import TRAIN, TrainingSet
-from mmae.model import ModelConfig
-from mmae.rebuilding import image_errors, spectrum_errors, truth_of
-from mmae.spectrum_scores import COARSE
+from catalogs.products import schema
+from catalogs.store import cutouts
+from catalogs.store.spectra import POOLED_LENGTH, STORED_POOL, normalise, pool
+from mmae.models.mmae import ModelConfig
+from mmae.scores.rebuilding import image_errors, spectrum_errors, truth_of
+from mmae.scores.spectrum_scores import COARSE
+from mmae.training.data import TRAIN, TrainingSet
 
 COSMOS = (150.1, 2.2)  # deg; the cutouts come without positions of their own
 

@@ -9,14 +9,17 @@ from conftest import TINY, recipe
 from matplotlib.image import imread
 
 from catalogs import ingest
-from catalogs.desi import read_coadd
 from catalogs.mock import survey as mock
-from catalogs.spectra import normalise, pool
-from mmae import checkpoint, cli, train
-from mmae.data import Batch
-from mmae.families import build
-from mmae.lines import LINES
-from mmae.reconstruct import Reconstruct, Reconstruction, figure, hidden_rms, main, reconstruct
+from catalogs.store.spectra import normalise, pool
+from catalogs.surveys.desi import read_coadd
+from mmae import cli, train
+from mmae.models import checkpoint
+from mmae.models.batch import Batch
+from mmae.models.families import build
+from mmae.reconstruct import Reconstruct, main
+from mmae.scores.lines import LINES
+from mmae.scores.reconstruction import Reconstruction, hidden_rms, reconstruct
+from mmae.scores.reconstruction_figure import figure
 
 COADDS = (
     "QuasarNP_test_coadd_everest_80605_25fibers.fits",

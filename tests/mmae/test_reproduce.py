@@ -9,15 +9,17 @@ import torch
 from astropy.table import Table
 from conftest import TINY
 
-from catalogs.cutout_format import BANDS
-from mmae import checkpoint, cli, physical_masks, reproduce
-from mmae.data import TrainingSet
-from mmae.metrics import point_metrics
-from mmae.model import ModelConfig
-from mmae.physical_masks import IMAGE, PIXELS, TOKENS, losses, masks, spoiled
-from mmae.rebuilding import Survey, hidden_tokens, truth_of
-from mmae.report_page import KEYS
+from catalogs.store.format import BANDS
+from mmae import cli, reproduce
+from mmae.models import checkpoint
+from mmae.models.mmae import ModelConfig
 from mmae.reproduce import Reproduce, main
+from mmae.scores import physical_masks
+from mmae.scores.metrics import point_metrics
+from mmae.scores.physical_masks import IMAGE, PIXELS, TOKENS, losses, masks, spoiled
+from mmae.scores.rebuilding import Survey, hidden_tokens, truth_of
+from mmae.scores.report_page import KEYS
+from mmae.training.data import TrainingSet
 
 CONFIG = ModelConfig()
 

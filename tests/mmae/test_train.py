@@ -17,13 +17,15 @@ from torch import nn
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, Interrupted, UsageError
-from mmae import checkpoint, distributed, train
-from mmae.data import TRAIN, TrainingSet, steps_per_epoch
-from mmae.families import build
-from mmae.himes2025 import Himes2025, Himes2025Config
-from mmae.recipe import Train, backward, draw_masks, make_optimizer
-from mmae.runlog import METRICS
-from mmae.validate import Validation
+from mmae import train
+from mmae.models import checkpoint
+from mmae.models.families import build
+from mmae.models.himes2025 import Himes2025, Himes2025Config
+from mmae.training import distributed
+from mmae.training.data import TRAIN, TrainingSet, steps_per_epoch
+from mmae.training.recipe import Train, backward, draw_masks, make_optimizer
+from mmae.training.runlog import METRICS
+from mmae.training.validate import Validation
 
 SMALL = ["--model.embed-dim=64", "--model.depth=1", "--model.decoder-dim=32", "--model.decoder-depth=1"]
 
@@ -247,7 +249,7 @@ KILLED_IN_EVERY_SAVE = """
 import os, signal, sys, warnings
 from pathlib import Path
 import torch
-from mmae import checkpoint
+from mmae.models import checkpoint
 from killing import die_at
 
 FOLDER = Path(sys.argv[1])

@@ -10,7 +10,8 @@ import psutil
 import pytest
 from conftest import TESTBED, missing
 
-from mmae import checkpoint, cli
+from mmae import cli
+from mmae.models import checkpoint
 
 EPOCHS = 8
 LIMIT_SECONDS = 240

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from catalogs import cutout_format
-from mmae import checkpoint, export
+from catalogs.store import format as cutout_format
+from mmae import export
+from mmae.models import checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = [

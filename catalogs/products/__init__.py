@@ -1,0 +1,1 @@
+"""What is handed out: photo-z catalogues, embeddings, and what stands in them."""

@@ -1,0 +1,227 @@
+"""The photo-z catalogue as FITS: parts a unit of work, their manifest, and the merge into one file.
+
+A unit leaves three files, the manifest last; only a part whose manifest verifies counts as done:
+    unit-000007.fits   unit-000007.rejects.fits   unit-000007.json
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy_healpix import HEALPix
+
+from catalogs import atomic, fits_stream
+from catalogs.products import schema
+from catalogs.products.schema import CATALOGUE, REJECTS
+from catalogs.store.format import BANDS
+
+HEALPIX = HEALPix(nside=2**29, order="nested")
+ROWS_PER_READ = 65536
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every header says of how its rows were made; no dates, hosts or attempts."""
+
+    model_sha256: str
+    training_set: str
+    code_version: str
+    input_sha256: str
+    z_range: tuple[float, float]
+    image_mask: float = 0.0
+    """Share of every image hidden from the model, and masks drawn for each."""
+    draws: int = 1
+    mc_seed: int = 0
+
+
+def healpix29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """HEALPix cell, nested, order 29, of positions in degrees; NULL where a coordinate is no position."""
+    known = np.isfinite(ra) & (np.abs(dec) <= 90)
+    cells = np.full(ra.shape, schema.NULL, np.int64)
+    cells[known] = HEALPIX.lonlat_to_healpix(ra[known] * u.deg, dec[known] * u.deg)
+    return cells
+
+
+def rows(
+    object_id: np.ndarray,
+    ra: np.ndarray,
+    dec: np.ndarray,
+    said: dict[str, np.ndarray],
+    flags: np.ndarray,
+    reason: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Catalogue rows and reject rows of (N,) objects, each in input order.
+
+    said : columns by name, (N,) or (N, width) each, which hold for objects whose redshift stands; a column
+        that is not there is null.
+    reason : (N,) str, a `schema.Reject` or "" for an object whose redshift stands.
+    """
+    table = schema.nulls(REJECTS, len(object_id))
+    table["OBJECT_ID"], table["RA"], table["DEC"] = object_id, ra, dec
+    table["HEALPIX29"] = healpix29(ra, dec)
+    kept = reason == ""
+    for name, values in said.items():
+        table[name][kept] = values[kept]
+    table["NBANDS_USED"] = np.where(kept, len(BANDS), 0)
+    table["BANDMASK"] = np.where(kept, 2 ** len(BANDS) - 1, 0)
+    table["PHOTOZ_FLAGS"] = flags | np.where(table["HEALPIX29"] == schema.NULL, schema.Flag.NO_POSITION, 0)
+    table["REASON"] = reason
+    catalogue = np.zeros(int(kept.sum()), schema.dtype(CATALOGUE))
+    for name in catalogue.dtype.names or ():
+        catalogue[name] = table[name][kept]
+    return catalogue, table[~kept]
+
+
+# ---------------------------------------------------------------- headers
+
+
+def primary_header(provenance: Provenance) -> fits.Header:
+    low, high = provenance.z_range
+    header = fits.Header()
+    header["PZSCHEMA"] = (schema.schema_version(), "version of the column definitions")
+    header["PZCODE"] = (provenance.code_version, "version of mmae-survey")
+    header["PZTRAIN"] = (_one_card(provenance.training_set), "training set")
+    header["PZZMIN"] = (low, "lowest redshift of the training set")
+    header["PZZMAX"] = (high, "highest redshift of the training set")
+    header["PZMASK"] = (provenance.image_mask, "share of each image hidden from the model")
+    header["PZSEED"] = (provenance.mc_seed, "seed of PHOTOZ_MC")
+    header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
+    header["PZMODEL"] = provenance.model_sha256
+    header["PZINPUT"] = provenance.input_sha256
+    header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"
+    header["COMMENT"] = "the input's OBJECT_ID (int64), RA and DEC (float64), little-endian, in order."
+    return header
+
+
+def _one_card(text: str) -> str:
+    """A name that somebody chose, as FITS can hold it in one card: printable ASCII, 40 characters."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:40]
+
+
+def table_header(table: str, n: int) -> fits.Header:
+    """Header of a table with `n` rows: formats, units, UCDs, comments, nulls, meanings of codes."""
+    columns = schema.columns(table)
+    header = fits.BinTableHDU.from_columns(
+        [
+            fits.Column(c.name, c.fits_format, unit=c.unit, null=schema.NULL if c.nullable else None)
+            for c in columns
+        ],
+        nrows=0,
+        name=table,
+    ).header
+    header["NAXIS2"] = n
+    for k, column in enumerate(columns, 1):
+        header[f"TUCD{k}"] = column.ucd
+        header[f"TCOMM{k}"] = column.comment
+    if table == CATALOGUE:
+        for flag, meaning in schema.FLAG_MEANINGS.items():
+            bit = flag.value.bit_length() - 1
+            header[f"PZFLAG{bit}"] = (flag.name, f"bit {bit}: {meaning}")
+    else:
+        for k, (reason, meaning) in enumerate(schema.REJECT_MEANINGS.items()):
+            header[f"PZREJ{k}"] = (reason.value, meaning)
+    return header
+
+
+def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_stream.Table]:
+    """A table with `n` rows, and the levels of its quantiles."""
+    yield table_header(table, n), blocks
+    levels = np.array(schema.QUANTILE_LEVELS).view([("LEVEL", np.float64)]).astype([("LEVEL", ">f8")])
+    header = fits.BinTableHDU.from_columns([fits.Column("LEVEL", "D")], nrows=0, name=schema.LEVELS).header
+    header["NAXIS2"] = len(levels)
+    header["TCOMM1"] = "level of the quantile of p(z) in that place of PDF_QUANT"
+    yield header, [levels]
+
+
+# ---------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a unit's rows are; `unit` counts from 0 in the plan."""
+
+    directory: Path
+    unit: int
+
+    @property
+    def catalogue(self) -> Path:
+        return self.directory / f"unit-{self.unit:06d}.fits"
+
+    @property
+    def rejects(self) -> Path:
+        return self.directory / f"unit-{self.unit:06d}.rejects.fits"
+
+    @property
+    def manifest(self) -> Path:
+        return self.directory / f"unit-{self.unit:06d}.json"
+
+    def write(
+        self, plan_sha256: str, provenance: Provenance, catalogue: np.ndarray, rejects: np.ndarray
+    ) -> dict:
+        """Write both tables, then the manifest that makes them count; gives the manifest."""
+        primary = primary_header(provenance)
+        for path, table, part in ((self.catalogue, CATALOGUE, catalogue), (self.rejects, REJECTS, rejects)):
+            with atomic.replacing(path) as temporary:
+                fits_stream.write_tables(temporary, primary, tables(table, len(part), [part]))
+        reasons = Counter(rejects["REASON"].astype(str).tolist())
+        manifest = {
+            "plan": plan_sha256,
+            "rows": len(catalogue),
+            "rejects": len(rejects),
+            "reasons": dict(sorted(reasons.items())),
+            "files": {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)},
+        }
+        atomic.write_json(self.manifest, manifest)
+        return manifest
+
+    def finished(self, plan_sha256: str) -> dict | None:
+        """The manifest, if this unit was done for this plan and its files are whole; else None."""
+        try:
+            manifest = json.loads(self.manifest.read_text())
+            files = {self.directory / name: entry for name, entry in manifest["files"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # not ours, or damaged
+            return None
+        if manifest.get("plan") != plan_sha256 or not all(atomic.matches(p, e) for p, e in files.items()):
+            return None
+        return dict(manifest)
+
+
+def merge(
+    parts: Sequence[Part],
+    counts: tuple[int, int],
+    provenance: Provenance,
+    catalogue: Path,
+    rejects: Path,
+) -> None:
+    """Join the parts, in the order of their units, into one catalogue and one table of rejects.
+
+    `counts` are the rows of all parts together, and their rejects. The rejects take their name first: a
+    catalogue that is there is complete.
+    """
+    primary = primary_header(provenance)
+    for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
+        files = (part.rejects if table == REJECTS else part.catalogue for part in parts)
+        with atomic.replacing(path) as temporary:
+            blocks = (block for file in files for block in read_blocks(file, table))
+            fits_stream.write_tables(temporary, primary, tables(table, count, blocks))
+
+
+def read_blocks(path: Path, table: str, rows_per_read: int = ROWS_PER_READ) -> Iterator[np.ndarray]:
+    """The rows of one of our files as structured big-endian arrays, a bounded number at a time."""
+    dtype = schema.dtype(table)
+    with fits.open(path) as hdus:
+        left = hdus[table].header["NAXIS2"]
+        offset = hdus[table].fileinfo()["datLoc"]
+    with path.open("rb") as file:
+        file.seek(offset)
+        while left > 0:
+            block = np.frombuffer(file.read(min(left, rows_per_read) * dtype.itemsize), dtype)
+            if not len(block):
+                raise OSError(f"{path} ends {left} rows early")
+            left -= len(block)
+            yield block

@@ -1,0 +1,155 @@
+"""What must hold before a store is read."""
+
+import contextlib
+import json
+import lzma
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from catalogs.errors import InputRefused
+from catalogs.store.format import CHUNK, RANKS, REQUIRED
+
+CODECS = {
+    *("bytes", "transpose", "sharding_indexed", "crc32c"),
+    *("gzip", "zstd", "blosc", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta"),
+}
+"""Codecs that only ever turn bytes into numbers; a store may not bring others (Pickle runs code)."""
+MAX_CHUNK_BYTES = 2**31
+MAX_COMPRESSION = 1000
+"""Logical over stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
+REPAIR = "write the store again, or copy it again from where it is whole"
+MALFORMED = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    *(OSError, EOFError, zlib.error, lzma.LZMAError),
+)
+
+
+@contextlib.contextmanager
+def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
+    """Turn what zarr and its codecs raise over bytes that make no sense into InputRefused.
+
+    A failure of the disk is no fault of the bytes: it has an errno, and passes.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputRefused(f"{what} ({error}): {remedy}") from error
+
+
+def inspect(path: Path) -> tuple[int, list]:
+    """Refuse what must not even be opened; give stored bytes and a listing (file, size, time of change)."""
+    listing: list[tuple[str, int, int]] = []
+    root = path.resolve()
+    for directory, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            file = Path(directory, name)
+            if file.is_symlink() and not _leads_into(root, file):
+                raise InputRefused(
+                    f"{file} is a link that leads out of the store, or nowhere: put the data itself there"
+                )
+            if file.is_file():
+                status = file.stat()
+                listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
+                if name in ("zarr.json", ".zarray"):
+                    _check_codecs(file)
+    return sum(size for _, size, _ in listing), sorted(listing)
+
+
+def _leads_into(root: Path, link: Path) -> bool:
+    try:
+        return link.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # to nothing, or round in a circle
+        return False
+
+
+def _check_codecs(file: Path) -> None:
+    with refusing(f"{file} is not JSON"):
+        metadata = json.loads(file.read_text())
+    for name in codec_names(metadata):
+        if name.removeprefix("numcodecs.") not in CODECS:
+            raise InputRefused(
+                f"{file} names the codec {name!r}, which is not read here: rewrite the array without it"
+            )
+
+
+def codec_names(node: Any) -> Iterator[str]:
+    """Names of all codecs in array metadata of Zarr v3 (codecs, index_codecs) or v2 (compressor, filters)."""
+    if isinstance(node, list):
+        for item in node:
+            yield from codec_names(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("codecs", "index_codecs", "compressor", "filters"):
+                for codec in value if isinstance(value, list) else [value]:
+                    if isinstance(codec, dict):
+                        yield from (str(codec[name]) for name in ("name", "id") if name in codec)
+                    elif codec is not None:
+                        yield str(codec)
+            if key != "attributes":  # they are the user's, and mean nothing to zarr
+                yield from codec_names(value)
+
+
+def open_group(path: Path) -> zarr.Group:
+    with refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
+        # consolidated metadata are a second copy, whose codecs nobody has looked at
+        return zarr.open_group(path, mode="r", use_consolidated=False)
+
+
+def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
+    """Names, types, ranks, lengths and sizes; gives the shape of `image`."""
+    with refusing(f"{path} holds an array that cannot be read"):
+        found = {name: group[name] for name in RANKS if name in group}
+    arrays = {name: array for name, array in found.items() if isinstance(array, zarr.Array)}
+    for name in (*REQUIRED, *found):
+        if name not in arrays:
+            raise InputRefused(f"{path} has no array `{name}`: a cutout store holds {', '.join(REQUIRED)}")
+    for name, array in arrays.items():
+        if array.ndim != RANKS[name]:
+            raise InputRefused(f"{path}/{name} has shape {array.shape}: it must have {RANKS[name]} axes")
+        if name == "object_id" and array.dtype.kind not in "iu":
+            raise InputRefused(f"{path}/object_id is of type {array.dtype}: ids must be integers")
+        if name != "object_id" and array.dtype.kind != "f":
+            raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
+        _check_size(path, name, array, stored_bytes)
+    image = arrays["image"]
+    if image.shape[2] != image.shape[3]:
+        raise InputRefused(f"{path}/image has shape {image.shape}: it must be (N, bands, size, size)")
+    for name, array in arrays.items():
+        if name != "wave" and array.shape[0] != image.shape[0]:
+            raise InputRefused(
+                f"{path}: image has {image.shape[0]} rows, {name} {array.shape[0]}: they must agree"
+            )
+    if len({array.shape[-1] for name, array in arrays.items() if name in ("flux", "ivar", "wave")}) > 1:
+        raise InputRefused(f"{path}: flux, ivar and wave differ in their numbers of pixels: they must agree")
+    return image.shape
+
+
+def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> None:
+    """Refuse what takes more memory than its bytes on disk warrant."""
+    if array.nbytes > MAX_COMPRESSION * max(stored_bytes, 2**20):
+        raise InputRefused(
+            f"{path}/{name} claims {array.nbytes:.3g} bytes, the store holds {stored_bytes:.3g}"
+        )
+    inner = math.prod(array.chunks)
+    if not inner:
+        raise InputRefused(f"{path}/{name} has chunks of shape {array.chunks}: {REPAIR}")
+    index_bytes = 16 * math.prod(array.shards or ()) // inner
+    if max(inner * array.dtype.itemsize, index_bytes) > MAX_CHUNK_BYTES:
+        raise InputRefused(
+            f"{path}/{name} has chunks of over 2 GiB: rewrite it with about {CHUNK} rows a chunk"
+        )
+
+
+def array_codecs(array: Path) -> list[str]:
+    """Names of the codecs of an array, each once; not those that only lay out what another encodes."""
+    metadata = next(file for file in (array / "zarr.json", array / ".zarray") if file.exists())
+    names = dict.fromkeys(codec_names(json.loads(metadata.read_text())))
+    return [name for name in names if name not in ("bytes", "sharding_indexed")]

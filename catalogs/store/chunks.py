@@ -1,0 +1,82 @@
+"""The chunks of a store: which files hold them, and whether they decode."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import zarr
+
+from catalogs.errors import InputRefused
+from catalogs.store.checks import REPAIR, array_codecs, check_arrays, inspect, open_group, refusing
+from catalogs.store.format import FORMAT, RANKS, get_array, manifest_path
+
+
+def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -> dict[str, str]:
+    """Files of a store without a manifest that hold a chunk that does not decode -> what is wrong with each.
+
+    Prints what stays in doubt: chunks that are not on disk, which by the rules of Zarr read as the fill
+    value; arrays without checksums.
+    """
+    stored_bytes, _ = inspect(path)
+    group = open_group(path)
+    if group.attrs.get("format") == FORMAT:
+        raise InputRefused(f"{path} has no manifest ({manifest_path(path).name}): copy it too, or {REPAIR}")
+    check_arrays(path, group, stored_bytes)
+    arrays = [get_array(group, name) for name in RANKS if name in group]
+    faults, absent = {}, Counter[str]()
+    for array, chunk in progress([(each, chunk) for each in arrays for chunk in chunks_of(each)]):
+        file = chunk_file(array, chunk)
+        if not (path / file).exists():
+            absent[array.basename] += 1
+        elif fault := _decoding_fault(path, array, chunk):
+            faults[file] = fault
+    for array in arrays:
+        name = array.basename
+        if absent[name]:
+            print(f"{name}: {absent[name]} chunks are not on disk: lost, or all {array.fill_value}")
+        if "crc32c" not in array_codecs(path / name):
+            print(f"{name}: without checksums (crc32c), a changed byte may go unnoticed")
+    return faults
+
+
+def _decoding_fault(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> str:
+    region = tuple(slice(k * size, (k + 1) * size) for k, size in zip(chunk, array.chunks, strict=True))
+    try:
+        with refusing("does not decode"):
+            check_blosc(path, array, chunk)
+            array[region]
+    except InputRefused as error:
+        return f"does not decode ({' '.join(str(error.__cause__).split())})"
+    return ""
+
+
+BLOSC_HEADER = 16
+"""Bytes; the last four are the length of the chunk."""
+
+
+def chunks_of(array: zarr.Array, start: int = 0, stop: int | None = None) -> list[tuple[int, ...]]:
+    """Grid positions of the chunks with rows start:stop."""
+    rows, *others = array.chunks
+    first, last = start // rows, -(-(array.shape[0] if stop is None else stop) // rows)
+    counts = (-(-size // chunk) for size, chunk in zip(array.shape[1:], others, strict=True))
+    return list(itertools.product(range(first, last), *map(range, counts)))
+
+
+def chunk_file(array: zarr.Array, chunk: tuple[int, ...]) -> str:
+    """File that holds a chunk, relative to the store, in whatever way the store names its files."""
+    inner, outer = array.chunks, array.shards or array.chunks
+    place = (k * size // whole for k, size, whole in zip(chunk, inner, outer, strict=True))
+    return f"{array.basename}/{array.metadata.encode_chunk_key(tuple(place))}"
+
+
+def check_blosc(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
+    """Blosc reads on beyond the end of a chunk that was cut off; its header says how long it was."""
+    compressors = [type(codec).__name__.lower() for codec in array.compressors]
+    file = path / chunk_file(array, chunk)
+    if array.shards or not compressors or "blosc" not in compressors[-1] or not file.exists():
+        return
+    with file.open("rb") as stream:
+        header = stream.read(BLOSC_HEADER)
+    if file.stat().st_size != int.from_bytes(header[12:16], "little") or len(header) < BLOSC_HEADER:
+        raise ValueError("the Blosc chunk is not as long as its header says")

@@ -1,0 +1,228 @@
+"""`mmae store`: what is in a cutout store, whether it is whole, what it looks like."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional, subcommand
+
+from catalogs.errors import InputRefused, UsageError
+from catalogs.store.checks import REPAIR, array_codecs, inspect
+from catalogs.store.chunks import undecodable_files
+from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.flux_statistics import Flux
+from catalogs.store.format import (
+    BANDS,
+    NOTHING_SAID,
+    RANKS,
+    Described,
+    beside,
+    manifest_path,
+)
+from catalogs.store.manifest import altered_files
+
+BLOCK = 64
+"""Rows read at a time."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Print layout, size, and statistics of the pixels."""
+
+    store: Positional[Path]
+    """Cutout store (Zarr)."""
+    rows: int = 1024
+    """Rows to read for the statistics, in blocks spread evenly over the store; 0: all of them."""
+    described: OmitArgPrefixes[Described] = NOTHING_SAID
+
+    def __post_init__(self) -> None:
+        if self.rows < 0:
+            raise UsageError(f"--rows must be 0 or more, got {self.rows}")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check every file of a store against its manifest, and name those that are not what was written.
+
+    A store of another program has no manifest: then every chunk is decoded, which finds what its codecs find.
+    The exit code is 3 where anything is wrong.
+    """
+
+    store: Positional[Path]
+    """Cutout store (Zarr)."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Draw a sheet of colour images (PNG) of objects spread evenly over the store."""
+
+    store: Positional[Path]
+    """Cutout store (Zarr)."""
+    out: Path | None = None
+    """File to write; by default NAME.zarr.preview.png beside the store."""
+    count: int = 40
+    """Objects to draw."""
+    described: OmitArgPrefixes[Described] = NOTHING_SAID
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= 1000:
+            raise UsageError(f"--count must be from 1 to 1000, got {self.count}")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Look into a cutout store: what is in it, whether it is whole, what it looks like."""
+
+    action: OmitArgPrefixes[
+        Annotated[Info, subcommand("info")]
+        | Annotated[Verify, subcommand("verify")]
+        | Annotated[Preview, subcommand("preview")]
+    ]
+
+
+def main(config: Store) -> None:
+    match config.action:
+        case Info():
+            info(config.action)
+        case Verify():
+            verify(config.action)
+        case Preview():
+            preview(config.action)
+
+
+# ---------------------------------------------------------------- info
+
+
+def info(config: Info) -> None:
+    store = open_store(config.store, config.described)
+    console = Console()
+    console.print(summary(store))
+    console.print(layout(store))
+    blocks = spread(store.n, -(-config.rows // BLOCK) or store.n)
+    if blocks:
+        console.print(flux_table(store, track(blocks, "reading pixels", transient=True)))
+
+
+def summary(store: CutoutStore) -> Table:
+    """What the store says of itself, and what it takes on disk."""
+    stored_bytes, _ = inspect(store.path)
+    facts = {
+        "objects": f"{store.n:,}",
+        "survey": store.survey,
+        "bands": " ".join(store.bands),
+        "pixel scale": f"{store.pixel_scale:g} arcsec",
+        "zero point": f"{store.zero_point:g} AB mag",
+        "on disk": f"{stored_bytes / 1e6:,.1f} MB, {stored_bytes / max(store.n, 1):,.0f} bytes an object",
+        "manifest": "none: made by another program" if store.manifest is None else "yes",
+        "spectra": "no",
+    }
+    if store.has_spectra:
+        wave, redshift = store.wave, store.column("redshift")
+        facts["spectra"] = f"{len(wave)} pixels, {wave.min():.0f} to {wave.max():.0f} angstrom"
+        known = redshift[np.isfinite(redshift)]
+        facts["redshifts"] = f"{known.min():.4f} to {known.max():.4f}" if len(known) else "none"
+    table = Table(box=None, show_header=False, title=str(store.path), title_justify="left")
+    for name, fact in facts.items():
+        table.add_row(name, fact)
+    return table
+
+
+def layout(store: CutoutStore) -> Table:
+    """The arrays of the format as they lie on disk; others that a store may hold are never touched."""
+    _, listing = inspect(store.path)
+    table = Table("array", "shape", "type", "chunks", "shards", "MB", "codecs", box=box.SIMPLE)
+    for name in (name for name in RANKS if name in store.group):
+        array = store.array(name)
+        stored = sum(size for file, size, _ in listing if file.startswith(f"{name}/"))
+        shapes = ("x".join(map(str, shape)) for shape in (array.shape, array.chunks, array.shards or "-"))
+        shape, chunks, shards = shapes
+        codecs = " ".join(array_codecs(store.path / name))
+        table.add_row(name, shape, str(array.dtype), chunks, shards, f"{stored / 1e6:,.2f}", codecs)
+    return table
+
+
+def spread(n: int, blocks: int) -> list[tuple[int, int]]:
+    """Row ranges (start, stop) of whole blocks, as many as asked for or there are, spread evenly over n."""
+    there = -(-n // BLOCK)
+    chosen = np.linspace(0, max(there - 1, 0), min(blocks, there)).round().astype(int).tolist()
+    return [(BLOCK * k, min(n, BLOCK * (k + 1))) for k in chosen]
+
+
+def flux_table(store: CutoutStore, blocks: Iterable[tuple[int, int]]) -> Table:
+    flux = {band: Flux() for band in BANDS}
+    read = lost = 0
+    for start, stop in blocks:
+        image, damaged = store.images(start, stop)
+        read, lost = read + stop - start, lost + int(damaged.sum())
+        for k, band in enumerate(BANDS):
+            flux[band].add(image[~damaged, k])
+    table = Table("flux", *flux, box=box.SIMPLE)
+    statistics = {
+        "median": lambda one: f"{one.quantile(0.5):.4g}",
+        "sigma (1.4826 MAD)": lambda one: f"{one.sigma:.4g}",
+        "1 %": lambda one: f"{one.quantile(0.01):.4g}",
+        "99 %": lambda one: f"{one.quantile(0.99):.4g}",
+        "least": lambda one: f"{one.least:.4g}",
+        "most": lambda one: f"{one.most:.4g}",
+        "NaN": lambda one: f"{one.nan:,}",
+        "infinite": lambda one: f"{one.infinite:,}",
+        "share beyond float16": lambda one: f"{one.beyond_half / max(one.pixels, 1):.2g}",
+    }
+    for name, statistic in statistics.items():
+        table.add_row(name, *map(statistic, flux.values()))
+    table.title = f"{read:,} of {store.n:,} rows read" + (f", {lost:,} of them damaged" if lost else "")
+    return table
+
+
+# ---------------------------------------------------------------- verify
+
+
+def verify(config: Verify) -> None:
+    path = config.store
+    if not path.is_dir():
+        raise UsageError(f"{path} is no directory; a cutout store is one (Zarr)")
+    if manifest_path(path).exists():
+        faults = altered_files(path, lambda files: track(files, "files"))
+        whole = "every file is what its manifest says"
+    else:
+        faults = undecodable_files(path, lambda chunks: track(chunks, "chunks"))
+        whole = "every chunk that is there decodes"
+    for file, fault in faults.items():
+        print(f"{file}: {fault}")
+    if faults:
+        raise InputRefused(f"{path} is damaged, in {len(faults)} files: {REPAIR}")
+    print(f"{path}: {whole}")
+
+
+# ---------------------------------------------------------------- preview
+
+
+def preview(config: Preview) -> None:
+    from catalogs.store.preview import (  # takes a second, which the others need not wait
+        contact_sheet,
+        pictures,
+    )
+
+    out = config.out or beside(config.store, ".preview.png")
+    if out.is_dir() or not out.parent.is_dir():
+        raise UsageError(f"{out} cannot be written: --out must name a file in a folder that is there")
+    store = open_store(config.store, config.described)
+    if not store.n:
+        raise InputRefused(f"{store.path} has no objects to draw: take another store")
+    rows = np.unique(np.linspace(0, store.n - 1, min(config.count, store.n)).astype(int)).tolist()
+    images = pictures(store, track(rows, "reading cutouts", transient=True))
+    contact_sheet(images, [label(store, row) for row in rows], out)
+    print(f"wrote {out}: {len(rows)} of {store.n:,} objects, i r g as red green blue; magenta: no value")
+
+
+def label(store: CutoutStore, row: int) -> str:
+    object_id = int(store.column("object_id", row, row + 1)[0])
+    if not store.has_spectra:
+        return str(object_id)
+    return f"{object_id}\nz = {store.column('redshift', row, row + 1)[0]:.4f}"

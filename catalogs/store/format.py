@@ -1,0 +1,113 @@
+"""The format of a cutout store: what its parts are called, where they lie, what its attributes mean.
+
+    tile.zarr/                 attributes: format, version, survey, bands, pixel_scale, zero_point, frame
+      image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards
+      object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
+      flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
+      spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
+    tile.zarr.manifest.json    file -> size, sha256, chunk_sums (of a shard; see manifest.py)
+
+Stores made by others come without a manifest; they are read where their meaning is beyond doubt.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from catalogs.errors import InputRefused, UsageError
+
+FORMAT, VERSION = "mmae-cutouts", 1
+BANDS = ("g", "r", "i", "z", "y")
+SIZE = 64
+"""Pixels on a side of the cutouts the model takes."""
+CHUNK = 64
+"""Rows an inner chunk: one batch of the model, 5 MB of float32 pixels."""
+SHARD = 4096
+"""Rows a shard, the unit of writing and of verification: 336 MB of float32 pixels."""
+
+REQUIRED = ("image", "object_id", "ra", "dec")
+TRAINING = ("flux", "ivar", "redshift", "spectrum")
+RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "wave": 1}
+RANKS |= {"flux": 2, "ivar": 2, "redshift": 1, "spectrum": 2}
+NEVER = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
+"""Fill values that no data has: zarr leaves out a shard that is all fill, and reads a lost one as fill."""
+
+
+def beside(store: Path, ending: str) -> Path:
+    """The path of a store, with an ending; of the store `.` too."""
+    store = store if store.name else store.absolute()
+    return store.parent / (store.name + ending)
+
+
+def manifest_path(store: Path) -> Path:
+    return beside(store, ".manifest.json")
+
+
+def get_array(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array), name
+    return array
+
+
+def rows_a_file(array: zarr.Array) -> int:
+    return (array.shards or array.chunks)[0]
+
+
+def shard_key(array: zarr.Array, shard: int) -> str:
+    """File of the shard with rows shard * shard_rows onward, relative to the store."""
+    return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the user says of a store that does not say it itself."""
+
+    bands: tuple[str, ...] = ()
+    """Where a store does not say it itself: the names of its bands, in the order of the array."""
+    pixel_scale: float | None = None
+    """Likewise: arcsec a pixel."""
+    zero_point: float | None = None
+    """Likewise: AB magnitude of flux 1."""
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{flag} must be a positive number, got {value}")
+
+
+NOTHING_SAID = Described()
+
+
+def read_bands(path: Path, attributes: dict, described: Described, count: int) -> tuple[str, ...]:
+    stored = attributes.get("bands")
+    if not isinstance(stored, list | None) or not all(isinstance(band, str) for band in stored or ()):
+        raise InputRefused(f"{path} has bands {stored!r}: they must be a list of names")
+    if stored is not None and described.bands and tuple(stored) != described.bands:
+        raise InputRefused(
+            f"{path} has the bands {' '.join(stored)}, --bands says {' '.join(described.bands)}"
+        )
+    bands = tuple(stored or described.bands)
+    if not bands:
+        raise InputRefused(f"{path} does not name its {count} bands: pass --bands, in the order of the array")
+    if len(bands) != count or len(set(bands)) != count:
+        raise InputRefused(
+            f"{path} names the bands {' '.join(bands)} for {count} planes: each once, in order"
+        )
+    if missing := [band for band in BANDS if band not in bands]:
+        raise InputRefused(f"{path} lacks the band {', '.join(missing)}: the model needs {' '.join(BANDS)}")
+    return bands
+
+
+def read_number(path: Path, attributes: dict, name: str, said: float | None, unit: str) -> float:
+    value = attributes.get(name, said)
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        raise InputRefused(f"{path} does not say its {name} ({unit}): pass {flag}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputRefused(f"{path}: {name} {value!r} is not a positive number ({unit})")
+    if said is not None and value != said:
+        raise InputRefused(f"{path} has {name} {value}, {flag} says {said}: leave the flag out")
+    return float(value)

@@ -1,0 +1,76 @@
+"""What cutouts look like: colour composites, and a contact sheet of them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from astropy.visualization import make_lupton_rgb
+from matplotlib.figure import Figure
+
+from catalogs import atomic
+from catalogs.store.cutouts import CutoutStore
+from catalogs.store.format import BANDS
+
+RGB = {"i": 0.7, "r": 1.0, "g": 1.5}
+"""Bands shown as red, green, blue, and weights under which a galaxy of moderate redshift is near white."""
+SKY, STRETCH, SOFTENING = -0.1, 1.0, 8
+"""Of the asinh stretch, in flux at zero point 27: what is black, and the light above it up to saturation."""
+NO_VALUE = (255, 0, 255)
+"""Magenta, which no galaxy has: pixels that are NaN or infinite in any band."""
+
+CELL, GAP, LABEL = 128, 6, 30
+"""Of a contact sheet, in screen pixels: least width of a cutout, space around it, height of its label."""
+DPI = 100
+
+
+def composite(image: np.ndarray) -> np.ndarray:
+    """Colour composites of cutouts, with the asinh stretch of Lupton et al. (2004), which keeps the colour.
+
+    The same flux always gives the same colour, so that cutouts can be compared.
+
+    image : (n, 5, s, s) float, bands g r i z y, flux at zero point 27
+    Returns (n, s, s, 3) uint8; pixels without a value are magenta.
+    """
+    n, _, height, width = image.shape
+    valid = np.isfinite(image).all(1)  # (n, s, s)
+    planes = (
+        weight * np.where(valid, image[:, BANDS.index(band)], 0).astype(np.float64)
+        for band, weight in RGB.items()
+    )
+    tall = (plane.reshape(n * height, width) for plane in planes)  # astropy takes one image at a time
+    rgb = make_lupton_rgb(*tall, minimum=SKY, stretch=STRETCH, Q=SOFTENING).reshape(n, height, width, 3)
+    rgb[~valid] = NO_VALUE
+    return rgb
+
+
+def pictures(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
+    """Composites of rows of a store, (n, s, s, 3) uint8; damaged ones are magenta."""
+    images = []
+    for row in rows:
+        image, damaged = store.images(row, row + 1)
+        image[damaged] = np.nan
+        images.append(image * np.float32(10 ** (0.4 * (27 - store.zero_point))))
+    return composite(np.concatenate(images))
+
+
+def contact_sheet(images: np.ndarray, labels: Sequence[str], path: Path, columns: int = 8) -> None:
+    """Write a PNG of labelled cutouts, row by row from the top left, north up.
+
+    images : (n, s, s, 3) uint8, as `composite` gives them
+    labels : n texts of up to two lines of 20 characters
+    """
+    n, size = images.shape[:2]
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    zoom = -(-CELL // size)
+    step_x, step_y = zoom * size + GAP, zoom * size + GAP + LABEL
+    width, height = columns * step_x + GAP, rows * step_y + GAP
+    sheet = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+        left, top = GAP + k % columns * step_x, height - GAP - k // columns * step_y
+        bottom = top - zoom * size
+        sheet.figimage(image.repeat(zoom, 0).repeat(zoom, 1), left, bottom, origin="lower")
+        middle = (left + zoom * size / 2) / width
+        sheet.text(middle, (bottom - 2) / height, label, ha="center", va="top", fontsize=7)
+    with atomic.replacing(path) as temporary:
+        sheet.savefig(temporary, format="png", dpi=DPI)

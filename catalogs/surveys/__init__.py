@@ -1,0 +1,1 @@
+"""What surveys hand in: GalaxiesML, DESI coadds, redshifts of a release."""

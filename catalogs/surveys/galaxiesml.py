@@ -1,0 +1,236 @@
+"""GalaxiesML and GalaxiesML-Spectra HDF5 files, read as they were released.
+
+GalaxiesML-Spectra: `image` (N, 5, 64, 64) or (N, 5, 127, 127); `spectrum/flux`, `spectrum/ivar`,
+`spectrum/wave` (N, 7783) each; `DESI_fibermap/DESI_redshift` (N,); `targetid` (N,), bytes that hold a decimal
+integer.
+GalaxiesML, its parent: `image` and one 1-D dataset a catalogue column, `object_id`, `ra`, `dec` among them.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import h5py
+import numpy as np
+
+from catalogs import atomic
+from catalogs.errors import InputRefused, UsageError
+from catalogs.store.checks import MAX_COMPRESSION
+from catalogs.store.format import BANDS, SIZE
+
+FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
+REDSHIFT, TARGETID = "DESI_fibermap/DESI_redshift", "targetid"
+SURVEY, PIXEL_SCALE, ZERO_POINT = "HSC PDR2", 0.168, 27.0
+"""Do et al. 2024 (GalaxiesML): HSC-SSP Wide coadds, arcsec a pixel, AB mag."""
+
+
+@dataclass
+class GalaxiesML:
+    """An open, checked file: use as a context manager."""
+
+    path: Path
+    version: tuple[int, int]
+    """Size and time of change of the file when it was opened."""
+    file: h5py.File = field(repr=False)
+    object_id: np.ndarray = field(repr=False)
+    """(N,) int64"""
+    wave: np.ndarray | None = field(repr=False)
+    """(P,) angstrom; None where the file has no spectra"""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    @property
+    def survey(self) -> str:
+        """What the file's attribute `survey` says; the released files have none."""
+        survey = self.file.attrs.get("survey", SURVEY)
+        return survey.decode() if isinstance(survey, bytes) else str(survey)
+
+    @property
+    def n(self) -> int:
+        return len(self.object_id)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over size and time of change of the file, its ids, and shapes and types of what is read.
+
+        No pixel is read for it; a file that was touched, or copied anew, counts as another one.
+        """
+        read = [name for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT) if name in self.file]
+        layout = [(name, self.file[name].shape, self.file[name].dtype.str) for name in read]
+        ids = hashlib.sha256(self.object_id.data).hexdigest()
+        return atomic.digest([self.version, ids, layout])
+
+    def rows(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Arrays of rows start:stop under the names of the cutout store.
+
+        `image` is (m, 5, 64, 64), the centre of what the file has; a file without positions gives NaN for
+        `ra`, `dec`; with spectra there are also `flux`, `ivar` (m, P) float32 and `redshift` (m,).
+
+        Raises InputRefused where pixels cannot be read, a spectrum stands on another wavelength grid, or the
+        file is no longer the one that was opened.
+        """
+        rows = {"object_id": self.object_id[start:stop]}
+        with (
+            _refusing(f"{self.path}: rows {start} to {stop} cannot be read"),
+            np.errstate(over="ignore"),  # beyond float32 becomes Inf, which inference rejects by name
+        ):
+            rows["image"] = self._image(start, stop)
+            for name in ("ra", "dec"):
+                rows[name] = self._position(name, start, stop)
+            if self.wave is not None:
+                rows |= self._spectra(start, stop)
+        if _version(self.path) != self.version:
+            raise InputRefused(f"{self.path} was changed while it was being read: run the command again")
+        return rows
+
+    def _image(self, start: int, stop: int) -> np.ndarray:
+        size = self.file["image"].shape[-1]
+        low = size // 2 - SIZE // 2
+        return self.file["image"][start:stop, :, low : low + SIZE, low : low + SIZE].astype(np.float32)
+
+    def _position(self, name: str, start: int, stop: int) -> np.ndarray:
+        if name in self.file:
+            return self.file[name][start:stop].astype(np.float64)
+        return np.full(stop - start, np.nan)
+
+    def _spectra(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        assert self.wave is not None
+        wave = self.file[WAVE][start:stop]
+        odd = ~np.isclose(wave, self.wave, rtol=0, atol=0.1).all(-1)
+        if odd.any():
+            raise InputRefused(
+                f"{self.path}: spectrum {start + int(odd.argmax())} has another wavelength grid than the "
+                "first: put all spectra on one grid"
+            )
+        return {
+            "flux": self.file[FLUX][start:stop].astype(np.float32),
+            "ivar": self.file[IVAR][start:stop].astype(np.float32),
+            "redshift": self.file[REDSHIFT][start:stop].astype(np.float64),
+        }
+
+
+def open_galaxiesml(path: Path) -> GalaxiesML:
+    """Open a GalaxiesML or GalaxiesML-Spectra file and check its layout before any pixel is read.
+
+    Raises
+    ------
+    UsageError : there is no file `path`.
+    InputRefused : it is damaged, or not laid out as above.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; GalaxiesML is one HDF5 file")
+    version = _version(path)
+    with _refusing(f"{path} does not open as HDF5"):
+        file = h5py.File(path, "r")
+    try:
+        with _refusing(f"{path} cannot be read"):
+            wave = _check_layout(path, file)
+            return GalaxiesML(path, version, file, _object_ids(path, file), wave)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn what HDF5 raises over bytes that make no sense into InputRefused."""
+    try:
+        yield
+    except InputRefused:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        clause = str(error).split("(")[-1].rstrip(")'\"")
+        raise InputRefused(
+            f"{what} ({clause}): it is damaged, cut short, still being written, or something else; fetch it "
+            "again"
+        ) from error
+
+
+def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
+    """Shapes and types of all that will be read; gives the wavelengths (P,) where there are spectra."""
+    image = _dataset(path, file, "image", 4)
+    n, size = image.shape[0], image.shape[-1]
+    if image.shape != (n, len(BANDS), size, size) or size < SIZE:
+        raise InputRefused(
+            f"{path}: image has shape {image.shape}, not (N, {len(BANDS)}, {SIZE}, {SIZE}) or larger"
+        )
+    lengths = {"image": n}
+    present = set(file)  # `in` would pass over a link that leads nowhere
+    for name, kinds in (("object_id", IDS), ("ra", NUMBERS), ("dec", NUMBERS), (TARGETID, IDS)):
+        if name in present:
+            lengths[name] = _dataset(path, file, name, 1, kinds).shape[0]
+    wave = None
+    if "spectrum" in present:
+        spectra = [_dataset(path, file, name, 2) for name in (FLUX, IVAR, WAVE)]
+        pixels = spectra[0].shape[-1]
+        for dataset in spectra:
+            if dataset.shape != (n, pixels):
+                raise InputRefused(f"{path}: {dataset.name} has shape {dataset.shape}, not ({n}, {pixels})")
+        lengths[REDSHIFT] = _dataset(path, file, REDSHIFT, 1).shape[0]
+        wave = spectra[2][0].astype(np.float64) if n else np.zeros(pixels)
+    if set(lengths.values()) != {n}:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputRefused(f"{path}: datasets differ in length ({listed})")
+    return wave
+
+
+NUMBERS, IDS = "fiu", "iuSO"
+"""Kinds of types, as numpy abbreviates them; ids may be text."""
+
+
+def _dataset(path: Path, file: h5py.File, name: str, rank: int, kinds: str = NUMBERS) -> h5py.Dataset:
+    """A dataset whose bytes are in this file and as many as it says; no links lead elsewhere."""
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        if isinstance(file.get("/".join(parts[:depth]), getlink=True), h5py.ExternalLink):
+            raise InputRefused(f"{path}: {name} is a link to another file: copy the data into this one")
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputRefused(f"{path} has no dataset {name}: it is not laid out as GalaxiesML")
+    if dataset.is_virtual or dataset.external or dataset.file.filename != file.filename:
+        raise InputRefused(f"{path}: {name} keeps its data in other files: copy the data into this one")
+    if dataset.ndim != rank or dataset.dtype.kind not in kinds:
+        raise InputRefused(
+            f"{path}: {name} is of shape {dataset.shape} and type {dataset.dtype}: it is not laid out as "
+            "GalaxiesML"
+        )
+    stored = dataset.id.get_storage_size()
+    if dataset.nbytes > max(MAX_COMPRESSION * stored, 2**20):
+        raise InputRefused(f"{path}: {name} claims {dataset.nbytes:.3g} bytes and holds {stored:.3g}")
+    return dataset
+
+
+def _object_ids(path: Path, file: h5py.File) -> np.ndarray:
+    name = TARGETID if TARGETID in file else "object_id"
+    values = _dataset(path, file, name, 1, IDS)[:]
+    try:
+        ids = np.fromiter(map(_integer, values), np.int64, len(values))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputRefused(f"{path}: {name} must hold integers below 2**63 ({error})") from error
+    ordered = np.sort(ids)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise InputRefused(f"{path}: {name} {twice[0]} stands there twice: keep one row of each object")
+    return ids
+
+
+def _integer(value: bytes | np.integer) -> int:
+    """An id from a number, or from text that is one; int() would take `1_000` and ` 12 ` too."""
+    if isinstance(value, bytes) and not re.fullmatch(rb"-?[0-9]+", value):
+        raise ValueError(f"there is {bytes(value)!r}")
+    return int(value)

@@ -1,0 +1,1 @@
+"""A trained model as programs: compiled, calibrated, proved, opened, run."""

@@ -1,0 +1,41 @@
+"""How far a program is from the model it was made of, and one precision from another."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmae.bundles.image_mask import visible_tokens
+from mmae.models.families import AnyModel
+from mmae.models.patches import IMAGE_TOKENS
+
+LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""Largest |dz| allowed between a program and the full model, in either precision."""
+CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
+"""Images on which programs are compared with the full model, and shares of them hidden."""
+
+
+def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
+    """Largest difference between the full model and the program, with none and with parts of images hidden.
+
+    In the redshift of the scalar head, and in the mass of a bin of p(z).
+    """
+    rows = len(image)
+    spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
+    no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
+    calibrated = getattr(program, "calibrated", lambda logits: logits)  # the paper's model has no p(z)
+    largest = []
+    for ratio in CHECKED_MASKS:
+        visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))
+        hidden = torch.ones(rows, IMAGE_TOKENS, dtype=torch.bool).scatter(1, visible, False)
+        with torch.inference_mode():
+            full = model(image, spectrum, hidden, no_spectrum)
+            own = program(image, visible if ratio else None)
+        mass = calibrated(full.logits)
+        largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
+    return float(torch.stack(largest).max())  # NaN if any is
+
+
+def precision_error(exact: Tensor, reduced: Tensor) -> dict[str, float]:
+    """|dz|/(1 + z) of redshifts (N,) against exact ones."""
+    error = ((reduced - exact) / (1 + exact)).abs()
+    return {"median": float(error.median()), "p99": float(error.quantile(0.99)), "max": float(error.max())}

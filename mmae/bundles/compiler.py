@@ -1,0 +1,82 @@
+"""A trained model becomes a bundle on disk: calibrate, compile to TorchScript, compare, write.
+
+The only file that compiles to TorchScript (bundle.py loads it), so that torch.export can take its place.
+"""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from catalogs import atomic
+from catalogs.errors import InputRefused
+from mmae import __version__
+from mmae.bundles.agreement import CHECKED_ROWS, LIMITS, disagreement, precision_error
+from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSION
+from mmae.bundles.calibrate import calibrate
+from mmae.bundles.program import best_redshift, estimates, program_of
+from mmae.bundles.rounding import reduce_precision
+from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, noise
+from mmae.hardware import BF16, FP32
+from mmae.models.families import AnyModel
+
+
+def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Sample) -> dict[str, Any]:
+    """Calibrate, compile, compare, write; the card comes last and makes the programs count. Gives the card.
+
+    Raises InputRefused where a program is not the model.
+    """
+    program, grid = program_of(model), model.config.grid
+    calibration = calibrate(program, sample)
+    coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS])
+    programs = {FP32: torch.jit.script(program), BF16: torch.jit.script(coarse)}
+    image, double = noise(CHECKED_ROWS), copy.deepcopy(model).double()
+    agreement = {
+        torch.float64: disagreement(double, program_of(double), image.double()),
+        torch.float32: disagreement(model, programs[FP32], image),
+    }
+    for dtype, difference in agreement.items():
+        if not difference <= LIMITS[dtype]:
+            raise InputRefused(
+                f"the program and the full model differ by |dz| = {difference:.1e}: not written"
+            )
+    exact, reduced = (
+        best_redshift(estimates(program, sample.image[:MEASURED_ROWS]), grid) for program in programs.values()
+    )
+    error = precision_error(exact, reduced)
+    if not all(error[name] < bound for name, bound in BOUND.items()):
+        del programs[BF16]
+
+    out.mkdir(parents=True, exist_ok=True)
+    for precision, compiled in programs.items():
+        with atomic.replacing(out / PROGRAMS[precision]) as temporary:
+            temporary.write_bytes(compiled.save_to_buffer())  # a file saved by name has that name in it
+    files = [PROGRAMS[precision] for precision in programs]
+    if sample.roles is not None:
+        files.append(ROLES_FILE)
+        with atomic.replacing(out / ROLES_FILE) as temporary, temporary.open("wb") as file:
+            np.save(file, sample.roles)
+    card = {
+        "format": FORMAT,
+        "version": VERSION,
+        "files": {name: atomic.entry(out / name) for name in files},
+        "family": model.config.family,
+        "grid": dataclasses.asdict(grid) if grid else None,
+        "calibration": calibration,
+        "model_config": state["config"]["model"],
+        "training_config": state["config"],
+        "training_data": state["data"],
+        "metrics": state["metrics"],
+        "step": state["step"],
+        "agreement": {"float64": agreement[torch.float64], "float32": agreement[torch.float32]},
+        "reduced_precision": {"images": f"{len(exact)} {sample.name}", BF16: error},
+        "code_version": __version__,
+        "torch_version": torch.__version__,
+    }
+    atomic.write_json(out / CARD, card)
+    for stale in {path.name for path in (*out.glob("redshift*.ts"), *out.glob("*.npy"))} - set(files):
+        (out / stale).unlink()
+    return card

@@ -1,0 +1,140 @@
+"""The engine: runs the program of a bundle on images, in batches whose shape never changes.
+
+The last bits of a row depend on the shape of the batch it is in. The tail of a block is filled up, and then
+they depend on the row alone.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import astuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from catalogs.store.format import BANDS, SIZE
+from mmae.bundles import columns, summary
+from mmae.bundles.bundle import Bundle
+from mmae.bundles.image_mask import WHOLE, visible_tokens
+from mmae.hardware import FP32
+from mmae.models.families import config_of
+from mmae.models.output import Estimate
+from mmae.models.patches import IMAGE_TOKENS
+from mmae.models.pdf import Grid
+
+Readout = Callable[[Estimate, np.ndarray], Tensor]
+"""Computes numbers (B, C) from the estimates of a batch and its ids."""
+
+
+def engine_of_this_process(bundle: Bundle, batch: int) -> "Engine":
+    return Engine(bundle, device_of_this_process(), batch)
+
+
+def device_of_this_process() -> torch.device:
+    """The GPU of this process, or one core."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+class Engine:
+    """The program of a bundle on a device: images in, columns of the catalogue or embeddings out.
+
+    A row has the same bytes whatever rows are computed with it, on the same hardware and software. A row that
+    leaves the range of reduced precision is computed again in float32.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device, batch: int):
+        self.device, self.batch, self.masking = device, batch, bundle.masking
+        self.grid = Grid(**bundle.card["grid"]) if bundle.card["grid"] else None
+        self.joint_dim = config_of(bundle.card["family"], bundle.card["model_config"]).joint_dim
+        self.program: nn.Module = bundle.load(device)
+        self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
+        self.upload = Upload(device, batch) if device.type == "cuda" else None
+
+    def table(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+        """Columns (m, C) float32 of images (m, 5, 64, 64) float32 without NaN, and ids (m,) int64.
+
+        columns.named gives them their names.
+        """
+        width = sum(columns.SHAPE.values()) if self.grid else 2
+        return self.compute(image, object_id, self.summary, width)
+
+    def joint(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+        """Joint representations (m, J) float32 of the same."""
+        return self.compute(image, object_id, lambda estimate, ids: estimate.joint, self.joint_dim)
+
+    def compute(self, image: np.ndarray, object_id: np.ndarray, readout: Readout, width: int) -> np.ndarray:
+        """The readout of all rows, (m, width)."""
+        spans = [slice(start, start + self.batch) for start in range(0, len(image), self.batch)]
+        outputs = [self.run(self.program, rows, image, object_id, readout) for rows in spans]
+        values = np.empty((len(image), width), np.float32)
+        for rows, output in zip(spans, outputs, strict=True):  # only here a GPU is waited for
+            block = output.cpu().numpy()[: len(image[rows])]
+            lost = block[:, -1] == 0
+            if self.exact is not None and lost.any():
+                exact = self.run(self.exact, rows, image, object_id, readout).cpu().numpy()
+                block = np.where(lost[:, None], exact[: len(lost)], block)
+            values[rows] = block[:, :-1]
+        return values
+
+    @torch.inference_mode()
+    def run(
+        self, program: nn.Module, rows: slice, image: np.ndarray, object_id: np.ndarray, readout: Readout
+    ) -> Tensor:
+        """The readout of a batch, on the device, and then whether it is finite: (batch, C + 1)."""
+        pixels = torch.from_numpy(filled(image[rows], self.batch))
+        ids = filled(object_id[rows], self.batch)
+        pixels = self.upload(pixels) if self.upload else pixels
+        estimate = self.masked(program, pixels, ids) if self.masking != WHOLE else program(pixels)
+        estimate = Estimate(*estimate)
+        finite = estimate.point.isfinite() & estimate.mass.sum(1).isfinite()
+        return torch.cat([readout(estimate, ids), finite[:, None]], 1)
+
+    def summary(self, estimate: Estimate, object_id: np.ndarray) -> Tensor:
+        """Readout: the columns of a catalogue."""
+        drawn = torch.from_numpy(columns.draws(object_id)).to(self.device)
+        return summary.table(estimate, self.grid, drawn)
+
+    def masked(self, program: nn.Module, pixels: Tensor, object_id: np.ndarray) -> Estimate:
+        """Mean estimates over masks that are drawn for each object."""
+        ratio, draws, seed = astuple(self.masking)
+        drawn = (visible_tokens(object_id, IMAGE_TOKENS, ratio, draw, seed) for draw in range(draws))
+        estimates = [program(pixels, torch.from_numpy(visible).to(self.device)) for visible in drawn]
+        return Estimate(*(torch.stack(parts).mean(0) for parts in zip(*estimates, strict=True)))
+
+
+def filled(rows: np.ndarray, batch: int) -> np.ndarray:
+    """Rows, padded with zeros to a whole batch."""
+    if len(rows) == batch:
+        return rows
+    whole = np.zeros((batch, *rows.shape[1:]), rows.dtype)
+    whole[: len(rows)] = rows
+    return whole
+
+
+class Upload:
+    """Copies batches to a GPU on a stream of its own, so that one travels while another is computed.
+
+    There are two buffers of pinned memory, filled in turn, each when the copy out of it is done.
+    """
+
+    def __init__(self, device: torch.device, batch: int):
+        shape = (batch, len(BANDS), SIZE, SIZE)
+        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.buffers = itertools.cycle(
+            (torch.empty(shape, pin_memory=True), torch.cuda.Event()) for _ in range(2)
+        )
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        pinned, copied = next(self.buffers)
+        copied.synchronize()
+        pinned.copy_(rows)
+        with torch.cuda.stream(self.stream):
+            pixels = pinned.to(self.device, non_blocking=True)
+            copied.record()
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_event(copied)
+        pixels.record_stream(computing)  # its memory is not to be used anew before it was computed with
+        return pixels

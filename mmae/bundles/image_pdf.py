@@ -1,0 +1,123 @@
+"""Our own model as a program for images: p(z), and nothing that only training needs.
+
+What is hidden never enters the trunk, so there is nothing to collapse as in the paper's model
+(specialise.py): decoder and spectrum embedding drop out, and gains and biases of the norms move into the
+weights after them. In reduced precision (rounding.py) the products of all tokens are in bfloat16; residuals,
+norms and head are not.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmae.models.linear import Linear, copied
+from mmae.models.mmae import Block, Embedding, Model, features
+from mmae.models.output import Estimate
+from mmae.models.patches import patches
+from mmae.models.pdf import entropy, recalibrated
+from mmae.models.typicality import Typicality
+
+
+def after_norm(layer: nn.Linear, norm: nn.LayerNorm, gelu: bool = False) -> Linear:
+    """A layer that takes gain and bias of the norm before it into its weights."""
+    return Linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias, gelu)
+
+
+class TokenEmbedding(nn.Module):
+    """Features of tokens (B, N, F) -> tokens (B, N, D), in the precision of the features."""
+
+    def __init__(self, embedding: Embedding):
+        super().__init__()
+        self.up, self.down = copied(embedding.up, gelu=True), copied(embedding.down)
+        self.position = embedding.position
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.down(self.up(features)).to(features.dtype) + self.position
+
+
+class Layer(nn.Module):
+    """A block of the trunk."""
+
+    def __init__(self, block: nn.Module):
+        super().__init__()
+        assert isinstance(block, Block)
+        self.qkv = after_norm(block.attention.qkv, block.norm1)
+        self.out = copied(block.attention.out)
+        self.up = after_norm(block.ffn.up, block.norm2, gelu=True)
+        self.down = copied(block.ffn.down)
+        self.head_dim: int = block.attention.head_dim
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        qkv = self.qkv(normed(tokens)).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = tokens + self.out(mixed).to(tokens.dtype)
+        return tokens + self.down(self.up(normed(tokens))).to(tokens.dtype)
+
+
+def normed(tokens: Tensor) -> Tensor:
+    """Mean 0 and variance 1, without gain and bias."""
+    return F.layer_norm(tokens, [tokens.shape[2]])
+
+
+class ImagePdf(nn.Module):
+    """The p(z) of an image, its spectrum hidden."""
+
+    temperature: Tensor
+    """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017)."""
+    levels: Tensor
+    """(2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
+    widths: Tensor
+    """(2,) entropies of such p(z); between them the levels are so, too."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.image_embed = TokenEmbedding(model.image_embed)
+        self.photometry, self.photometry_embed = model.photometry, TokenEmbedding(model.photometry_embed)
+        self.grid = model.config.grid
+        self.noise = nn.Parameter(model.noise, requires_grad=False)
+        self.layers = nn.ModuleList(map(Layer, model.blocks))
+        self.norm = model.norm
+        up, _, down = model.head
+        self.head = nn.Sequential(copied(up, gelu=True), copied(down))
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("levels", torch.zeros(2, 0))
+        self.register_buffer("widths", torch.tensor([0.0, 1.0]))
+        self.typicality = Typicality(model.config.embed_dim)
+
+    def reduced(self) -> list[Linear]:
+        """The layers that reduced precision is for: the matrix products of all tokens."""
+        of_tokens = (self.image_embed, self.layers)
+        return [part for module in of_tokens for part in module.modules() if isinstance(part, Linear)]
+
+    def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
+        """Estimates from images (B, 5, 64, 64), flux at the zero point of the training set.
+
+        visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
+        """
+        pixels = patches(image / self.noise.view(-1, 1, 1))
+        tokens = self.image_embed(features(pixels))
+        shown = torch.ones_like(tokens[:, :, 0])
+        if visible is not None:
+            tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+            shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
+        photometry = self.photometry_embed(self.photometry(pixels, shown).unsqueeze(1))
+        tokens = tokens + photometry
+        for layer in self.layers:
+            tokens = layer(tokens)
+        joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
+        answer = self.head(joint)
+        return Estimate(answer[:, 0], self.calibrated(answer[:, 1:]), joint, self.typicality(joint))
+
+    @torch.jit.export
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """p(z) from what the head says, (B, K): as wide as its errors are."""
+        mass = (logits / self.temperature).softmax(1)
+        if self.levels.shape[1] == 0:
+            return mass
+        narrow, wide = self.widths.unbind()
+        share = ((entropy(mass) - narrow) / (wide - narrow)).clamp(0, 1)
+        return recalibrated(mass, torch.lerp(self.levels[0], self.levels[1], share.unsqueeze(1)))

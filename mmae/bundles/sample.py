@@ -1,0 +1,43 @@
+"""The galaxies that a new program is calibrated, rounded and compared on."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catalogs.store.format import BANDS, SIZE
+
+FITTED_ROWS = 128
+"""Training images to which the rounding of the weights is fitted."""
+CALIBRATED_ROWS = 4096
+"""Galaxies to which p(z) is calibrated, at most."""
+MEASURED_ROWS = 1024
+"""Images on which precisions are compared with each other."""
+
+
+class Sample(NamedTuple):
+    """Galaxies of the splits; or noise, of which no redshift is known, where there are none."""
+
+    name: str
+    trained: Tensor
+    """(M, 5, 64, 64), to the first of which the rounding of the weights is fitted."""
+    image: Tensor
+    """(N, 5, 64, 64), that the model was not trained on."""
+    redshift: Tensor | None = None
+    """(N,)"""
+    roles: np.ndarray | None = None
+    """(L,) of bundle.ROLES, by id: all galaxies that the model was made with."""
+
+
+def noise_sample(fitted: int = FITTED_ROWS, measured: int = MEASURED_ROWS) -> Sample:
+    """Images of noise, where there are no galaxies: no redshifts, so nothing is calibrated."""
+    order = torch.randperm(fitted + measured, generator=torch.Generator().manual_seed(0))
+    image = noise(fitted + measured)[order]  # noise goes from faint to bright
+    return Sample("images of noise (the training store is not there)", image[:fitted], image[fitted:])
+
+
+def noise(rows: int) -> Tensor:
+    """(rows, 5, 64, 64) of several brightnesses."""
+    image = torch.randn(rows, len(BANDS), SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    return image * torch.logspace(-2, 1, rows)[:, None, None, None]

@@ -1,0 +1,26 @@
+"""The two models: ours, and the paper's. Both train, export, infer and evaluate through the same code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmae.models.himes2025 import Himes2025, Himes2025Config
+from mmae.models.mmae import Model, ModelConfig
+
+AnyConfig = ModelConfig | Himes2025Config
+AnyModel = Model | Himes2025
+FAMILIES: dict[str, tuple[type[AnyConfig], type[AnyModel]]] = {
+    ModelConfig.family: (ModelConfig, Model),
+    Himes2025Config.family: (Himes2025Config, Himes2025),
+}
+
+
+def build(config: AnyConfig) -> AnyModel:
+    """A new model."""
+    _, model = FAMILIES[config.family]
+    return model(config)  # type: ignore[arg-type]
+
+
+def config_of(family: str, fields: Mapping[str, Any]) -> AnyConfig:
+    """An architecture as a checkpoint has it; KeyError or TypeError where there is no such."""
+    config, _ = FAMILIES[family]
+    return config(**fields)

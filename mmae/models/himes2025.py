@@ -1,0 +1,254 @@
+"""The Multi-Modal Masked Autoencoder of Himes et al. 2025, numerically the model they released.
+
+    image    (B, 5, 64, 64) -> 64 tokens -> hide -> encoder -+                +-> pool -+
+                                                             +-> 4 x fusion --+         +-> joint (B, 512)
+    spectrum (B, 259)       -> 32 tokens -> hide -> encoder -+                +-> pool -+
+
+From the joint representation three heads give the image, the spectrum and the redshift. Masks are boolean,
+True = hidden. A hidden token is the zero vector, its position hidden with it, and stays in the sequence.
+Names of modules and parameters are those of the released state_dict.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from catalogs.store.format import BANDS
+from catalogs.store.spectra import POOL
+from mmae.models.batch import Batch
+from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
+from mmae.models.masking import Masks
+from mmae.models.output import Output
+from mmae.models.patches import IMAGE_TOKENS, PATCH, PIXELS, unpatch
+
+
+@dataclass(frozen=True)
+class Himes2025Config:
+    """Architecture; the defaults are the paper's (16,364,036 parameters)."""
+
+    embed_dim: int = 256
+    """Width of a token."""
+    depth: int = 4
+    """Layers of each encoder."""
+    fusion_depth: int = 4
+    """Cross-attention blocks."""
+    heads: int = 8
+    """Attention heads; must divide the width."""
+    dropout: float = 0.1
+    """Dropout rate."""
+
+    family: ClassVar[str] = "himes2025"
+    spectrum_pool: ClassVar[int] = POOL
+    spectrum_length: ClassVar[int] = 259
+    spectrum_patch: ClassVar[int] = 8
+    spectrum_tokens: ClassVar[int] = 32
+    grid: ClassVar[None] = None
+    """There is no p(z)."""
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the joint representation: image beside spectrum."""
+        return 2 * self.embed_dim
+
+    def __post_init__(self) -> None:
+        if self.embed_dim < 1 or self.heads < 1 or self.embed_dim % self.heads:
+            raise ValueError(f"embed_dim {self.embed_dim} must be a positive multiple of heads {self.heads}")
+        if self.depth < 0 or self.fusion_depth < 0 or not 0 <= self.dropout < 1:
+            raise ValueError("depths must not be negative, dropout must be in [0, 1)")
+
+
+class ImageEmbedding(nn.Module):
+    def __init__(self, config: Himes2025Config):
+        super().__init__()
+        self.proj = nn.Conv2d(len(BANDS), config.embed_dim, PATCH, stride=PATCH)
+        self.pos_embed = nn.Parameter(torch.empty(1, IMAGE_TOKENS, config.embed_dim))
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.proj(image).flatten(2).transpose(1, 2)  # (B, D, 8, 8) -> (B, 64, D)
+        return tokens + self.pos_embed
+
+
+class SpectrumEmbedding(nn.Module):
+    def __init__(self, config: Himes2025Config):
+        super().__init__()
+        self.patch = config.spectrum_patch
+        self.used = (
+            config.spectrum_tokens * config.spectrum_patch
+        )  # the last 3 of 259 pixels make no whole token
+        self.linear = nn.Linear(config.spectrum_patch, config.embed_dim)
+        self.pos_embed = nn.Parameter(torch.empty(1, config.spectrum_tokens, config.embed_dim))
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        tokens = self.linear(spectrum[:, : self.used].unflatten(1, (-1, self.patch)))  # (B, 32, D)
+        return self.norm(tokens + self.pos_embed)
+
+
+class Dropout(nn.Dropout):
+    """Takes 16 random bits an element on a CPU, where torch's own dropout takes a quarter of a step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return nn.functional.dropout(x, self.p, self.training)
+        draws = torch.randint(-0x7FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, (-(-x.numel() // 4),))
+        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # even from -2^15 to 2^15 - 1
+        kept = bits >= round(self.p * 2**16) - 2**15
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: Himes2025Config):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            config.embed_dim,
+            config.heads,
+            4 * config.embed_dim,
+            config.dropout,
+            activation="gelu",
+            batch_first=True,
+        )
+        layer.dropout = layer.dropout1 = layer.dropout2 = Dropout(config.dropout)
+        self.encoder = nn.TransformerEncoder(layer, config.depth, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.embed_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(self.encoder(tokens))
+
+
+class FusionBlock(nn.Module):
+    """Cross-attention, then a feed-forward network, each with a residual and a norm after it."""
+
+    def __init__(self, config: Himes2025Config):
+        super().__init__()
+        width = config.embed_dim
+        self.cross_attn = nn.MultiheadAttention(width, config.heads, config.dropout, batch_first=True)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), Dropout(config.dropout), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, tokens: Tensor, other: Tensor) -> Tensor:
+        attended, _ = self.cross_attn(tokens, other, other, need_weights=False)
+        tokens = self.norm1(tokens + attended)
+        return self.norm2(tokens + self.ffn(tokens))
+
+
+def decoder(config: Himes2025Config, outputs: int) -> nn.Sequential:
+    joint, width = 2 * config.embed_dim, config.embed_dim
+    return nn.Sequential(
+        nn.Linear(joint, joint),
+        nn.GELU(),
+        Dropout(config.dropout),
+        nn.Linear(joint, width),
+        nn.GELU(),
+        Dropout(config.dropout),
+        nn.Linear(width, outputs),
+    )
+
+
+class Himes2025(nn.Module):
+    """The whole model; `forward` gives everything, `joint` and `redshift_head` are what inference needs."""
+
+    def __init__(self, config: Himes2025Config = Himes2025Config()):
+        super().__init__()
+        self.config = config
+        self.cls_token_img = nn.Parameter(torch.empty(1, 1, config.embed_dim))
+        self.cls_token_spec = nn.Parameter(torch.empty(1, 1, config.embed_dim))
+        self.img_embed = ImageEmbedding(config)
+        self.spec_embed = SpectrumEmbedding(config)
+        self.img_encoder = Encoder(config)
+        self.spec_encoder = Encoder(config)
+        self.cross_attention_layers = nn.ModuleList(FusionBlock(config) for _ in range(config.fusion_depth))
+        self.img_pool = nn.MultiheadAttention(config.embed_dim, config.heads, batch_first=True)
+        self.spec_pool = nn.MultiheadAttention(config.embed_dim, config.heads, batch_first=True)
+        self.img_decoder = decoder(config, IMAGE_TOKENS * PIXELS)
+        self.spec_decoder = decoder(config, config.spectrum_length)
+        self.redshift_head = nn.Sequential(
+            nn.Linear(2 * config.embed_dim, config.embed_dim), nn.ReLU(), nn.Linear(config.embed_dim, 1)
+        )
+        self.apply(initialise)
+        for parameter in self.positions_and_queries():
+            nn.init.normal_(parameter, std=0.02)
+
+    def positions_and_queries(self) -> list[nn.Parameter]:
+        return [self.img_embed.pos_embed, self.spec_embed.pos_embed, self.cls_token_img, self.cls_token_spec]
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Positions and pooling queries learn at a tenth of the rate, without decay (paper, section 4)."""
+        slow = self.positions_and_queries()
+        ids = {id(parameter) for parameter in slow}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
+        return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr / 10, "weight_decay": 0.0}]
+
+    def fit(self, image: Tensor, noise: list[float]) -> None:
+        """Takes fluxes as they are."""
+
+    def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:
+        """The joint representation, (B, 512).
+
+        image (B, 5, 64, 64) flux at zero point 27; spectrum (B, 259) normalised and pooled; image_mask
+        (B, 64) and spectrum_mask (B, 32) boolean, True = hidden.
+        """
+        img = self.img_embed(image).masked_fill(image_mask.unsqueeze(2), 0.0)  # (B, 64, D)
+        spec = self.spec_embed(spectrum).masked_fill(spectrum_mask.unsqueeze(2), 0.0)  # (B, 32, D)
+        return self.fuse(self.img_encoder(img), self.spec_encoder(spec))
+
+    def fuse(self, img: Tensor, spec: Tensor) -> Tensor:
+        """Encoded tokens (B, 64, D) and (B, 32, D) -> the joint representation (B, 2 D)."""
+        for block in self.cross_attention_layers:  # one block's weights serve both directions
+            img, spec = block(img, spec), block(spec, img)
+        batch = img.shape[0]
+        query_img = self.cls_token_img.expand(batch, -1, -1)
+        query_spec = self.cls_token_spec.expand(batch, -1, -1)
+        pooled_img, _ = self.img_pool(query_img, img, img, need_weights=False)  # (B, 1, D)
+        pooled_spec, _ = self.spec_pool(query_spec, spec, spec, need_weights=False)
+        return torch.cat([pooled_img, pooled_spec], 2).squeeze(1)
+
+    def forward(
+        self,
+        image: Tensor,
+        spectrum: Tensor,
+        image_mask: Tensor,
+        spectrum_mask: Tensor,
+        redshift: Tensor | None = None,
+    ) -> Output:
+        """Everything the model says; arguments as for `joint`. It has no use for a redshift."""
+        joint = self.joint(image, spectrum, image_mask, spectrum_mask)
+        return Output(
+            image=unpatch(self.img_decoder(joint).unflatten(1, (IMAGE_TOKENS, PIXELS))),
+            spectrum=self.spec_decoder(joint),
+            joint=joint,
+            point=self.redshift_head(joint).squeeze(1),
+            logits=joint.new_zeros(len(joint), 0),
+        )
+
+    def redshift(self, output: Output) -> Tensor:
+        """The redshift to judge the model by, (B,): that of its scalar head."""
+        return output.point
+
+    loss_weights: ClassVar[tuple[float, float, float]] = (0.1, 0.01, 1.0)
+    """Of image, spectrum and redshift (paper, section 4)."""
+
+    def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
+        """Mean squares over hidden pixels of image and spectrum, and the HSC loss: (3,)."""
+        pixels = image_pixels(masks.image, batch.image.shape)
+        spectrum = spectrum_pixels(masks.target, batch.spectrum.shape[1], self.config.spectrum_patch)
+        parts = (
+            masked_mean((output.image - batch.image) ** 2, pixels),
+            masked_mean((output.spectrum - batch.spectrum) ** 2, spectrum),
+            hsc_loss(output.point, batch.redshift),
+        )
+        return torch.stack(parts)
+
+
+def initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)

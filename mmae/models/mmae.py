@@ -1,0 +1,330 @@
+"""The multi-modal masked autoencoder: what is visible of a galaxy in, all of it and its p(z) out.
+
+    image    (B, 5, 64, 64) -> photometry -> every token, and the mean
+                            -> 64 tokens -+- visible ones -+          +-> mean of tokens -> p(z), point
+                                                           +-> trunk -+
+    spectrum (B, 1296)      -> 48 tokens -+- visible ones -+          +-> decoder -> image, spectrum
+                                                                          (hidden tokens come in here)
+
+Both modalities share one pre-norm transformer, in which a galaxy without a spectrum is simply a shorter
+sequence. Hidden tokens enter in the decoder alone, as a learned token at their position: the trunk costs what
+the visible tokens cost. Masks are boolean, True = hidden.
+
+Pixels come in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and what
+is noise looks like noise in every band. Beside the pixels of a patch stands the mean of each band. Colours to
+a hundredth of a magnitude are a thing that a network finds late in such numbers; so photometry.py measures
+them. Lines it finds late in observed spectra; so it writes them in the rest frame (rest_frame.py), at the
+redshift that fits what is visible (template_fit.py), and the image as what a round galaxy lacks
+(radial_profile.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from catalogs.store.format import BANDS
+from catalogs.store.spectra import STORED_POOL
+from mmae.models.batch import Batch
+from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
+from mmae.models.masking import Masks
+from mmae.models.output import Output
+from mmae.models.patches import IMAGE_TOKENS, PATCH, PIXELS, patches, unpatch
+from mmae.models.pdf import Grid, best
+from mmae.models.photometry import Photometry, asinh
+from mmae.models.radial_profile import RadialProfile
+from mmae.models.rest_frame import LOG_STEP, RestFrame
+from mmae.models.template_fit import TemplateFit
+
+HEAD_DIM, DECODER_HEAD_DIM = 64, 32
+"""Of attention. A CPU is fastest with 64, and with 64 tokens: so there is no token for the whole galaxy."""
+LARGEST = 15.0
+"""Of the decoder's answer on the asinh scale, 10^6 times the noise: sinh must not overflow."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of our own model."""
+
+    embed_dim: int = 192
+    """Width of a token; a multiple of 64, the width of a head."""
+    depth: int = 6
+    """Layers of the trunk."""
+    decoder_dim: int = 96
+    """Width of a token in the decoder; a multiple of 32."""
+    decoder_depth: int = 2
+    """Layers of the decoder."""
+    templates: int = 24
+    """Rest-frame spectra that every spectrum is a sum of, but for what the decoder adds."""
+    bins: int = 320
+    """Of p(z), equal in ln(1 + z)."""
+    z_max: float = 4.5
+    """Where p(z) ends."""
+
+    family: ClassVar[str] = "mmae"
+    spectrum_pool: ClassVar[int] = STORED_POOL
+    spectrum_patch: ClassVar[int] = 27
+    """Pixels of a token: 130 angstrom."""
+    spectrum_tokens: ClassVar[int] = 48
+
+    def __post_init__(self) -> None:
+        for width, head in ((self.embed_dim, HEAD_DIM), (self.decoder_dim, DECODER_HEAD_DIM)):
+            if width < head or width % head:
+                raise ValueError(
+                    f"embed_dim must be a multiple of {HEAD_DIM}, decoder_dim of {DECODER_HEAD_DIM}"
+                )
+        if min(self.depth, self.decoder_depth) < 1 or self.bins < 8 or not self.z_max > 0:
+            raise ValueError("depths must be at least 1, bins at least 8, z_max positive")
+        if self.templates < 0:
+            raise ValueError("templates must be at least 0")
+        if self.grid.step < LOG_STEP:  # a bin that no shift of the templates falls into could not be weighed
+            raise ValueError(f"bins must be wider than {LOG_STEP} in ln(1 + z): have fewer")
+
+    @property
+    def spectrum_length(self) -> int:
+        return self.spectrum_tokens * self.spectrum_patch
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the joint representation."""
+        return self.embed_dim
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.bins, self.z_max)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, head_dim: int):
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        qkv = self.qkv(tokens).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
+        return self.out(mixed(q, k, v).transpose(1, 2).flatten(2))
+
+
+def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention: (B, heads, N, d) each -> the same.
+
+    On a CPU by hand: torch's kernel is slow backwards, and its plain form looks for rows that hide all keys.
+    """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v)
+    weights = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
+    return weights.softmax(3, dtype=torch.promote_types(q.dtype, torch.float32)).to(v.dtype) @ v
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(tokens)))
+
+
+class Block(nn.Module):
+    """Pre-norm; at first the identity, so that depth costs nothing to begin with."""
+
+    def __init__(self, width: int, head_dim: int):
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, head_dim)
+        self.norm2, self.ffn = nn.LayerNorm(width), FeedForward(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(self.norm1(tokens))
+        return tokens + self.ffn(self.norm2(tokens))
+
+
+class Embedding(nn.Module):
+    """Features of tokens (B, N, F) -> tokens (B, N, D) that know where they are."""
+
+    def __init__(self, tokens: int, features: int, width: int):
+        super().__init__()
+        self.up, self.down = nn.Linear(features, 2 * width), nn.Linear(2 * width, width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, tokens, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(features))) + self.position
+
+
+def features(pixels: Tensor, patch: int = PATCH) -> Tensor:
+    """What patches (B, 64, 320) in units of the sky noise say: (B, 64, 325).
+
+    Pixels and their means, a band each, in units of their noise and on the asinh scale.
+    """
+    means = pixels.unflatten(2, (-1, patch * patch)).mean(3) * patch  # whose noise is an eighth of a pixel's
+    return asinh(torch.cat([pixels, means], 2))
+
+
+class Decoder(nn.Module):
+    """Visible tokens, where they were, and a learned one for each hidden one -> pixels of all tokens."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.decoder_dim
+        self.narrow = nn.Linear(config.embed_dim, width)
+        self.whole = nn.Linear(config.embed_dim, width)
+        self.hidden = nn.Parameter(0.02 * torch.randn(1, IMAGE_TOKENS + config.spectrum_tokens, width))
+        self.blocks = nn.Sequential(*(Block(width, DECODER_HEAD_DIM) for _ in range(config.decoder_depth)))
+        self.norm = nn.LayerNorm(width)
+        self.image = nn.Linear(width, PIXELS)
+        self.spectrum = nn.Linear(width, config.spectrum_patch)
+
+    def forward(self, encoded: Tensor, places: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
+        """encoded (B, V, D); places (B, V) of them among 64 + 48 tokens; joint (B, D)."""
+        narrow = self.narrow(encoded)
+        width = narrow.shape[2]
+        seen = torch.zeros(len(narrow), self.hidden.shape[1], width, dtype=narrow.dtype, device=narrow.device)
+        seen = seen.scatter(1, places.unsqueeze(2).expand(-1, -1, width), narrow)
+        tokens = self.norm(self.blocks(self.hidden + seen + self.whole(joint).unsqueeze(1)))
+        return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
+
+
+class Model(nn.Module):
+    """The whole model; inference needs `image_embed`, the blocks and the head (program.py)."""
+
+    noise: Tensor
+
+    def __init__(self, config: ModelConfig = ModelConfig()):
+        super().__init__()
+        width = config.embed_dim
+        self.config = config
+        self.register_buffer("noise", torch.ones(len(BANDS)))
+        self.photometry = Photometry()
+        self.photometry_embed = Embedding(1, Photometry.features, width)
+        self.image_embed = Embedding(IMAGE_TOKENS, PIXELS + len(BANDS), width)
+        self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
+        self.blocks = nn.Sequential(*(Block(width, HEAD_DIM) for _ in range(config.depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.bins + 1)
+        )
+        self.profile = RadialProfile()
+        self.decoder = Decoder(config)
+        self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Matrices decay; what is a position, a gain or a bias would be pulled away from what it means."""
+        matrices = [parameter for parameter in self.parameters() if parameter.ndim == 2]
+        others = [parameter for parameter in self.parameters() if parameter.ndim != 2]
+        return [{"params": matrices, "lr": lr}, {"params": others, "lr": lr, "weight_decay": 0.0}]
+
+    def fit(self, image: Tensor, noise: list[float]) -> None:
+        """Learn the scales of pixels and photometry from images (N, 5, 64, 64) and the noise of each band."""
+        self.noise.copy_(torch.tensor(noise))
+        self.photometry.fit(patches(image / self.noise.view(-1, 1, 1)))
+
+    def encode(
+        self, pixels: Tensor, shown: Tensor, spectrum: Tensor | None, places: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The trunk on the visible tokens, (B, V, D), and the joint representation, (B, D).
+
+        That is the mean of the tokens, and the photometry once more, which they were given.
+
+        pixels (B, 64, 320) in units of the sky noise; shown (B, 64), 1 = the token is visible, 0 = hidden;
+        places (B, V), int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
+        """
+        with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
+            photometry = self.photometry_embed(self.photometry(pixels, shown).unsqueeze(1))
+        tokens = self.image_embed(features(pixels))
+        if spectrum is not None:
+            tokens = torch.cat(
+                [tokens, self.spectrum_embed(spectrum.unflatten(1, (-1, self.config.spectrum_patch)))], 1
+            )
+        tokens = tokens.gather(1, places.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        encoded = self.norm(self.blocks(tokens + photometry))
+        return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0]
+
+    def forward(
+        self,
+        image: Tensor,
+        spectrum: Tensor,
+        image_mask: Tensor,
+        spectrum_mask: Tensor,
+        redshift: Tensor | None = None,
+    ) -> Output:
+        """Everything the model says of galaxies of which part is hidden.
+
+        image (B, 5, 64, 64) flux; spectrum (B, 1296) normalised; image_mask (B, 64), spectrum_mask (B, 48):
+        every row hides as many image tokens as any other, and as many spectrum tokens, or all of them.
+        redshift (B,): where to put the lines of the spectrum, in training; by default where p(z) and what is
+        visible of the spectrum say.
+        """
+        seen, shown = patches(image / self.noise.view(-1, 1, 1)), (~image_mask).to(image.dtype)
+        visible = ~torch.cat([image_mask, spectrum_mask], 1)
+        outputs: list[tuple[Tensor, ...]] = []
+        given = ~spectrum_mask.all(1)
+        groups = [rows for rows in (given, ~given) if rows.any()]
+        for rows in groups:
+            places = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
+            present = spectrum[rows] if rows is given else None
+            encoded, joint = self.encode(seen[rows], shown[rows], present, places)
+            outputs.append((*self.decoder(encoded, places, joint), joint, self.head(joint)))
+        order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
+        pixels, flux, joint, answer = (
+            torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
+        )
+        point, logits = answer[:, 0], answer[:, 1:]
+        with torch.autocast(image.device.type, enabled=False):
+            pixels = pixels + asinh(self.profile(seen, shown))
+            shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
+            if redshift is None:
+                logits, redshift = self.with_lines(logits, joint, spectrum, shown)
+            flux = flux.flatten(1) + self.rest_frame(joint, redshift, spectrum, shown)
+        return Output(
+            image=unpatch(pixels.clamp(-LARGEST, LARGEST).sinh()) * self.noise.view(-1, 1, 1),
+            spectrum=flux,
+            joint=joint,
+            point=point,
+            logits=logits,
+        )
+
+    def with_lines(
+        self, logits: Tensor, joint: Tensor, spectrum: Tensor, shown: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of p(z), (B, K), by the lines of visible pixels, too; and the redshifts they say, (B,).
+
+        Where nothing is visible of a spectrum (B, L), p(z) stays, and the redshift is that of least risk.
+        """
+        logits, z = logits.clone(), self.least_risk(logits)
+        rows = shown.any(1).nonzero()[:, 0].tolist() if self.config.templates else []
+        if rows:
+            fit = TemplateFit(self.rest_frame, self.config.grid)
+        for row in rows:
+            logits[row], z[row] = fit.sharpened(logits[row], joint[row], spectrum[row], shown[row])
+        return logits, z
+
+    def redshift(self, output: Output) -> Tensor:
+        """The redshift to judge the model by, (B,): that of least risk."""
+        return self.least_risk(output.logits)
+
+    def least_risk(self, logits: Tensor) -> Tensor:
+        """Redshifts (B,) from logits (B, K) of p(z)."""
+        return best(logits.softmax(1), self.config.grid)[0]
+
+    loss_weights: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
+    """Of image, spectrum and redshift."""
+
+    def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
+        """Errors of hidden pixels, large ones by their size alone; cross-entropy and HSC loss: (3,)."""
+        noise = self.noise.view(-1, 1, 1)
+        image = F.smooth_l1_loss(asinh(output.image / noise), asinh(batch.image / noise), reduction="none")
+        spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
+        length, patch = self.config.spectrum_length, self.config.spectrum_patch
+        redshift = F.cross_entropy(output.logits, self.config.grid.softened(batch.redshift))
+        parts = (
+            masked_mean(image, image_pixels(masks.image, image.shape)),
+            masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),
+            redshift + hsc_loss(output.point, batch.redshift),
+        )
+        return torch.stack(parts)

@@ -1,0 +1,23 @@
+"""Images as 64 patches of 8 x 8 pixels, row by row: what both models call the tokens of an image."""
+
+from torch import Tensor
+
+from catalogs.store.format import BANDS, SIZE
+
+PATCH = 8
+SIDE = SIZE // PATCH
+IMAGE_TOKENS = SIDE**2
+PIXELS = len(BANDS) * PATCH**2
+"""Of a patch, band after band."""
+
+
+def patches(image: Tensor, patch: int = PATCH) -> Tensor:
+    """(B, bands, 64, 64) -> (B, 64, bands * 64). TorchScript takes no number but as an argument."""
+    grid = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (B, bands, 8, 8, 8, 8)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatch(tokens: Tensor) -> Tensor:
+    """(B, 64, bands * 64) -> (B, bands, 64, 64)."""
+    grid = tokens.unflatten(2, (len(BANDS), PATCH, PATCH)).unflatten(1, (SIDE, SIDE))
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, len(BANDS), SIZE, SIZE)

@@ -1,0 +1,1 @@
+"""A survey's run: plan, tiles, scheduler, workers, Ray, index."""

@@ -1,0 +1,74 @@
+"""`--dry-run`: what a run would do and cost; an actor's own code is timed on one block of one tile."""
+
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+from catalogs.errors import InputRefused, UsageError
+from catalogs.products import schema
+from catalogs.products.schema import CATALOGUE
+from catalogs.store.format import Described
+from mmae import environment
+from mmae.bundles.bundle import Bundle
+from mmae.production.predictor import READ_ROWS, Predictor, Setup, TileTask, read
+from mmae.production.tiles import Tile
+
+COPIES = 2
+"""A row is written twice: in its part, and in the catalogue."""
+PART_BYTES = 2 * 5 * 2880
+"""Headers and padding of a unit's two files."""
+
+
+def show(tiles: Sequence[Tile], bundle: Bundle, described: Described, workers: int) -> None:
+    """Print the plan: tiles, objects, units, workers, memory, disk, time. Writes nothing."""
+    rows = units = done = 0
+    sample: TileTask | None = None
+    for tile in tiles:
+        try:
+            tile.check(bundle, described)
+        except (UsageError, InputRefused) as error:
+            print(f"{tile.name}: would be refused: {error}")
+            continue
+        if tile.files.finished.exists():
+            done += 1
+            print(f"{tile.name}: {tile.plan.rows} objects, finished before")
+            continue
+        print(f"{tile.name}: {tile.plan.rows} objects in {len(tile.plan.units)} units")
+        rows, units = rows + tile.plan.rows, units + len(tile.plan.units)
+        if tile.plan.rows:
+            sample = sample or tile.make_task(bundle, described)
+        tile.close()
+    print(f"tiles        {len(tiles)}, {done} of them finished before")
+    print(f"objects      {rows} in {units} units")
+    print(f"workers      {workers}")
+    if sample:
+        print("\n".join(costs(sample, bundle, rows, units, workers)))
+
+
+def costs(task: TileTask, bundle: Bundle, rows: int, units: int, workers: int) -> Iterator[str]:
+    os.environ |= environment.WORKER
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        rate, memory = process.submit(measure, Setup.of(bundle, 0o077), task).result()
+    disk = COPIES * rows * schema.dtype(CATALOGUE).itemsize + units * PART_BYTES
+    seconds = rows / (rate * min(workers, units))
+    yield f"memory       {memory / 1e9:.1f} GB an actor"
+    yield f"disk         {disk / 1e9:.3f} GB"
+    yield f"time         {seconds / 3600:.2f} hours at {rate:.0f} objects/s an actor"
+    yield f"             (measured here and now, on {task.store.name})"
+
+
+def measure(setup: Setup, task: TileTask) -> tuple[float, float]:
+    """Objects/s of an actor on this machine after its first block, and its peak memory in bytes."""
+    actor = Predictor(setup)
+    store, span = actor.open(task), (0, min(task.plan.rows, READ_ROWS))
+    object_id = store.column("object_id", *span).astype(np.int64)
+    actor.predict(task, read(store, *span), object_id)
+    started = time.monotonic()
+    actor.predict(task, read(store, *span), object_id)
+    rate = span[1] / (time.monotonic() - started)
+    return rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

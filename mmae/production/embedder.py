@@ -1,0 +1,147 @@
+"""The Ray actor of `mmae embed`: rows of a store by their numbers in, their embeddings out.
+
+Pixels never pass through Ray, embeddings do: they are a hundredth of the bytes.
+"""
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from catalogs import atomic
+from catalogs.errors import InputRefused
+from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.format import Described
+from mmae.bundles.bundle import CARD, open_bundle
+from mmae.bundles.engine import Engine, device_of_this_process, engine_of_this_process, filled
+from mmae.hardware import FP32, Precision
+from mmae.models import checkpoint
+from mmae.models.batch import check_spectra, pooled
+from mmae.models.families import config_of
+from mmae.models.patches import IMAGE_TOKENS
+from mmae.prefetch import Prefetch
+from mmae.production.plan import BATCH
+from mmae.production.predictor import READ_ROWS, Cutouts, read
+
+
+class ImageEncoder:
+    """The program of a bundle: what it makes of images alone."""
+
+    made_of: ClassVar[str] = "image"
+
+    def __init__(self, path: Path, precision: Precision | None):
+        self.bundle = open_bundle(path, precision)
+        card = self.bundle.card
+        self.path, self.precision, self.sha256 = path, self.bundle.precision, self.bundle.sha256
+        self.trained_on: dict[str, Any] = card["training_data"]
+        self.width = config_of(card["family"], card["model_config"]).joint_dim
+
+    @cached_property
+    def engine(self) -> Engine:
+        return engine_of_this_process(self.bundle, BATCH)
+
+    def check(self, store: CutoutStore) -> None:
+        """Any store has images."""
+
+    def joint(self, store: CutoutStore, start: int, stop: int, image: np.ndarray) -> np.ndarray:
+        """Rows start:stop, whose images (m, 5, 64, 64) are read already: (m, J) float32."""
+        return self.engine.joint(image, store.column("object_id", start, stop).astype(np.int64))
+
+
+class PairEncoder:
+    """The whole model of a checkpoint: what it makes of images and spectra, with nothing hidden."""
+
+    made_of: ClassVar[str] = "image and spectrum"
+    precision: ClassVar[Precision] = FP32
+
+    def __init__(self, path: Path):
+        self.path = checkpoint.find(path)
+        self.model, state = checkpoint.load_model(self.path)
+        self.sha256 = atomic.sha256(self.path)
+        self.trained_on: dict[str, Any] = state["data"]
+        self.width = self.model.config.joint_dim
+
+    @cached_property
+    def device(self) -> torch.device:
+        device = device_of_this_process()
+        self.model.to(device)
+        return device
+
+    def check(self, store: CutoutStore) -> None:
+        """Raises InputRefused where a store has no spectra such as the model takes."""
+        if not store.has_spectra:
+            raise InputRefused(
+                f"{store.path} has no spectra: to embed images alone, name a bundle with --model"
+            )
+        check_spectra(store)
+
+    @torch.inference_mode()
+    def joint(self, store: CutoutStore, start: int, stop: int, image: np.ndarray) -> np.ndarray:
+        """As that of ImageEncoder; the batches have one shape, or a row would depend on others."""
+        config = self.model.config
+        spectrum = pooled(store.column("spectrum", start, stop), config).astype(np.float32)
+        hidden = (
+            torch.zeros(BATCH, tokens, dtype=torch.bool, device=self.device)
+            for tokens in (IMAGE_TOKENS, config.spectrum_tokens)
+        )
+        masks, parts = tuple(hidden), []
+        unasked = torch.zeros(BATCH, device=self.device)  # or it would look for the redshift of each spectrum
+        for a in range(0, len(image), BATCH):
+            batch = (torch.from_numpy(filled(rows[a : a + BATCH], BATCH)) for rows in (image, spectrum))
+            output = self.model(*(part.to(self.device) for part in batch), *masks, unasked)
+            parts.append(output.joint.cpu().numpy())
+        return np.concatenate(parts)[: len(image)]
+
+
+def open_encoder(path: Path, precision: Precision | None) -> ImageEncoder | PairEncoder:
+    """The encoder in a bundle; or in a checkpoint, or the best of a run directory."""
+    return ImageEncoder(path, precision) if (path / CARD).is_file() else PairEncoder(path)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an actor needs to know of a store; small, it comes with every unit."""
+
+    store: Path
+    described: Described
+    fingerprint: str
+
+
+class Embedder:
+    """One process with one thread (or one GPU). The rows of a second unit are read while one is computed."""
+
+    def __init__(self, model: Path, precision: Precision, sha256: str):
+        self.encoder = open_encoder(model, precision)
+        if self.encoder.sha256 != sha256:
+            raise InputRefused(f"{model} was changed while it was being read: start again")
+        self.stores: dict[Path, CutoutStore] = {}
+        self.opening, self.computing = threading.Lock(), threading.Lock()
+
+    def embed(self, task: Task, start: int, stop: int) -> dict[str, np.ndarray]:
+        """The columns of the product for rows start:stop."""
+        store = self.open(task)
+        columns = {name: store.column(name, start, stop) for name in ("object_id", "ra", "dec")}
+        spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
+        with Prefetch((read(store, *span) for span in spans), most=1) as blocks, self.computing:
+            parts = [self.vectors(store, *each) for each in zip(spans, blocks, strict=True)]
+        return columns | {"embedding": np.concatenate(parts)}
+
+    def vectors(self, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts) -> np.ndarray:
+        """(m, J); NaN where the cutout, or what came of it, cannot be used."""
+        joint = self.encoder.joint(store, *span, cutouts.image)
+        joint[(cutouts.reason != "") | ~np.isfinite(joint).all(1)] = np.nan
+        return joint
+
+    def open(self, task: Task) -> CutoutStore:
+        """The store of a tile; one stays open."""
+        with self.opening:
+            if task.store not in self.stores:
+                store = open_store(task.store, task.described)
+                if store.fingerprint != task.fingerprint:
+                    raise InputRefused(f"{task.store} was changed while it was being read: start again")
+                self.stores = {task.store: store}
+            return self.stores[task.store]

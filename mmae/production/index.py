@@ -1,0 +1,71 @@
+"""The index of a folder of catalogues: one row a tile, in a text table (ECSV) for people and for astropy.
+
+It is a view of the tiles' own records (finished.json), which are read anew each time; only the reason of a
+failure is kept nowhere else.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from astropy.table import Table
+
+from catalogs import atomic
+from mmae.production.plan import RUN_ENDING, RunFiles
+from mmae.production.tiles import Tile
+
+NAME = "index.ecsv"
+STATES = DONE, UNFINISHED, FAILED = "done", "unfinished", "failed"
+COLUMNS: dict[str, tuple[type, str]] = {
+    "TILE": (str, "name of the tile"),
+    "PATH": (str, "its catalogue, relative to this table"),
+    "STATE": (str, f"{DONE}, {UNFINISHED} (begun, or stopped) or {FAILED}"),
+    "ROWS": (int, "objects with a redshift"),
+    "REJECTS": (int, "objects without, in the tile's rejects file"),
+    "SHA256": (str, "of the catalogue"),
+    "COVERAGE": (str, "cells of the sky with rows: IVOA MOC, ASCII; HEALPix, nested, ICRS"),
+    "REASON": (str, "why there is no catalogue"),
+}
+
+
+def path(folder: Path) -> Path:
+    return folder / NAME
+
+
+def runs(folder: Path) -> list[RunFiles]:
+    """The tiles that were begun in a folder, by name."""
+    names = (run.name.removesuffix(RUN_ENDING) for run in folder.glob(f"*{RUN_ENDING}") if run.is_dir())
+    return [RunFiles(folder, name) for name in sorted(names)]
+
+
+def row(files: RunFiles, reason: str = "") -> dict[str, Any]:
+    """The row of a tile; only the state of one that is not finished."""
+    values = {"TILE": files.tile, "PATH": files.catalogue.name, "ROWS": 0, "REJECTS": 0, "REASON": reason}
+    values |= {"STATE": FAILED if reason else UNFINISHED, "SHA256": "", "COVERAGE": ""}
+    if not reason and (record := files.record()):
+        values |= {"STATE": DONE, "SHA256": record["files"][files.catalogue.name]["sha256"]}
+        values |= {name.upper(): record[name] for name in ("rows", "rejects", "coverage")}
+    return values
+
+
+def rows(folder: Path, tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
+    """Rows of every tile begun in the folder, and of those of `tiles` that failed before they could begin."""
+    reasons = {tile.name: " ".join(str(tile.error).split()) for tile in tiles if tile.error}
+    known = {files.tile: files for files in runs(folder)} | {tile.name: tile.files for tile in tiles}
+    return (row(known[name], reasons.get(name, "")) for name in sorted(known))
+
+
+def write(folder: Path, tiles: Sequence[Tile]) -> None:
+    """Write the index of all tiles in a folder, after a run over some of them."""
+    listed = list(rows(folder, tiles))
+    columns = {name: [values[name] for values in listed] for name in COLUMNS}
+    table = Table(columns, dtype=[kind for kind, _ in COLUMNS.values()])
+    for name, (_, meaning) in COLUMNS.items():
+        table[name].description = meaning
+    with atomic.replacing(path(folder)) as temporary:
+        table.write(temporary, format="ascii.ecsv")
+
+
+def read(folder: Path) -> Table:
+    """Raises OSError where there is no index."""
+    return Table.read(path(folder), format="ascii.ecsv")

@@ -1,0 +1,193 @@
+"""The plan of a tile's run, frozen before it starts: which rows, in which units, by which model.
+
+tile.photoz/  plan.json   parts/unit-*   log      tile.photoz.fits   tile.rejects.fits   beside it
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catalogs import atomic
+from catalogs.errors import InputRefused
+from catalogs.products.photoz import Part
+from catalogs.store.cutouts import CutoutStore
+
+BATCH = 64
+"""Rows the model computes together. It is part of the plan: the last bits of a row depend on it."""
+MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 256
+"""A unit is about a 256th of the store, within these bounds: small enough to lose, large enough to forget."""
+RUN_ENDING = ".photoz"
+"""Ending of a tile's run directory."""
+IDS_PER_PASS = 2**22
+"""Ids held at once while looking for duplicates: 32 MB, and as much again to sort them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the bytes of the catalogue."""
+
+    rows: int
+    unit_rows: int
+    batch: int
+    store_fingerprint: str
+    input_sha256: str
+    model_sha256: str
+    image_mask: float
+    draws: int
+    code_version: str
+    torch_version: str
+
+    @property
+    def sha256(self) -> str:
+        return atomic.digest(asdict(self))
+
+    @property
+    def units(self) -> range:
+        """Unit numbers."""
+        return range(-(-self.rows // self.unit_rows))
+
+    def span(self, unit: int) -> tuple[int, int]:
+        """First row of a unit, and the row after its last."""
+        return unit * self.unit_rows, min(self.rows, (unit + 1) * self.unit_rows)
+
+
+def unit_rows(rows: int, shard_rows: int) -> int:
+    """Rows a unit: whole shards, or halves and quarters of one, in whole batches; independent of workers."""
+    assert shard_rows % BATCH == 0, shard_rows
+    target = min(MAX_UNIT, max(MIN_UNIT, rows // UNITS))
+    size = shard_rows
+    while size > target and size % (2 * BATCH) == 0:
+        size //= 2
+    return size * max(1, target // size)
+
+
+def check_input(store: CutoutStore) -> str:
+    """Read ids and positions once; returns the sha256 that names this input in the catalogue.
+
+    Raises InputRefused where an id does not fit int64 or stands there twice.
+    """
+    hashes = {name: hashlib.sha256() for name in ("object_id", "ra", "dec")}
+    passes = -(-store.n // IDS_PER_PASS)
+    for turn in range(max(1, passes)):
+        ids = []
+        for start, stop in _strides(store.n):
+            block = store.column("object_id", start, stop)
+            if block.dtype.kind == "u" and block.size and block.max() > np.iinfo(np.int64).max:
+                raise InputRefused(f"{store.path}: object_id {block.max()} does not fit 63 bits")
+            block = block.astype("<i8")
+            ids.append(block[block % passes == turn])
+            if turn == 0:
+                hashes["object_id"].update(block.tobytes())
+                for name in ("ra", "dec"):
+                    hashes[name].update(store.column(name, start, stop).astype("<f8").tobytes())
+        _refuse_duplicates(store.path, np.concatenate(ids) if ids else np.zeros(0, np.int64))
+    return hashlib.sha256(b"".join(h.digest() for h in hashes.values())).hexdigest()
+
+
+def _strides(rows: int, size: int = 2**20) -> Iterator[tuple[int, int]]:
+    for start in range(0, rows, size):
+        yield start, min(rows, start + size)
+
+
+def _refuse_duplicates(path: Path, ids: np.ndarray) -> None:
+    ids.sort()
+    same = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(same):
+        raise InputRefused(
+            f"{path}: object_id {ids[same[0]]} stands there twice: keep one row of each object"
+        )
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Paths of a tile's run directory and its products."""
+
+    folder: Path
+    tile: str
+
+    @property
+    def run(self) -> Path:
+        return self.folder / f"{self.tile}{RUN_ENDING}"
+
+    @property
+    def catalogue(self) -> Path:
+        return self.folder / f"{self.tile}.photoz.fits"
+
+    @property
+    def rejects(self) -> Path:
+        return self.folder / f"{self.tile}.rejects.fits"
+
+    @property
+    def parts(self) -> Path:
+        return self.run / "parts"
+
+    @property
+    def plan(self) -> Path:
+        return self.run / "plan.json"
+
+    @property
+    def finished(self) -> Path:
+        return self.run / "finished.json"
+
+    @property
+    def log(self) -> Path:
+        return self.run / "log"
+
+    def part(self, unit: int) -> Part:
+        return Part(self.parts, unit)
+
+    def refuse_foreign_catalogue(self) -> None:
+        """Raise InputRefused for a catalogue that has no run directory."""
+        if self.catalogue.exists() and not self.plan.exists():
+            raise InputRefused(
+                f"{self.catalogue} is of another run: move it away, or write elsewhere with --out"
+            )
+
+    def begun(self) -> dict[str, Any]:
+        """The plan on disk, as far as it can be read."""
+        try:
+            return dict(json.loads(self.plan.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def freeze(self, plan: Plan) -> None:
+        """Write the plan, or check that the one on disk is the same.
+
+        Raises InputRefused where the run directory belongs to another model, input or version.
+        """
+        if self.plan.exists():
+            old, new = self.begun(), asdict(plan)
+            if changed := [name for name in new if old.get(name) != new[name]]:
+                raise InputRefused(
+                    f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
+                    "or write elsewhere with --out"
+                )
+        else:
+            self.parts.mkdir(exist_ok=True)
+            atomic.write_json(self.plan, asdict(plan))
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of the finished tile, unverified; None while it is not finished."""
+        try:
+            return dict(json.loads(self.finished.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def is_finished(self, plan: Plan) -> bool:
+        """Whether both products exist, match their sha256, and were made by this plan."""
+        try:
+            manifest = self.record() or {}
+            entries = {self.folder / name: entry for name, entry in manifest["files"].items()}
+            return manifest["plan"] == plan.sha256 and all(atomic.matches(p, e) for p, e in entries.items())
+        except (AttributeError, KeyError):
+            return False
+
+    def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
+        """Record the products as finished, with a summary for the index and for `mmae status`."""
+        files = {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)}
+        atomic.write_json(self.finished, {"plan": plan.sha256, **summary, "files": files})

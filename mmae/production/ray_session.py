@@ -1,0 +1,178 @@
+"""A Ray session: a private one that ends with its driver, or a cluster that is joined by its address."""
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from catalogs import atomic
+from mmae import environment
+
+# Ray reads these when it is imported, and never again. Without the last one it prints a page about every
+# failure after the first, which ends the run with a sentence of ours.
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # the user's own; by default 15, a ninetieth of the rate beside other work
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+}
+
+import ray
+
+PREFIX = "mmae-ray-"
+STARTING_SECONDS = 60.0
+OBJECT_STORE = 100 * 2**20
+"""Bytes; unit numbers and manifests pass through it, never pixels."""
+IN_FLIGHT = 2
+"""Units an actor has at a time: one to compute, one to prefetch."""
+CONTROL = "control"
+"""Concurrency group of an actor whose calls are answered while it works."""
+CAPACITY_SECONDS = 5.0
+"""How long the size of the cluster is taken as known."""
+ANSWER_SECONDS = 30.0
+"""How long the head of the cluster may take to accept a connection."""
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+@contextlib.contextmanager
+def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = None) -> Iterator[str]:
+    """Start a Ray of our own for `workers` actors here, whatever RAY_ADDRESS says; yields its address.
+
+    Token authentication is on; the token, unless one is given, is in the same directory as the sockets, of
+    mode 0700 and with a short name (a socket's path must stay below 107 bytes). Ray listens on all addresses
+    of the machine: it is the token that keeps others out.
+    """
+    sweep()
+    root = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token or new_token(root))
+    with atomic.owned(root):
+        try:
+            with private_umask():
+                ray.init(
+                    address="local",
+                    num_cpus=workers,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE,
+                    _temp_dir=str(root),
+                    _node_ip_address=node_address,
+                    **QUIET,
+                )
+            with terminated_as_interrupted():
+                yield ray.get_runtime_context().gcs_address
+        finally:
+            ray.shutdown()
+            kill_users(root)
+            shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[str]:
+    """Connect as a driver to the cluster at HOST:PORT, of which this machine is a node.
+
+    The token is the one that RAY_AUTH_TOKEN_PATH names. Raises OSError where the cluster does not accept us.
+    """
+    try:
+        ray.init(address=address, **QUIET)
+    except (RuntimeError, ValueError, ConnectionError, ray.exceptions.RayError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(f"the Ray cluster at {address} does not take us in: {reason}") from error
+    try:
+        with terminated_as_interrupted():
+            yield address
+    finally:
+        ray.shutdown()
+
+
+def new_token(folder: Path) -> Path:
+    """Write a new secret to a file that only its owner can read."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    return token
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Make SIGTERM end this process as Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class Capacity:
+    """How many actors the nodes of the cluster have room for: one a GPU, or one a core if there is none."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self.updated, self.resources = -CAPACITY_SECONDS, dict[str, float]()
+
+    def __call__(self) -> int:
+        """Raises OSError where the head of the cluster does not answer."""
+        if time.monotonic() - self.updated > CAPACITY_SECONDS:
+            address = ray.get_runtime_context().gcs_address
+            if not answers(address):  # Ray would wait for a minute, and end this process without a word
+                raise OSError(f"Ray's head at {address} has died; the same command goes on from here")
+            self.updated, self.resources = time.monotonic(), ray.cluster_resources()
+        room = int(self.resources.get("GPU", 0) or self.resources.get("CPU", 0))
+        return min(room, self.most) if self.most else room
+
+
+def answers(address: str) -> bool:
+    """Whether the head of the cluster at HOST:PORT accepts connections."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), ANSWER_SECONDS):
+        return True
+    return False
+
+
+def actor_type(kind: type) -> Any:
+    """The class as a Ray actor with a core, and a GPU where the cluster has some."""
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0,
+        "max_concurrency": IN_FLIGHT,
+        "concurrency_groups": {CONTROL: 1},
+        "runtime_env": {"env_vars": environment.WORKER},
+    }
+    return ray.remote(**options)(kind)
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    previous = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(previous)
+
+
+def kill_users(folder: Path) -> None:
+    """Kill other processes with files open below the folder: Ray's agents outlive its head by a minute."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone by now
+            files = (file.resolve() for file in (process / "fd").iterdir())
+            if process.name != str(os.getpid()) and any(file.is_relative_to(folder) for file in files):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def sweep() -> None:
+    """Remove the directories of drivers that were killed.
+
+    A living driver holds the lock of its own, in whatever PID namespace or container it lives; one that is
+    just starting may not hold it yet.
+    """
+    for root in Path("/tmp").glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, in use, or gone by now
+            if time.time() - root.stat().st_mtime > STARTING_SECONDS:
+                with atomic.owned(root):
+                    shutil.rmtree(root, ignore_errors=True)

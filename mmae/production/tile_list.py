@@ -1,0 +1,51 @@
+"""Which cutout stores `--catalog` names: paths, quoted globs, and lists of these in text files."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from catalogs.errors import UsageError
+
+LIST_MARK = "@"
+
+
+def named_stores(catalog: Sequence[str]) -> list[Path]:
+    """The stores that --catalog names, each once.
+
+    Raises UsageError where one of them is not there.
+    """
+    stores = [store for entry in catalog for store in _stores(entry)]
+    return list({store.resolve(): store for store in stores}.values())
+
+
+def _stores(entry: str) -> list[Path]:
+    if entry.startswith(LIST_MARK):
+        return list(_listed(Path(entry.removeprefix(LIST_MARK))))
+    path = Path(entry)
+    if not path.exists() and glob.has_magic(entry):
+        matches = map(Path, sorted(glob.glob(entry)))  # noqa: PTH207 - of absolute patterns too
+        stores = [match for match in matches if match.is_dir()]
+        if not stores:
+            raise UsageError(f"no cutout store matches {entry}")
+        return stores
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    if not path.is_dir():
+        raise UsageError(
+            f"{path} is a file; a cutout store is a directory (Zarr), a list of stores is {LIST_MARK}{path}"
+        )
+    return [path]
+
+
+def _listed(file: Path) -> Iterator[Path]:
+    """Stores in a list file, without comments (#); relative paths start at the working directory."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the list {file} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if entry := line.partition("#")[0].strip():
+            try:
+                yield from _stores(entry)
+            except UsageError as error:
+                raise UsageError(f"{file}, line {number}: {error}") from None

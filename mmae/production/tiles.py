@@ -1,0 +1,239 @@
+"""One tile of the survey, from its first check to its catalogue.
+
+A tile is opened (checked, planned, locked), workers do its units, and it is finished (merged). The files on
+disk decide what is left to do; see plan.py.
+"""
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catalogs import atomic
+from catalogs.errors import InputRefused, UsageError
+from catalogs.products import photoz
+from catalogs.products.coverage import Coverage
+from catalogs.products.photoz import Provenance
+from catalogs.products.schema import CATALOGUE, REJECTS
+from catalogs.store.checks import open_group
+from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.format import Described, get_array
+from mmae import __version__
+from mmae.bundles.bundle import Bundle
+from mmae.bundles.columns import MC_SEED
+from mmae.production.plan import BATCH, Plan, RunFiles, check_input, unit_rows
+from mmae.production.predictor import TileTask
+from mmae.production.tile_list import named_stores
+
+SCALE_TOLERANCE = 1e-3
+
+
+@dataclass
+class Tile:
+    """A store, its run directory and products, and its progress; one thread at a time uses it."""
+
+    path: Path
+    files: RunFiles
+    objects: int = 0
+    """Objects of the store, before it is checked."""
+    rows: int = 0
+    """Rows of the catalogue, so far."""
+    rejects: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    error: Exception | None = None
+    """Why it has no catalogue, and will have none in this run."""
+    was_finished: bool = False
+    before: int = 0
+    """Objects that an earlier run had done."""
+    listed: bool = False
+    """Whether all of its units have been handed out at least once."""
+    pending: int = 0
+    """Units handed out and not done."""
+    owned: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def name(self) -> str:
+        return self.files.tile
+
+    def count_objects(self) -> int:
+        """Count the objects of the store before anything is checked; 0 where it cannot be read."""
+        with contextlib.suppress(InputRefused, LookupError, AssertionError, OSError):
+            return int(get_array(open_group(self.path), "object_id").shape[0])
+        return 0
+
+    def check(self, bundle: Bundle, described: Described) -> None:
+        """Open the store and plan; raises UsageError or InputRefused, and creates nothing."""
+        self.store = open_store(self.path, described)
+        check_scale(self.store, bundle.card["training_data"])
+        self.plan = self.make_plan(bundle)
+        self.files.refuse_foreign_catalogue()
+
+    def open(self, bundle: Bundle, described: Described) -> None:
+        """Check the store, become its only writer, freeze the plan.
+
+        Raises UsageError, InputRefused or OSError: then nothing was created, or nothing was changed.
+        """
+        self.check(bundle, described)
+        self.files.run.mkdir(exist_ok=True)
+        try:
+            self.owned.enter_context(atomic.owned(self.files.run))
+        except BlockingIOError:
+            raise UsageError(f"{self.files.run} is being written by another process") from None
+        self.files.freeze(self.plan)
+        if self.files.is_finished(self.plan):
+            self.was_finished = True
+            self.count(self.files.record() or {})
+        else:
+            self.sweep()
+            self.task = self.make_task(bundle, described)
+
+    def make_plan(self, bundle: Bundle) -> Plan:
+        begun = self.files.begun()  # its ids were checked, and the same fingerprint means the same ids
+        known = begun.get("store_fingerprint") == self.store.fingerprint and "input_sha256" in begun
+        return Plan(
+            rows=self.store.n,
+            unit_rows=unit_rows(self.store.n, self.store.shard_rows),
+            batch=BATCH,
+            store_fingerprint=self.store.fingerprint,
+            input_sha256=begun["input_sha256"] if known else check_input(self.store),
+            model_sha256=bundle.sha256,
+            image_mask=bundle.masking.ratio,
+            draws=bundle.masking.draws,
+            code_version=__version__,
+            torch_version=version("torch"),
+        )
+
+    def make_task(self, bundle: Bundle, described: Described) -> TileTask:
+        return TileTask(
+            plan=self.plan,
+            store=self.path.resolve(),
+            described=described,
+            parts=self.files.parts,
+            provenance=Provenance(
+                model_sha256=bundle.sha256,
+                training_set=bundle.card["training_data"]["survey"],
+                code_version=__version__,
+                input_sha256=self.plan.input_sha256,
+                z_range=bundle.z_range,
+                image_mask=bundle.masking.ratio,
+                draws=bundle.masking.draws,
+                mc_seed=MC_SEED,
+            ),
+        )
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half-written."""
+        for orphan in [
+            *self.files.run.rglob(f"*{atomic.TEMPORARY}"),
+            *self.files.folder.glob(f".{self.name}.*{atomic.TEMPORARY}"),
+        ]:
+            orphan.unlink()
+
+    def units(self) -> Iterator[tuple[int, dict | None]]:
+        """The units of an unfinished tile, each with its manifest where it was done before."""
+        if self.was_finished:
+            return
+        for unit in self.plan.units:
+            yield unit, self.files.part(unit).finished(self.plan.sha256)
+
+    def count(self, manifest: dict) -> None:
+        """Add the counts of a unit, or of a tile that was finished before."""
+        self.rows += manifest["rows"]
+        self.rejects += manifest["rejects"]
+        self.reasons.update(manifest["reasons"])
+
+    def finish(self) -> None:
+        """Check that every object is there once, merge the parts, and record that the tile is finished.
+
+        Raises OSError where a part does not hold its objects.
+        """
+        coverage = Coverage()
+        for unit in self.plan.units:
+            self.check_unit(unit, coverage)
+        photoz.merge(
+            [self.files.part(unit) for unit in self.plan.units],
+            (self.rows, self.rejects),
+            self.task.provenance,
+            self.files.catalogue,
+            self.files.rejects,
+        )
+        counts = {"rows": self.rows, "rejects": self.rejects, "reasons": dict(sorted(self.reasons.items()))}
+        self.files.finish(self.plan, counts | {"coverage": coverage.moc()})
+
+    def check_unit(self, unit: int, coverage: Coverage) -> None:
+        part, (start, stop) = self.files.part(unit), self.plan.span(unit)
+        written = [np.zeros(0, np.int64)]
+        for path, table in ((part.catalogue, CATALOGUE), (part.rejects, REJECTS)):
+            for block in photoz.read_blocks(path, table):
+                written.append(block["OBJECT_ID"])
+                if table == CATALOGUE:
+                    coverage.add(block["HEALPIX29"].astype(np.int64))
+        expected = self.store.column("object_id", start, stop)
+        if not np.array_equal(np.sort(np.concatenate(written)), np.sort(expected)):
+            raise OSError(
+                f"unit {unit} does not hold the objects of rows {start} to {stop}: remove {self.files.run}"
+            )
+
+    def close(self) -> None:
+        """Release the lock of the tile, and its memory."""
+        self.owned.close()
+        for name in ("store", "task"):
+            self.__dict__.pop(name, None)
+
+    def note(self, text: str) -> None:
+        """Write a line to the tile's log."""
+        with self.files.log.open("a") as log:
+            print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=log)
+
+
+def check_scale(store: CutoutStore, trained_on: dict[str, Any]) -> None:
+    """Raise InputRefused for a pixel scale or zero point on which the model would be silently wrong."""
+    for name, unit in (("pixel_scale", "arcsec a pixel"), ("zero_point", "AB mag")):
+        value, trained = getattr(store, name), trained_on[name]
+        if abs(value - trained) > SCALE_TOLERANCE * trained:
+            raise InputRefused(
+                f"{store.path} has {name} {value} {unit}, the model was trained at {trained}: "
+                "rescale the cutouts, or train on such"
+            )
+
+
+# ---------------------------------------------------------------- the tiles of a run
+
+
+def named_tiles(catalog: Sequence[str], out: Path | None) -> list[Tile]:
+    """The tiles of a run, unfinished ones first; all products go into one folder, under names of their own.
+
+    Raises UsageError before anything is created.
+    """
+    tiles = [Tile(store, run_files(store, out)) for store in named_stores(catalog)]
+    by_name: dict[str, Tile] = {}
+    for tile in tiles:
+        if (other := by_name.setdefault(tile.name, tile)) is not tile:
+            raise UsageError(
+                f"{other.path} and {tile.path} would both become {tile.files.catalogue.name}: rename one"
+            )
+    if len({tile.files.folder for tile in tiles}) > 1:
+        raise UsageError("the stores lie in several folders: choose one for all catalogues with --out")
+    return sorted(tiles, key=lambda tile: tile.files.finished.exists())
+
+
+def run_files(store: Path, out: Path | None) -> RunFiles:
+    """Names of the products. Raises UsageError for a folder that cannot be written to."""
+    store = store.resolve()
+    tile, folder = store.name.removesuffix(".zarr"), (out or store.parent).resolve()
+    if not tile.isprintable() or tile.startswith("."):
+        raise UsageError(f"{tile!r} does not serve as a tile name: rename the store")
+    if folder == store or store in folder.parents:
+        raise UsageError(f"{folder} lies inside the store: choose another --out")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a directory: create it, or choose another --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be written to: choose another --out")
+    return RunFiles(folder, tile)

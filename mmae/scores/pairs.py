@@ -1,0 +1,182 @@
+"""Photo-z of a catalogue, or predictions, paired with the spectroscopic redshifts of the same objects."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from catalogs import fits_strict
+from catalogs.errors import InputRefused, UsageError
+from catalogs.products.schema import QUANTILE_LEVELS
+from mmae.bundles.columns import POINT, QUANTILES
+
+ID, BEST, Z_SPEC, MAGNITUDE = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "MAG_I"
+TRAINED = "IN_TRAINING"
+INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
+TRUE, PREDICTED = "y_test", "y_pred"
+"""The columns of the paper's released predictions."""
+CATALOGUE_COLUMNS = (ID, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, TRAINED, TRUE, PREDICTED)
+TRUTH_COLUMNS = (ID, Z_SPEC, MAGNITUDE)
+
+
+class Pairs(NamedTuple):
+    """Objects with a spectroscopic redshift, and how many were left out or without a partner."""
+
+    evaluated: str
+    """The column of the catalogue that is z_phot."""
+    columns: dict[str, np.ndarray]
+    """Of the catalogue, (N,) or (N, 20) float64."""
+    z_spec: np.ndarray
+    """(N,) float64, finite."""
+    magnitude: np.ndarray | None
+    """(N,) float64, if the truth table has it."""
+    without_truth: int
+    """Catalogue rows without a spectroscopic redshift."""
+    without_row: int
+    """Objects of the truth table that the catalogue does not have, as rejected ones."""
+    made_with: int = 0
+    """Objects left out as the model was trained on them, or chosen or calibrated by them."""
+
+    @property
+    def z_phot(self) -> np.ndarray:
+        """(N,) float64, NaN or infinite where there is no photo-z."""
+        return self.columns[self.evaluated]
+
+
+def read_pairs(path: Path, truth: Path | None) -> Pairs:
+    """Read a catalogue and the truth about it: a table with OBJECT_ID and Z_SPEC, else columns of its own.
+
+    Raises UsageError or InputRefused where there is nothing to compare, or a redshift that none can be.
+    """
+    catalogue = _read(path, CATALOGUE_COLUMNS)
+    if catalogue.keys() >= {TRUE, PREDICTED}:
+        if truth:
+            raise UsageError(f"{path} brings its own truth in column {TRUE}; leave --truth out")
+        pairs = _known(PREDICTED, catalogue, TRUE)
+    elif not catalogue.keys() >= {ID, POINT}:
+        raise InputRefused(f"{path} needs the columns {ID} and {POINT}, or {TRUE} and {PREDICTED}")
+    elif truth:
+        pairs = _match(_evaluated_column(catalogue), catalogue, _read_truth(truth))
+    elif _any_finite(catalogue, Z_SPEC):
+        pairs = _known(_evaluated_column(catalogue), catalogue, Z_SPEC)
+    else:
+        raise UsageError(
+            f"{path} has no redshift in a column {Z_SPEC}; pass a table with {ID} and {Z_SPEC} as --truth"
+        )
+
+    pairs = _without_trained(pairs)
+    if not np.isfinite(pairs.z_phot).any():
+        raise InputRefused(
+            f"no object of {path} has both a photo-z and a spectroscopic redshift; "
+            f"check that catalogue and truth are of one survey"
+        )
+    if pairs.z_spec.min() <= -1:
+        raise InputRefused(
+            f"a spectroscopic redshift is {pairs.z_spec.min():g}; write NaN where it is unknown"
+        )
+    return pairs
+
+
+def _without_trained(pairs: Pairs) -> Pairs:
+    """The model cannot be judged by redshifts that it was trained on, chosen or calibrated by."""
+    if TRAINED not in pairs.columns:
+        return pairs
+    new = ~(pairs.columns[TRAINED] > 0)
+    magnitude = None if pairs.magnitude is None else pairs.magnitude[new]
+    return pairs._replace(
+        columns=take(pairs.columns, new),
+        z_spec=pairs.z_spec[new],
+        magnitude=magnitude,
+        made_with=int((~new).sum()),
+    )
+
+
+def _read_truth(path: Path) -> dict[str, np.ndarray]:
+    truth = _read(path, TRUTH_COLUMNS)
+    if not truth.keys() >= {ID, Z_SPEC}:
+        raise InputRefused(f"{path} needs the columns {ID} and {Z_SPEC} to serve as --truth")
+    return truth
+
+
+def _evaluated_column(catalogue: dict[str, np.ndarray]) -> str:
+    """One column for the whole catalogue: a model without p(z) leaves PHOTOZ_BEST empty."""
+    return BEST if _any_finite(catalogue, BEST) else POINT
+
+
+def _any_finite(catalogue: dict[str, np.ndarray], name: str) -> bool:
+    return name in catalogue and bool(np.isfinite(catalogue[name]).any())
+
+
+def _known(evaluated: str, catalogue: dict[str, np.ndarray], truth: str) -> Pairs:
+    known = np.isfinite(catalogue[truth])
+    return Pairs(
+        evaluated, take(catalogue, known), catalogue[truth][known], None, int((~known).sum()), without_row=0
+    )
+
+
+def _match(evaluated: str, catalogue: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> Pairs:
+    truth = take(truth, np.isfinite(truth[Z_SPEC]))
+    ids = truth[ID]
+    # In the order of the ids, so that the bootstrap does not depend on the order of the files.
+    both, rows, truths = np.intersect1d(catalogue[ID], ids, assume_unique=True, return_indices=True)
+    truth = take(truth, truths)
+    without = len(catalogue[ID]) - len(both), len(ids) - len(both)
+    return Pairs(evaluated, take(catalogue, rows), truth[Z_SPEC], truth.get(MAGNITUDE), *without)
+
+
+def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[rows] for name, column in table.items()}
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those columns that a table has: OBJECT_ID as int64 without duplicates, the others as float64."""
+    if not path.is_file():
+        raise UsageError(f"{path} is a folder, not a table" if path.is_dir() else f"there is no file {path}")
+    if path.suffix not in (".fits", ".csv", ".ecsv"):
+        raise UsageError(f"{path} is no table this command reads: .fits, .csv or .ecsv")
+    columns = _read_fits(path, names) if path.suffix == ".fits" else _read_text(path, names)
+    return {
+        name: _ids(path, column) if name == ID else _floats(path, name, column)
+        for name, column in columns.items()
+    }
+
+
+def _read_fits(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]:
+    with fits_strict.opened(path) as hdus:
+        table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
+        if table is None:
+            raise InputRefused(f"{path} is no catalogue: there is no table HDU in it")
+        there = [name for name in names if name in table.columns.names]
+        return {name: np.ma.array(table.data[name]) for name in there}
+
+
+def _read_text(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]:
+    try:
+        table = Table.read(path, format=f"ascii.{path.suffix[1:]}")
+    except ValueError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputRefused(
+            f"{path} is damaged or no such table ({reason}); make or fetch it again"
+        ) from error
+    return {name: np.ma.array(table[name]) for name in names if name in table.colnames}
+
+
+def _ids(path: Path, column: np.ma.MaskedArray) -> np.ndarray:
+    if column.dtype.kind not in "iu" or column.ndim != 1 or np.ma.is_masked(column):
+        raise InputRefused(f"{path}: {ID} must hold one integer of 64 bits in every row")
+    ids = column.data.astype(np.int64)
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise InputRefused(f"{path}: {ID} {values[counts > 1][0]} has more than one row; keep one an object")
+    return ids
+
+
+def _floats(path: Path, name: str, column: np.ma.MaskedArray) -> np.ndarray:
+    shape = (len(QUANTILE_LEVELS),) if name == QUANTILES else ()
+    if column.dtype.kind not in "fiu" or column.shape[1:] != shape:
+        what = f"{shape[0]} numbers" if shape else "one number"
+        raise InputRefused(f"{path}: {name} must hold {what} in every row, or NaN")
+    return np.ma.filled(column.astype(np.float64), np.nan)

@@ -1,0 +1,72 @@
+"""Galaxies of which a part is hidden, rebuilt by a model."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from mmae.models.batch import Batch
+from mmae.models.families import AnyModel
+from mmae.models.losses import image_pixels, spectrum_pixels
+
+
+class Reconstruction(NamedTuple):
+    """What the model makes of partly hidden galaxies, everywhere, and where they were hidden."""
+
+    image: Tensor
+    """(B, 5, 64, 64) float32"""
+    image_hidden: Tensor
+    """(B, 5, 64, 64) bool, True = hidden"""
+    spectrum: Tensor
+    """(B, L) float32"""
+    spectrum_hidden: Tensor
+    """(B, L) bool, True = hidden"""
+    redshift: Tensor
+    """(B,) float32"""
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: AnyModel, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor
+) -> Reconstruction:
+    """Hide parts of galaxies and let the model rebuild them.
+
+    Parameters
+    ----------
+    image : (B, 5, 64, 64) float32, bands g r i z y, flux at zero point 27
+    spectrum : (B, L) float32, normalised and pooled (catalogs.spectra)
+    image_mask, spectrum_mask : (B, 64) and (B, T) bool, tokens, True = hidden
+    """
+    output = model.eval()(image, spectrum, image_mask, spectrum_mask)
+    return Reconstruction(
+        image=output.image,
+        image_hidden=image_pixels(image_mask, image.shape),
+        spectrum=output.spectrum,
+        spectrum_hidden=spectrum_pixels(spectrum_mask, spectrum.shape[1], model.config.spectrum_patch),
+        redshift=model.redshift(output),
+    )
+
+
+def hidden_rms(rebuilt: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
+    """Root mean square error of each galaxy over its hidden pixels: 3 x (B, ...) -> (B,); NaN without any."""
+    squares = torch.where(hidden, (rebuilt - truth) ** 2, 0.0)
+    return (squares.flatten(1).sum(1) / hidden.flatten(1).sum(1)).sqrt()
+
+
+def error_table(object_id: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Table:
+    table = Table(box=box.SIMPLE)
+    for name in ("object", "z", "z model", "image rms", "spectrum rms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    columns = (
+        truth.redshift,
+        rebuilt.redshift,
+        hidden_rms(rebuilt.image, truth.image, rebuilt.image_hidden),
+        hidden_rms(rebuilt.spectrum, truth.spectrum, rebuilt.spectrum_hidden),
+    )
+    for name, numbers in zip(object_id, torch.stack(columns, 1).tolist(), strict=True):
+        table.add_row(str(name), *("-" if math.isnan(x) else f"{x:.3f}" for x in numbers))
+    return table

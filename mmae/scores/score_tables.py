@@ -1,0 +1,54 @@
+"""Rows of scores as a table for people, for astropy and for JSON."""
+
+import math
+from collections.abc import Sequence
+
+from astropy.table import Table
+from rich import box
+from rich.table import Table as TextTable
+
+from mmae.scores import calibration, metrics
+
+FRACTIONS = metrics.FRACTIONS | calibration.FRACTIONS
+"""People read those in percent."""
+
+
+def text_table(rows: Sequence[metrics.Row | calibration.Row], names: Sequence[str]) -> TextTable:
+    """The named scores of every row, with their errors, for a terminal."""
+    text = TextTable(box=box.SIMPLE)
+    text.add_column("range", no_wrap=True)
+    for name in ("n", *names):
+        text.add_column(name, justify="right", no_wrap=True)
+    for number, row in enumerate(rows):
+        cells = (_cell(name, row.value[name], row.error[name]) for name in names)
+        last_of_block = number % (len(metrics.EDGES) + 1) == 0  # all; z_spec; z_phot; quarters by magnitude
+        text.add_row(row.range, str(row.n), *cells, end_section=last_of_block)
+    return text
+
+
+def _cell(name: str, value: float, error: float) -> str:
+    """`0.0163 ± 0.0002`, or `0.44 ± 0.06 %` for a fraction; no error where there is none, `-` for NaN."""
+    if math.isnan(value):
+        return "-"
+    scale, digits, unit = (100, 2, " %") if name in FRACTIONS else (1, 4, "")
+    plus_minus = "" if math.isnan(error) else f" ± {scale * error:.{digits}f}"
+    return f"{scale * value:.{digits}f}{plus_minus}{unit}"
+
+
+def json_row(row: metrics.Row | calibration.Row) -> dict[str, object]:
+    """A row for JSON, which has no NaN: null stands for it."""
+    without_nan = {
+        part: {name: None if math.isnan(number) else number for name, number in numbers.items()}
+        for part, numbers in (("value", row.value), ("error", row.error))
+    }
+    return row._asdict() | without_nan
+
+
+def flat_table(rows: Sequence[metrics.Row | calibration.Row]) -> Table:
+    """Each number of the rows in a column of its own, its error beside it."""
+    single = [key for key in rows[0]._fields if key not in ("value", "error")]
+    table = Table({key: [getattr(row, key) for row in rows] for key in single})
+    for name in rows[0].value:
+        table[name] = [row.value[name] for row in rows]
+        table[f"{name} error"] = [row.error[name] for row in rows]
+    return table

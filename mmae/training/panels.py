@@ -1,0 +1,31 @@
+"""What a validation looks like: photo-z against spectroscopic redshifts, and a galaxy rebuilt."""
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from mmae.models.batch import Batch
+from mmae.models.families import AnyModel
+from mmae.scores import reconstruction_figure, redshift_figures
+from mmae.scores.reconstruction import Reconstruction, reconstruct
+from mmae.training.data import VALIDATION, TrainingSet
+from mmae.training.recipe import VALIDATION_SEED, Train, draw_masks
+
+
+def redshifts(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
+    """The figure of `mmae evaluate`, of those of (N,) redshifts that are finite."""
+    finite = np.isfinite(z_phot)
+    return redshift_figures.figure(z_phot[finite], z_spec[finite])
+
+
+def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.device) -> Figure:
+    """The figure of `mmae reconstruct`, of the first galaxy of the validation split, always hidden alike."""
+    row = data.rows(VALIDATION)[:1]
+    truth = data.read(row)
+    generator, present = torch.Generator().manual_seed(VALIDATION_SEED), torch.ones(1, dtype=torch.bool)
+    masks = draw_masks(present, config, generator, whole=False, turn=False)
+    given = (truth.image, truth.spectrum, masks.image, masks.spectrum)
+    made = reconstruct(model, *(tensor.to(device) for tensor in given))
+    name = str(data.object_id[row[0]])
+    guess = Reconstruction(*(part[0].cpu() for part in made))
+    return reconstruction_figure.figure(name, data.wave, Batch(*(part[0] for part in truth)), guess)

@@ -1,0 +1,271 @@
+"""The training recipe as flags, and one pass of it: hide, rebuild, compare (paper, section 4)."""
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tyro import MISSING
+from tyro.conf import AvoidSubcommands, Positional
+
+from catalogs.errors import UsageError
+from mmae.hardware import BF16, FP32, Precision, has_bf16
+from mmae.models.batch import Batch
+from mmae.models.families import AnyConfig, AnyModel
+from mmae.models.himes2025 import Himes2025Config
+from mmae.models.losses import Losses, combined
+from mmae.models.masking import Masks, random_mask, turned, without_spectrum
+from mmae.models.mmae import ModelConfig
+from mmae.models.output import Output
+from mmae.models.patches import IMAGE_TOKENS
+
+MASKS, DROPOUT = range(2)
+"""Streams of random numbers."""
+LEVELS = 7
+"""Shares of hidden image tokens: few, as oneDNN keeps a compiled product for every shape it has met."""
+VALIDATION_SEED = 7
+"""Of the masks, the same at every epoch."""
+CPU_ATTENTION = SDPBackend.MATH
+"""The fused kernel takes 60 % of a bf16 training step on a CPU (backward, torch 2.13), this one 10 %."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the masked autoencoder on a store with spectra and redshifts.
+
+    Parts of images and spectra are hidden, and the model rebuilds them and tells the redshift. The split is
+    70/15/15, by object id. The best epoch is chosen on validation without spectra.
+
+    --preset himes2025 trains the paper's model by the paper's recipe: 75 % of either modality hidden, half of
+    the steps without spectra, loss = 0.1 image + 0.01 spectrum + 1.0 redshift, a constant rate. Give it
+    with --help to see its flags. The default preset is mmae: our own model and recipe.
+
+    Started again with the same flags, a run goes on from its newest checkpoint; a finished one is left alone.
+    SIGTERM or Ctrl-C saves a checkpoint before the process ends (exit code 4).
+
+    --config FILE.toml reads flags from a file: `lr = 2e-4`, and under [model] `depth = 2`. The command line
+    overrules the file.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m mmae.train ...; on Slurm: python -m jobs.train ... The number
+    of ranks changes the speed, not the result: order, masks and means are those of the whole batch (dropout
+    alone is drawn by each rank). Curves: OUT/metrics.jsonl, tensorboard --logdir OUT, and MLflow where
+    MLFLOW_TRACKING_URI is set and mlflow-skinny installed.
+    """
+
+    # What to read and where to write
+    data: Positional[Path]
+    """Training store (`mmae ingest`)."""
+    out: Path = Path("runs/mmae")
+    """Run directory."""
+
+    # How long, in what portions
+    epochs: int = 100
+    """Times every training galaxy is seen."""
+    patience: int = 0
+    """Epochs without a better validation loss after which the run ends early; 0: never."""
+    batch: int = 256
+    """Galaxies a step, over all ranks."""
+    accumulate: int = 1
+    """Portions a rank cuts its share of a batch into, where memory is short; the gradients stay the same."""
+
+    # The optimiser
+    lr: float = 3e-3
+    """Learning rate; at its highest, where it changes."""
+    schedule: Literal["constant", "restarts", "one-cycle"] = "one-cycle"
+    """one-cycle: rises over the first twentieth of the run, and falls to nothing by its end; restarts: falls
+    in cosine cycles, each twice as long as the one before."""
+    first_cycle: int = 10
+    """Epochs of the first cycle of restarts."""
+    weight_decay: float = 0.05
+    """AdamW's; positions, queries and the like have none."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    average: float = 0.998
+    """Weights are averaged over the steps with this memory, and the average is what is used; 0: not."""
+
+    # What is hidden
+    image_mask: tuple[float, float] = (0.0, 0.75)
+    """Share of image tokens hidden, drawn for each step from this range, ends included."""
+    whole_images: float = 0.5
+    """Share of steps in which the images are whole."""
+    spectrum_mask: float = 0.75
+    """Share of spectrum tokens hidden."""
+    spectrum_dropout: float = 0.7
+    """Share of the galaxies that come without their spectrum."""
+    dropout_of: Literal["galaxies", "steps"] = "galaxies"
+    """Whether they do so one by one, or all galaxies of a step at once, as in the paper's code: its model has
+    no finite gradient at first where nothing of a spectrum is visible, so some steps need to be without."""
+    rebuild_absent: bool = True
+    """Whether the spectrum is to be rebuilt of galaxies that come without it, too."""
+    turn: bool = True
+    """Turn and flip images at random."""
+
+    # The machine
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the products of matrices; weights, optimiser and losses are fp32. auto: bf16 where the hardware has
+    it; elsewhere fp32, which is faster there."""
+    checkpoint_minutes: float = 15.0
+    """A checkpoint at least this often, and at the end of every epoch."""
+    seed: int = 0
+    """Of the weights, the order of galaxies and the masks."""
+
+    model: Annotated[AnyConfig, AvoidSubcommands] = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        shares = (*self.image_mask, self.whole_images, self.spectrum_mask, self.spectrum_dropout)
+        if not all(0 <= share <= 1 for share in shares) or self.image_mask[0] > self.image_mask[1]:
+            raise UsageError("masks, whole images and spectrum dropout are shares from 0 to 1, ranges ascend")
+        if min(self.epochs, self.batch, self.accumulate, self.first_cycle) < 1 or self.patience < 0:
+            raise UsageError("epochs, batch, accumulate, first cycle must be at least 1, patience at least 0")
+        positive = (self.lr, self.clip, self.checkpoint_minutes)
+        if not all(math.isfinite(x) and x > 0 for x in positive):
+            raise UsageError("lr, clip and checkpoint minutes must be positive")
+        if not (0 <= self.weight_decay < 1 and 0 <= self.average < 1):
+            raise UsageError("weight decay and average must be from 0 to 1, without 1")
+
+    @property
+    def arithmetic(self) -> Precision:
+        """What `precision` is on this machine."""
+        if self.precision == "auto":
+            return BF16 if has_bf16() else FP32
+        return self.precision
+
+    @classmethod
+    def preset(cls, name: str | None) -> "Train":
+        """The defaults of a preset, by default our own; UsageError where there is none of that name."""
+        if (name := name or ModelConfig.family) not in PRESETS:
+            raise UsageError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
+        return cls(MISSING, **PRESETS[name])
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    ModelConfig.family: {},
+    Himes2025Config.family: {
+        "lr": 1e-4,
+        "schedule": "constant",
+        "weight_decay": 0.01,
+        "average": 0.0,
+        "image_mask": (0.75, 0.75),
+        "whole_images": 0.0,
+        "spectrum_dropout": 0.5,
+        "dropout_of": "steps",
+        "rebuild_absent": False,
+        "turn": False,
+        "model": Himes2025Config(),
+    },
+}
+"""Defaults of `Train` by the name of the preset; the paper's are those of its section 4."""
+
+
+def make_optimizer(model: AnyModel, config: Train) -> torch.optim.Optimizer:
+    """AdamW with groups of their own rate and decay, as the model says.
+
+    Fused: a quarter of the time on a CPU, one kernel on a GPU.
+    """
+    groups = model.parameter_groups(config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+Scheduler = torch.optim.lr_scheduler.OneCycleLR | torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, config: Train, steps: int) -> Scheduler | None:
+    """steps: of an epoch."""
+    if config.schedule == "restarts":
+        return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, config.first_cycle, T_mult=2)
+    if config.schedule == "one-cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            [group["lr"] for group in optimizer.param_groups],
+            total_steps=config.epochs * steps + 1,
+            pct_start=0.05,
+            cycle_momentum=False,
+        )
+    return None
+
+
+def stream(seed: int, *which: int) -> int:
+    """The seed of one of the streams of random numbers of a run."""
+    return int(np.random.SeedSequence(seed, spawn_key=which).generate_state(1, np.uint64)[0])
+
+
+def draw_masks(present: Tensor, config: Train, generator: torch.Generator, whole: bool, turn: bool) -> Masks:
+    """Draw what is hidden of galaxies. present (B,): True = the galaxy's spectrum is given."""
+    size, tokens = len(present), config.model.spectrum_tokens
+    low, high = config.image_mask
+    ratio = low + (high - low) * int(torch.randint(LEVELS, (), generator=generator)) / (LEVELS - 1)
+    image = random_mask(size, IMAGE_TOKENS, 0.0 if whole else ratio, generator)
+    spectrum = without_spectrum(random_mask(size, tokens, config.spectrum_mask, generator), present)
+    target = spectrum if config.rebuild_absent else spectrum & present[:, None]
+    turns = torch.randint(8, (size,), generator=generator)
+    return Masks(image, spectrum, target, turns if turn else torch.zeros_like(turns))
+
+
+def step_masks(size: int, config: Train, step: int) -> Masks:
+    """The masks of a whole batch: every rank draws the same ones, and takes its part of them."""
+    generator = torch.Generator().manual_seed(stream(config.seed, MASKS, step))
+    whole = float(torch.rand((), generator=generator)) < config.whole_images
+    if config.dropout_of == "steps":
+        present = (torch.rand((), generator=generator) >= config.spectrum_dropout).expand(size)
+    else:
+        present = ~random_mask(1, size, config.spectrum_dropout, generator)[0]
+    return draw_masks(present, config, generator, whole, config.turn)
+
+
+def validation_masks(size: int, config: Train) -> Masks:
+    """The same at every epoch: no spectra, and images as a model sees them later.
+
+    That is whole, if training has shown it whole images, and else as in training.
+    """
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    absent = torch.zeros(size, dtype=torch.bool)
+    return draw_masks(absent, config, generator, whole=config.whole_images > 0, turn=False)
+
+
+def bare(model: nn.Module) -> AnyModel:
+    """The model, without what exchanges gradients around it."""
+    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return cast(AnyModel, inner)
+
+
+def rebuild(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
+    """Let the model rebuild what is hidden, and compare; losses of image, spectrum and redshift: (3,)."""
+    device = batch.image.device.type
+    batch = batch._replace(image=turned(batch.image, masks.turn))
+    attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
+    with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
+        output = model(batch.image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
+    output = Output(*(tensor.float() for tensor in output))
+    return bare(model).losses(output, batch, masks)
+
+
+def held_back(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """A context in which ranks do not exchange gradients yet."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, whole: Tensor) -> Losses:
+    """Add a batch's gradients to the parameters', a portion of it at a time; gives the batch's losses.
+
+    Every loss is a mean, so a portion counts by its share of what the mean is taken over: `whole`, (3,), the
+    counts of all masks of the step, divided by the number of ranks, for ranks exchange the means of their
+    gradients. So the sum is that of the whole batch, however it is cut up. Ranks exchange once, at the end.
+    """
+    portions = torch.arange(len(batch.image)).chunk(config.accumulate)
+    weights = bare(model).loss_weights
+    sums = torch.zeros(3, device=batch.image.device)
+    for portion in portions:
+        rows = slice(int(portion[0]), int(portion[-1]) + 1)
+        hidden = masks.rows(rows)
+        with held_back(model) if portion is not portions[-1] else contextlib.nullcontext():
+            part = rebuild(model, batch.rows(rows), hidden, config) * (hidden.counts() / whole)
+            combined(part, weights).total.backward()
+        sums += part.detach()
+    return combined(sums, weights)

@@ -1,0 +1,90 @@
+"""What a person sees of a training run: a progress bar, text, metrics.jsonl, figures, TensorBoard, MLflow."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from catalogs import atomic
+from mmae.progress import bar
+from mmae.training.mlflow_mirror import open_mirror
+
+METRICS = "metrics.jsonl"
+TRAIN, VALIDATION = "train", "validation"
+"""Kinds of reports."""
+
+
+class RunLog:
+    """Reports of rank 0; on other ranks it keeps silent.
+
+    `step` and `validated` say where the run goes on: whether that step was the last of an epoch and its
+    validation is done. Reports of what came after, which is about to be done again, are deleted.
+    """
+
+    def __init__(self, run: Path, config: dict[str, Any], step: int, validated: bool, speaks: bool):
+        self.run = run
+        self.mirror = open_mirror(run, flat(config)) if speaks else None
+        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if speaks else None
+        if speaks and (run / METRICS).exists():
+            kept = lines_until(run / METRICS, step, validated)
+            with atomic.replacing(run / METRICS) as temporary:
+                temporary.write_text("".join(kept))
+
+    def say(self, text: str) -> None:
+        if self.writer:
+            print(text, flush=True)
+
+    def report(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl, one point of each TensorBoard curve."""
+        if not self.writer:
+            return
+        with (self.run / METRICS).open("a") as file:
+            file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
+        for name, value in values.items():
+            self.writer.add_scalar(f"{kind}/{name}", value, step)
+        self.writer.flush()
+        if self.mirror:
+            self.mirror(kind, step, values)
+
+    def figure(self, name: str, step: int, figure: Figure) -> None:
+        """RUN/NAME.png, the last one drawn; TensorBoard keeps all."""
+        if not self.writer:
+            return
+        with atomic.replacing(self.run / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+        self.writer.add_figure(name, figure, step)
+
+    @contextmanager
+    def progress(self, total: int, done: int) -> Iterator[Callable[[float], None]]:
+        """A bar over all steps; the function it gives takes the loss of one more."""
+        with bar("train", "loss {task.fields[loss]:.4f}", disable=not self.writer) as shown:
+            task = shown.add_task("train", total=total, completed=done, loss=math.nan)
+            yield lambda loss: shown.update(task, advance=1, loss=loss)
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the names of their flags: {"model": {"depth": 2}} -> {"model.depth": 2}."""
+    parts = [
+        flat({f"{k}.{n}": x for n, x in v.items()}) if isinstance(v, dict) else {k: v}
+        for k, v in config.items()
+    ]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def lines_until(path: Path, step: int, validated: bool) -> list[str]:
+    """The reports that a run made on its way to a step, in order; a line that was cut off is none."""
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    reports = [json.loads(line) for line in lines]
+    places = [(report["step"], report["kind"] == VALIDATION) for report in reports]
+    return [line for line, place in zip(lines, places, strict=True) if place <= (step, validated)]
+
+
+def summary(metrics: dict[str, float]) -> str:
+    """A few metrics on one line."""
+    names = [name for name in ("loss", "bias", "sigma_NMAD", "|dz|>0.15") if name in metrics]
+    return "  ".join(f"{name} {metrics[name]:.4f}" for name in names)

@@ -1,0 +1,279 @@
+"""Image and spectrum of the mock survey are two views of one object, and its files are what they claim."""
+
+import hashlib
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from astropy import units
+from astropy.table import Table
+from matplotlib.image import imread
+from speclite import filters
+
+from catalogs.errors import UsageError
+from catalogs.mock import instruments, sed
+from catalogs.mock.image import (
+    Artefact,
+    fibre_fractions,
+    noise,
+    observe_image,
+    render,
+    seeing,
+    spoil,
+    transforms,
+)
+from catalogs.mock.population import Component, Source, draw_galaxy, draw_quasar
+from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
+from catalogs.mock.survey import TILE, TRAINING, Mock, draw, main
+from catalogs.products.schema import Reject
+from catalogs.products.screen import screen_images
+from catalogs.store import cutouts
+from catalogs.store.format import BANDS
+
+R = BANDS.index("r")
+
+
+def generator(seed=3):
+    return np.random.default_rng(seed)
+
+
+def galaxy(redshift=0.1, i_mag=19.0, passive=False, seed=3):
+    return draw_galaxy(generator(seed), redshift, i_mag, passive)
+
+
+def quasar(redshift=2.0, i_mag=20.0):
+    return draw_quasar(generator(), redshift, i_mag)
+
+
+def spectrum(source):
+    return fibre_spectrum(source, transforms(source, generator()))
+
+
+def test_an_object_is_the_same_whichever_others_are_drawn():
+    alone, among = draw(1, TRAINING, [7]), draw(1, TRAINING, range(5, 9))
+    for name in vars(alone):
+        np.testing.assert_array_equal(getattr(alone, name)[0], getattr(among, name)[2], err_msg=name)
+
+
+def test_streams_and_seeds_are_different_universes():
+    first = draw(1, TRAINING, [0])
+    for other in (draw(1, TILE, [0]), draw(2, TRAINING, [0])):
+        assert other.redshift[0] != first.redshift[0]
+        assert not np.array_equal(other.image, first.image)
+
+
+# --- Light -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [galaxy(0.6, 22.0, passive=True), galaxy(0.8, 21.0), quasar()],
+    ids=["passive", "star-forming", "quasar"],
+)
+def test_a_stamp_holds_the_flux_of_its_magnitude(source):
+    rng = generator()
+    stamp = render([source], [transforms(source, rng)], np.zeros((1, 2)), seeing(rng))
+    np.testing.assert_allclose(stamp.sum((1, 2)), 10 ** (0.4 * (27.0 - source.magnitudes)), rtol=0.03)
+
+
+def test_a_point_source_is_centred_and_moves_by_its_offset():
+    rng, point = generator(), quasar()
+    offset = np.array([[2.0, -3.0]]) * 0.168
+    stamp = render([point], [transforms(point, rng)], offset, seeing(rng))[R]
+    assert np.unravel_index(stamp.argmax(), stamp.shape) == (34, 29)
+
+
+def test_a_radius_is_the_half_light_semi_major_axis():
+    disc = Component(np.ones(len(instruments.GRID)), 1.0, radius=1.2, axis_ratio=0.5)
+    source = Source(0.1, "GALAXY", (disc,))
+    stamp = render([source], [transforms(source, generator())], np.zeros((1, 2)), np.ones((5, 1, 1)))[R]
+    y, x = (np.mgrid[:64, :64] - 32) * 0.168
+    inside = np.hypot(x, y / 0.5) < 1.2  # an ellipse along x
+    assert stamp[inside].sum() / stamp.sum() == pytest.approx(0.5, abs=0.02)
+
+
+def test_image_and_spectrum_hold_the_same_light():
+    """speclite's magnitude of the spectrum is that of the image, less what misses the fibre."""
+    source = galaxy(0.2, 18.5, passive=True)
+    shape = transforms(source, generator())
+    light = fibre_spectrum(source, shape) * 1e-17 * units.erg / units.s / units.cm**2 / units.AA
+    magnitude = filters.load_filter("hsc2017-r2").get_ab_magnitude(light, instruments.WAVE * units.AA)
+    in_fibre = source.magnitudes[R] - 2.5 * np.log10(fibre_fractions(shape)[0])
+    assert magnitude == pytest.approx(in_fibre, abs=0.005)
+
+
+def test_a_fibre_takes_most_of_a_point_and_little_of_a_large_galaxy():
+    point, large = quasar(), galaxy(0.05, 16.0, passive=True)
+    assert 0.6 < fibre_fractions(transforms(point, generator()))[0] < 0.8  # a Gaussian would leave 0.72
+    assert fibre_fractions(transforms(large, generator()))[0] < 0.25
+
+
+# --- Spectra -----------------------------------------------------------------------------------------------
+
+
+def test_lines_cut_out_of_the_templates_are_those_of_nebulae():
+    assert len(sed.LINES) == sed.LINE_FLUX.shape[1] == sum(len(lines) for _, lines in sed.FEATURES)
+    for _, lines in sed.FEATURES:
+        assert sum(lines.values()) == pytest.approx(1)
+    equivalent_width = sed.LINE_FLUX[sed.NEBULA][np.abs(sed.LINES - 5008.24) < 0.1]
+    assert 50 < equivalent_width[0] < 1000  # [O III] of an H II region
+    assert not sed.LINE_FLUX[[sed.OLD, sed.YOUNG]].any()
+
+
+@pytest.mark.parametrize(("rest", "redshift"), [(6564.63, 0.1), (3728.7, 0.8)], ids=["H-alpha", "[O II]"])
+def test_an_emission_line_stands_at_one_plus_z(rest, redshift):
+    light = spectrum(galaxy(redshift))
+    near = np.abs(instruments.WAVE - rest * (1 + redshift)) < 40
+    peak = instruments.WAVE[near][light[near].argmax()]
+    assert peak == pytest.approx(rest * (1 + redshift), abs=3)
+
+
+def test_lines_have_their_flux_and_width():
+    wave = np.arange(5000.0, 6000.0, 0.8)
+    two = sed.lines(wave, np.array([5300.0, 5700.0]), np.array([[1.0, 4.0]]), np.array([2.0, 5.0]))[0]
+    assert two.sum() * 0.8 == pytest.approx(5, rel=1e-3)
+    near = np.abs(wave - 5700) < 100
+    variance = (two[near] * (wave[near] - 5700) ** 2).sum() / two[near].sum()
+    assert variance**0.5 == pytest.approx(5, rel=0.01)
+
+
+def test_the_forest_scatters_about_its_mean():
+    sightlines = np.stack([sed.intergalactic(generator(k), 3.0) for k in range(200)])
+    wave = instruments.GRID
+    forest = (wave > 4300) & (wave < 4800)
+    mean = sed.mean_transmission(wave, 3.0)
+    assert sightlines[:, forest].mean() == pytest.approx(mean[forest].mean(), rel=0.02)
+    assert 0.1 < sightlines[:, forest].std() < 0.4
+    assert (sightlines[:, wave > 1215.67 * 4] == 1).all()
+    assert (sed.intergalactic(generator(), 0.5) == 1).all()
+
+
+def test_ivar_is_the_inverse_variance_of_the_noise():
+    light = spectrum(galaxy(0.5, 21.0))
+    flux, ivar = observe_spectrum(generator(5), light)
+    calm = (ivar > 0) & (instruments.SKY_LINE_PROFILES.max(0) < 0.01)
+    pull = ((flux - light) * np.sqrt(ivar))[calm]
+    assert pull.std() == pytest.approx(1, abs=0.03)
+    assert 0 < (ivar == 0).sum() < 0.05 * len(ivar)
+    assert (flux[ivar == 0] == 0).all()
+
+
+# --- Noise and artefacts -----------------------------------------------------------------------------------
+
+
+def test_sky_noise_is_that_of_hsc_wide():
+    dark = Source(1.0, "QSO", (Component(np.full(len(instruments.GRID), 1e-9)),))
+    shape = transforms(dark, generator())
+    stamps = np.stack([observe_image(generator(k), dark, shape, artefact_share=0)[0] for k in range(60)])
+    sigma = 1.4826 * np.median(np.abs(stamps - np.median(stamps, (2, 3), keepdims=True)), (0, 2, 3))
+    np.testing.assert_allclose(sigma, [0.037, 0.057, 0.077, 0.156, 0.287], rtol=0.06)
+
+
+def test_noise_of_neighbouring_pixels_is_correlated():
+    sky = noise(generator(), (50, 64, 64))
+    assert sky.std() == pytest.approx(1, abs=0.01)
+    for lag, expected in (((0, 1), 0.1), ((1, 0), 0.1), ((1, 1), 0.01), ((0, 3), 0.0)):
+        y, x = lag
+        product = sky[:, : 64 - y, : 64 - x] * sky[:, y:, x:]
+        assert product.mean() == pytest.approx(expected, abs=0.01)
+
+
+def test_artefacts_are_as_frequent_as_told_and_of_every_kind():
+    source = quasar()
+    shape = transforms(source, generator())
+    kinds = [observe_image(generator(k), source, shape, artefact_share=0.5)[1] for k in range(120)]
+    assert kinds.count(Artefact.NONE) == pytest.approx(60, abs=16)  # 3 sigma
+    assert set(kinds) == set(Artefact)
+
+
+@pytest.mark.parametrize(
+    ("artefact", "reason"),
+    [
+        (Artefact.NONE, ""),
+        (Artefact.MISSING_BAND, Reject.ZERO_BAND),
+        (Artefact.BLEED_TRAIL, ""),
+        (Artefact.SATURATED_NEIGHBOUR, ""),
+    ],
+)
+def test_inference_rejects_what_has_lost_a_band_and_not_what_is_only_ugly(artefact, reason):
+    image = generator().normal(size=(5, 64, 64))
+    spoil(generator(), image, artefact)
+    _, reasons, _ = screen_images(image[None], np.zeros(1, bool))
+    assert reasons[0] == reason
+
+
+def test_a_nan_patch_is_in_one_band():
+    image = generator().normal(size=(5, 64, 64))
+    spoil(generator(), image, Artefact.NAN_PATCH)
+    assert sorted(np.isnan(image).any((1, 2))) == [False] * 4 + [True]
+
+
+# --- Files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_files(tmp_path, capsys):
+    out = tmp_path / "survey"
+    main(Mock(out, galaxies=5, tile=70, seed=2, shard_rows=64, preview=True))
+    truth = draw(2, TRAINING, range(5))
+    with h5py.File(out / "galaxies.hdf5") as file:
+        layout = {}
+        file.visititems(lambda name, item: layout.update({name: item}) if hasattr(item, "shape") else None)
+        assert {name: (item.shape, item.dtype) for name, item in layout.items()} == {
+            "image": ((5, 5, 64, 64), np.float32),
+            "spectrum/flux": ((5, 7783), np.float32),
+            "spectrum/ivar": ((5, 7783), np.float32),
+            "spectrum/wave": ((5, 7783), np.float32),
+            "DESI_fibermap/DESI_redshift": ((5,), np.float64),
+            "targetid": ((5,), "S17"),
+        }
+        np.testing.assert_array_equal(file["image"], truth.image)
+        assert [int(name) for name in file["targetid"]] == list(truth.object_id)
+        assert file["spectrum/wave"][4, -1] == 9824
+    store, table = cutouts.open_store(out / "rubin_tile.zarr"), Table.read(out / "rubin_tile.truth.fits")
+    tile = draw(2, TILE, [0, 69])
+    np.testing.assert_array_equal(store.images(0, 70)[0][[0, 69]], tile.image)
+    np.testing.assert_array_equal(store.column("object_id"), table["OBJECT_ID"])
+    np.testing.assert_array_equal(table["Z_SPEC"][[0, 69]], tile.redshift)
+    assert not set(table["OBJECT_ID"]) & set(truth.object_id)
+    assert np.abs(store.column("dec") - 2.2).max() < 0.25
+    pairs = Table.read(out / "galaxies.truth.fits")
+    np.testing.assert_array_equal(pairs["MAG_R"], truth.magnitudes[:, R].astype(np.float32))
+    assert imread(out / "preview.png").shape[2] == 4
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("rubin_tile.truth.fits", "preview.png"))
+    assert not [path for path in out.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_no_byte(tmp_path):
+    for processes in (1, 3):
+        command = [sys.executable, "-m", "mmae.cli", "mock", tmp_path / str(processes), "--galaxies", "40"]
+        flags = ["--tile", "33", "--shard-rows", "64", "--processes", str(processes), "--artefacts", "0.3"]
+        subprocess.run([*command, *flags], check=True, capture_output=True)
+    truths = ("galaxies.truth.fits", "rubin_tile.truth.fits")
+    for name in ("galaxies.hdf5", "rubin_tile.zarr.manifest.json", *truths):
+        digests = {hashlib.sha256((tmp_path / n / name).read_bytes()).digest() for n in ("1", "3")}
+        assert len(digests) == 1, name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"galaxies": -1}, {"tile": 0}, {"seed": -1}, {"shard_rows": 100}, {"processes": 0}, {"artefacts": 1.5}],
+)
+def test_bad_numbers_are_refused_before_anything_is_created(tmp_path, wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
+        main(Mock(tmp_path / "survey", **wrong))
+    assert not (tmp_path / "survey").exists()
+
+
+@pytest.mark.parametrize("taken", ["galaxies.hdf5", "rubin_tile.zarr", "rubin_tile.truth.fits"])
+def test_files_that_exist_are_left_alone(tmp_path, taken):
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(UsageError, match=taken):
+        main(Mock(tmp_path))
+    with pytest.raises(UsageError, match="is a file"):
+        main(Mock(tmp_path / taken / "below"))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(taken, "mine")]

@@ -1,0 +1,127 @@
+"""Every cutout is judged for the one reason that holds, and a refused one leaves no pixel behind."""
+
+import numpy as np
+import pytest
+
+from catalogs.products.schema import Flag, Reject
+from catalogs.products.screen import screen_estimates, screen_images
+
+PIXELS = 64 * 64
+BAND = (0, 2)  # of the one cutout
+
+
+@pytest.fixture
+def cutout():
+    return np.random.default_rng(2).normal(size=(1, 5, 64, 64)).astype(np.float32)
+
+
+def nan_pixels(image, count):
+    image[BAND].reshape(-1)[:count] = np.nan
+
+
+def fill(place, value):
+    def spoil(image):
+        image[place] = value
+
+    return spoil
+
+
+def constant_but_for_a_nan(image):
+    image[BAND] = 3
+    image[(*BAND, 0, 0)] = np.nan
+
+
+def nan_and_infinite(image):
+    image[BAND] = np.nan
+    image[0, 0, 0, 0] = np.inf
+
+
+CASES = {
+    "usable": (lambda image: None, ""),
+    "all NaN": (fill(..., np.nan), Reject.ALL_NAN),
+    "a pixel +Inf": (fill((*BAND, 3, 4), np.inf), Reject.INFINITE),
+    "a pixel -Inf": (fill((*BAND, 3, 4), -np.inf), Reject.INFINITE),
+    "a band of NaN": (fill(BAND, np.nan), Reject.MANY_NAN),
+    "a band of zeros": (fill(BAND, 0), Reject.ZERO_BAND),
+    "a band of minus zeros": (fill(BAND, -0.0), Reject.ZERO_BAND),
+    "a constant band": (fill(BAND, 3), Reject.CONSTANT_BAND),
+    "constant but for a NaN": (constant_but_for_a_nan, Reject.CONSTANT_BAND),
+    "all zero": (fill(..., 0), Reject.ZERO_BAND),
+    "NaN and infinite": (nan_and_infinite, Reject.INFINITE),
+    "409 of 4096 NaN": (lambda image: nan_pixels(image, 409), ""),
+    "410 of 4096 NaN": (lambda image: nan_pixels(image, 410), Reject.MANY_NAN),
+}
+
+
+@pytest.mark.parametrize(("spoil", "expected"), CASES.values(), ids=CASES)
+def test_a_cutout_is_judged_for_its_fault(cutout, spoil, expected):
+    image = np.concatenate([cutout, cutout, cutout])
+    spoil(image[1:2])
+    given = image.copy()
+    clean, reason, _ = screen_images(image, np.zeros(3, bool))
+    assert reason.tolist() == ["", expected, ""]
+    np.testing.assert_array_equal(clean[[0, 2]], given[[0, 2]])  # its neighbours are untouched
+    np.testing.assert_array_equal(clean[1], 0 if expected else np.nan_to_num(given[1]))
+    np.testing.assert_array_equal(image, given)  # and so is what was passed
+
+
+@pytest.mark.parametrize(("spoil", "_reason"), CASES.values(), ids=CASES)
+def test_damage_comes_before_every_other_reason(cutout, spoil, _reason):
+    spoil(cutout)
+    clean, reason, _ = screen_images(cutout, np.ones(1, bool))
+    assert reason.tolist() == [Reject.DAMAGED]
+    assert not clean.any()
+
+
+def test_masked_pixels_are_flagged_and_zero(cutout):
+    cutout[0, 1, 5, 6] = np.nan
+    clean, reason, flags = screen_images(np.repeat(cutout, 2, 0), np.zeros(2, bool))
+    assert reason.tolist() == ["", ""]
+    assert flags.tolist() == [Flag.MASKED_PIXELS] * 2
+    assert clean[0, 1, 5, 6] == 0
+    assert screen_images(clean, np.zeros(2, bool))[2].tolist() == [0, 0]
+
+
+def test_no_cutouts_are_no_trouble():
+    clean, reason, flags = screen_images(np.zeros((0, 5, 64, 64), np.float32), np.zeros(0, bool))
+    assert (len(clean), len(reason), len(flags)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("redshift", "reason", "flags"),
+    [
+        (0.5, "", 0),
+        (0.01, "", 0),
+        (4.0, "", 0),
+        (0.009, "", Flag.Z_LIMIT),
+        (4.001, "", Flag.Z_LIMIT),
+        (-0.5, "", Flag.Z_LIMIT),
+        (-1.0, Reject.BAD_OUTPUT, 0),
+        (np.nan, Reject.BAD_OUTPUT, 0),
+        (np.inf, Reject.BAD_OUTPUT, 0),
+        (-np.inf, Reject.BAD_OUTPUT, 0),
+    ],
+)
+def test_a_redshift_is_judged_by_what_is_possible_and_what_was_learnt(redshift, reason, flags):
+    z_range = (0.01, 4.0)
+    judged = screen_estimates(np.array([redshift]), {}, np.array([""]), z_range)
+    assert (judged[0].tolist(), judged[1].tolist()) == ([reason], [flags])
+
+
+def test_what_the_model_makes_of_a_refused_cutout_does_not_change_its_reason():
+    reason = np.array([Reject.ZERO_BAND, Reject.ALL_NAN, ""])
+    judged, _ = screen_estimates(np.array([np.nan, 0.5, 0.5]), {}, reason, (0, 4))
+    assert judged.tolist() == reason.tolist()
+
+
+def test_a_p_of_z_that_is_no_clear_answer_is_flagged():
+    """At redshift 1: wide beyond a half width of 0.3; another peak; one galaxy in 2000 as odd as this one."""
+    said = {
+        "PHOTOZ_ERR68_MIN": np.array([0.8, 0.69, 0.8, 0.8]),
+        "PHOTOZ_ERR68_MAX": np.array([1.2, 1.31, 1.2, 1.2]),
+        "PHOTOZ_MODE2": np.array([np.nan, np.nan, 2.0, np.nan]),
+        "OOD_SCORE": np.array([0.5, 0.5, np.nan, 0.0005]),
+    }
+    reason, flags = screen_estimates(np.ones(4), said, np.full(4, ""), (0.01, 4.0))
+    assert (reason == "").all()
+    assert flags.tolist() == [0, Flag.BROAD, Flag.TWO_PEAKS, Flag.ATYPICAL]

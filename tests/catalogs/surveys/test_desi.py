@@ -1,0 +1,212 @@
+"""Arms of a coadd become one spectrum; what is damaged or no coadd is refused in one sentence."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from catalogs.errors import InputRefused, UsageError
+from catalogs.surveys.desi import read_coadd
+
+IDS = [39627000000000001, 39627000000000002]
+# First wavelength and number of pixels of arms of a few pixels: B and R share 3602.4 and 3603.2 A.
+TINY = {"B": (3600.0, 5), "R": (3602.4, 4), "Z": (9822.4, 3)}
+
+
+def coadd():
+    """HDUs of two fibres by name; flux 1, 2, 3 and ivar 4 everywhere in B, R, Z."""
+    targets = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("TARGETID", "K", array=IDS),
+            fits.Column("TARGET_RA", "D", unit="deg", array=[150.0, 150.1]),
+            fits.Column("TARGET_DEC", "D", unit="deg", array=[2.0, 2.1]),
+        ],
+        name="FIBERMAP",
+    )
+    hdus = {"PRIMARY": fits.PrimaryHDU(), "FIBERMAP": targets}
+    for level, (arm, (first, pixels)) in enumerate(TINY.items(), 1):
+        images = {
+            "WAVELENGTH": first + 0.8 * np.arange(pixels),
+            "FLUX": np.full((2, pixels), level, np.float32),
+            "IVAR": np.full((2, pixels), 4, np.float32),
+            "MASK": np.zeros((2, pixels), np.int32),
+        }
+        hdus |= {f"{arm}_{kind}": fits.ImageHDU(data, name=f"{arm}_{kind}") for kind, data in images.items()}
+    return hdus
+
+
+def write(folder, hdus):
+    path = folder / "coadd.fits"
+    fits.HDUList(list(hdus.values())).writeto(path, checksum=True)
+    return path
+
+
+def test_arms_are_joined_by_their_weights_and_masked_pixels_vanish(tmp_path):
+    hdus = coadd()
+    hdus["R_IVAR"].data[0] = 12
+    hdus["R_MASK"].data[0, 1] = 2  # 3603.2 A, which B sees too
+    hdus["R_MASK"].data[0, 2] = 1  # 3604.0 A, which R alone sees
+    hdus["B_IVAR"].data[1, 0] = 0
+    hdus["B_FLUX"].data[1, 1] = np.nan
+    spectra = read_coadd(write(tmp_path, hdus))
+
+    assert spectra.flux.shape == spectra.ivar.shape == (2, 7781)
+    assert spectra.wave[[0, 1, -1]] == pytest.approx([3600.0, 3600.8, 9824.0])
+    # (4 * 1 + 12 * 2) / 16 where both see it
+    np.testing.assert_allclose(spectra.flux[0, :8], [1, 1, 1, 1.75, 1, 0, 2, 0], rtol=1e-6)
+    np.testing.assert_array_equal(spectra.ivar[0, :8], [4, 4, 4, 16, 4, 0, 12, 0])
+    np.testing.assert_allclose(spectra.flux[1, :5], [0, 0, 1, 1.5, 1.5], rtol=1e-6)
+    np.testing.assert_array_equal(spectra.ivar[1, :5], [0, 0, 4, 8, 8])
+    np.testing.assert_array_equal(spectra.flux[:, -4:], [[0, 3, 3, 3]] * 2)
+    assert not spectra.flux[:, 7:-3].any()
+    assert not spectra.ivar[:, 7:-3].any()
+
+
+def test_targets_come_with_the_spectra(tmp_path):
+    spectra = read_coadd(write(tmp_path, coadd()))
+    np.testing.assert_array_equal(spectra.target_id, IDS)
+    np.testing.assert_array_equal(spectra.ra, [150.0, 150.1])
+    np.testing.assert_array_equal(spectra.dec, [2.0, 2.1])
+    assert spectra.target_id.dtype == np.int64
+    assert spectra.flux.dtype == spectra.ivar.dtype == np.float32
+
+
+def test_only_the_targets_asked_for_come_in_the_order_asked(tmp_path):
+    hdus = coadd()
+    hdus["B_FLUX"].data[1] = 7
+    path = write(tmp_path, hdus)
+    every = read_coadd(path)
+    for rows in ([1, 0], [1], []):
+        some = read_coadd(path, np.array(IDS, np.int64)[rows])
+        for name in ("target_id", "ra", "dec", "flux", "ivar"):
+            np.testing.assert_array_equal(getattr(some, name), getattr(every, name)[rows])
+    with pytest.raises(InputRefused, match="no spectrum of target 5"):
+        read_coadd(path, np.array([IDS[0], 5]))
+
+
+def test_targets_of_a_coadd_without_fibermap_are_not_known(tmp_path):
+    hdus = coadd()
+    del hdus["FIBERMAP"]
+    with pytest.raises(InputRefused, match="has no FIBERMAP with TARGETID"):
+        read_coadd(write(tmp_path, hdus), np.array(IDS))
+
+
+def test_images_turned_round_without_mask_and_fibermap_read_the_same(tmp_path):
+    hdus = coadd()
+    for kind in ("FLUX", "IVAR"):
+        hdus[f"B_{kind}"].data[:] *= np.arange(1, 11).reshape(2, 5)
+    straight = read_coadd(write(tmp_path, hdus))
+    for name in ["FIBERMAP", *(f"{arm}_MASK" for arm in TINY)]:
+        del hdus[name]
+    for name in (f"{arm}_{kind}" for arm in TINY for kind in ("FLUX", "IVAR")):
+        hdus[name].data = np.ascontiguousarray(hdus[name].data.T)
+    (tmp_path / "turned").mkdir()
+    turned = read_coadd(write(tmp_path / "turned", hdus))
+    np.testing.assert_array_equal(turned.flux, straight.flux)
+    np.testing.assert_array_equal(turned.ivar, straight.ivar)
+    assert turned.target_id is turned.ra is turned.dec is None
+
+
+def drop_arm(hdus):
+    for kind in ("WAVELENGTH", "FLUX", "IVAR", "MASK"):
+        del hdus[f"R_{kind}"]
+
+
+def half_a_pixel_off(hdus):
+    hdus["R_WAVELENGTH"].data += 0.4
+
+
+def coarser(hdus):
+    hdus["Z_WAVELENGTH"].data[:] = 8000 + 1.6 * np.arange(3)
+
+
+def beyond_the_grid(hdus):
+    hdus["Z_WAVELENGTH"].data += 0.8
+
+
+def cut_ivar(hdus):
+    hdus["B_IVAR"].data = hdus["B_IVAR"].data[:, :4]
+
+
+def lose_a_fibre(hdus):
+    for kind in ("FLUX", "IVAR", "MASK"):
+        hdus[f"Z_{kind}"].data = hdus[f"Z_{kind}"].data[:1]
+
+
+def lose_a_fibre_and_the_fibermap(hdus):
+    lose_a_fibre(hdus)
+    del hdus["FIBERMAP"]
+
+
+def lose_a_target(hdus):
+    hdus["FIBERMAP"].data = hdus["FIBERMAP"].data[:1]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop_arm, "has no image R_WAVELENGTH, R_FLUX, R_IVAR: it is not a DESI coadd"),
+        (half_a_pixel_off, "arm R is not on DESI's wavelength grid"),
+        (coarser, "arm Z is not on DESI's wavelength grid"),
+        (beyond_the_grid, "arm Z is not on DESI's wavelength grid"),
+        (cut_ivar, r"arm B have shapes \(2, 5\), \(2, 4\), \(2, 5\), not \(n, 5\)"),
+        (lose_a_fibre, "differ in number of fibres"),
+        (lose_a_fibre_and_the_fibermap, "differ in number of fibres"),
+        (lose_a_target, "differ in number of fibres"),
+    ],
+)
+def test_other_layouts_are_refused(tmp_path, damage, message):
+    hdus = coadd()
+    damage(hdus)
+    with pytest.raises(InputRefused, match=message):
+        read_coadd(write(tmp_path, hdus))
+
+
+def test_damage_is_refused(tmp_path):
+    path = write(tmp_path, coadd())
+    whole = path.read_bytes()
+    for size in (0, 1000, 4000, len(whole) // 2, len(whole) - 4000, len(whole) - 2000):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputRefused):
+            read_coadd(path)
+    flipped = bytearray(whole)
+    flipped[-2880] ^= 1  # the last image
+    path.write_bytes(flipped)
+    with pytest.raises(InputRefused, match="checksum of Z_MASK"):
+        read_coadd(path)
+    path.write_text("TARGETID,Z\n")
+    with pytest.raises(InputRefused, match="no FITS file"):
+        read_coadd(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="there is no file"):
+        read_coadd(tmp_path / "absent.fits")
+    with pytest.raises(UsageError, match="is a folder"):
+        read_coadd(tmp_path)
+
+
+def test_real_coadds_agree_with_spectra_joined_by_others(real_data):
+    """Twelve spectra of two releases: chi2 per pixel below 1e-6 (measured: 0), the same ivar to 1e-5."""
+    joined = np.load(real_data / "desi_spectra_7781px.npz")
+    for flux, ivar, source in zip(joined["flux"], joined["ivar"], joined["source"], strict=True):
+        name, fibre = source.split("#")
+        ours = read_coadd(real_data / "desi_coadds" / name)
+        np.testing.assert_allclose(ours.wave, joined["wave"], atol=1e-3)
+        chi2_per_pixel = ((ours.flux[int(fibre)] - flux) ** 2 * ivar).mean()
+        assert chi2_per_pixel < 1e-6, source
+        np.testing.assert_allclose(ours.ivar[int(fibre)], ivar, rtol=1e-5, err_msg=source)
+
+
+def test_a_real_fibermap(real_data):
+    spectra = read_coadd(real_data / "desi_coadds/fsf_coadd-special-dark-27247.fits")
+    assert spectra.target_id == [39089837499744649]
+    assert (spectra.ra[0], spectra.dec[0]) == pytest.approx((149.465, 2.0), abs=1)
+    assert (spectra.ivar > 0).mean() > 0.99
+
+
+def test_a_dead_fibre_is_all_zero(real_data):
+    spectra = read_coadd(real_data / "desi_coadds/QuasarNP_test_coadd_everest_80605_25fibers.fits")
+    dead = ~(spectra.ivar > 0).any(1)
+    assert (len(dead), dead.sum()) == (25, 1)
+    assert not spectra.flux[dead].any()
+    assert spectra.target_id is None

@@ -1,0 +1,45 @@
+"""The width of p(z) is fitted to the errors of redshifts."""
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import TINY
+
+from mmae.bundles.calibrate import calibrate_pdf, temperature
+from mmae.bundles.image_pdf import ImagePdf
+from mmae.models import pdf
+from mmae.models.families import build
+from mmae.models.pdf import Grid
+
+
+def test_p_of_z_is_made_as_wide_as_its_errors():
+    """Redshifts drawn from Gaussians twice as wide as the p(z): the temperature is four."""
+    grid, rng = Grid(200, 3.0), torch.Generator().manual_seed(1)
+    centre = 0.4 + 0.6 * torch.rand(4000, generator=rng)  # in ln(1 + z)
+    x = torch.log1p(grid.centres).float()
+    logits = -0.5 * ((x - centre[:, None]) / 0.01) ** 2
+    redshift = torch.expm1(centre + 0.02 * torch.randn(4000, generator=rng))
+    assert temperature(logits, redshift, grid) == pytest.approx(4, rel=0.05)
+    assert temperature(logits / 4, redshift, grid) == pytest.approx(1, rel=0.05)
+
+
+def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long():
+    """Gaussians, too wide where they are narrow and too narrow where they are wide; a tenth is far off."""
+    rng = torch.Generator().manual_seed(1)
+    program = ImagePdf(build(dataclasses.replace(TINY["mmae"], bins=320)))
+    n = 16000
+    is_wide = torch.rand(n, generator=rng) < 0.5
+    claimed, true = torch.where(is_wide, 0.05, 0.03), torch.where(is_wide, 0.06, 0.02)
+    true = torch.where(torch.rand(n, generator=rng) < 0.1, 5 * true, true)
+    centre = 0.6 + 0.3 * torch.rand(n, generator=rng)
+    redshift = torch.expm1((centre + true * torch.randn(n, generator=rng)).clamp(min=0))
+    x = torch.log1p(program.grid.centres).float()
+    logits = -0.5 * ((x - centre[:, None]) / claimed[:, None]) ** 2
+    first, rest = slice(0, n // 2), slice(n // 2, n)
+    calibrate_pdf(program, logits[first].softmax(1), redshift[first])
+    pit = pdf.cdf(program.calibrated(logits[rest]), program.grid, redshift[rest])
+    for inside, tolerance in ((0.68, 0.03), (0.95, 0.02)):
+        covered = ((pit - 0.5).abs() < inside / 2).float()
+        for half in (is_wide[rest], ~is_wide[rest]):
+            assert covered[half].mean().item() == pytest.approx(inside, abs=tolerance)

@@ -1,0 +1,73 @@
+"""Losses worked by hand."""
+
+import math
+
+import pytest
+import torch
+from conftest import TINY
+
+from mmae.models.batch import Batch
+from mmae.models.himes2025 import Himes2025
+from mmae.models.losses import combined, image_pixels, masked_mean, spectrum_pixels
+from mmae.models.masking import Masks
+from mmae.models.mmae import Model
+from mmae.models.output import Output
+
+
+def test_a_masked_mean_counts_hidden_pixels_only():
+    values, hidden = torch.tensor([1.0, 9.0, 900.0]), torch.tensor([True, True, False])
+    assert masked_mean(values, hidden).item() == (1 + 9) / 2
+    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0
+
+
+def test_token_masks_cover_their_pixels():
+    mask = torch.zeros(1, 64, dtype=torch.bool)
+    mask[0, 10] = True  # second row of tokens, third column
+    pixels = image_pixels(mask, torch.Size((1, 5, 64, 64)))
+    assert pixels.sum() == 5 * 64
+    assert pixels[0, :, 8:16, 16:24].all()
+    spectrum = spectrum_pixels(torch.ones(1, 32, dtype=torch.bool), 259, 8)
+    assert spectrum.sum() == 256
+    assert not spectrum[0, 256:].any()
+
+
+def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
+    batch = Batch(torch.zeros(2, 5, 64, 64), torch.zeros(2, 259), torch.tensor([0.0, 1.0]))
+    output = Output(
+        image=torch.full((2, 5, 64, 64), 2.0),
+        spectrum=torch.tensor([[3.0], [100.0]]).expand(2, 259),
+        joint=torch.zeros(2, 512),
+        point=torch.tensor([0.15, 1.0]),
+        logits=torch.zeros(2, 0),
+    )
+    image_mask = torch.zeros(2, 64, dtype=torch.bool)
+    image_mask[:, :16] = True
+    hidden = torch.ones(2, 32, dtype=torch.bool)
+    target = hidden & torch.tensor([[True], [False]])
+    model = Himes2025(TINY["himes2025"])
+    parts = model.losses(output, batch, Masks(image_mask, hidden, target, torch.zeros(2)))
+    assert parts.tolist() == [4, 9, pytest.approx(0.25)]  # dz / 0.15 is 1 and 0: losses 1/2 and 0
+    assert combined(parts, model.loss_weights).total.item() == pytest.approx(0.1 * 4 + 0.01 * 9 + 0.25)
+
+
+def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
+    model = Model(TINY["mmae"])
+    model.noise[0] = 0.5
+    truth = torch.zeros(2, 5, 64, 64)
+    output = Output(
+        image=truth.clone(),
+        spectrum=torch.tensor([[3.0], [0.1]]).expand(2, 1296),
+        joint=torch.zeros(2, 64),
+        point=torch.tensor([0.15, 1.0]),
+        logits=torch.zeros(2, 60),
+    )
+    output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
+    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]))
+    image_mask = torch.zeros(2, 64, dtype=torch.bool)
+    image_mask[0, 5] = True
+    target = torch.ones(2, 48, dtype=torch.bool)
+    parts = model.losses(output, batch, Masks(image_mask, target, target, torch.zeros(2)))
+    # beyond 1 the error less a half counts, below it half its square
+    assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
+    assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)
+    assert parts[2].item() == pytest.approx(math.log(60) + 0.25)

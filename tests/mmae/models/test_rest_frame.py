@@ -1,0 +1,59 @@
+"""Spectra from templates in the rest frame: a line is where its redshift puts it."""
+
+import pytest
+import torch
+
+from mmae.models.rest_frame import GAIN, LOG_STEP, RestFrame
+
+HALPHA = 6564.6
+
+
+def with_one_line(rest_wave):
+    """One template, of which every galaxy has one: a line of height 1 and three grid points wide."""
+    frame = RestFrame(8, templates=1, pixels=1296, z_max=4.5).double()
+    for parameter in frame.coefficients.parameters():
+        parameter.data.zero_()
+    frame.coefficients[2].bias.data.fill_(1.0)
+    point = round((torch.tensor(rest_wave).log().item() - frame.start) / LOG_STEP)
+    frame.templates.data[0, point - 1 : point + 2] = torch.tensor([0.5, 1.0, 0.5]) / GAIN
+    return frame
+
+
+def shown(frame, redshift):
+    """The spectra at redshifts, without anything visible."""
+    nothing = torch.zeros(len(redshift), 1296).double()
+    return frame(torch.zeros(len(redshift), 8).double(), redshift, nothing, nothing)
+
+
+@pytest.mark.parametrize("redshift", [0.0, 0.0729, 0.4])
+@torch.no_grad()
+def test_a_line_is_seen_at_its_wavelength_times_one_and_z(redshift):
+    """On pixels of 4.8 A, the first of which is the mean of six from 3600 A on, 0.8 A each."""
+    spectrum = shown(with_one_line(HALPHA), torch.tensor([redshift]).double())[0]
+    wave = 3602.0 + 4.8 * torch.arange(1296)
+    observed = HALPHA * (1 + redshift)
+    assert abs(wave[spectrum.argmax()] - observed) <= 2.4 + LOG_STEP * observed / 2
+    assert 0.3 < spectrum.max() <= 1.0
+    assert spectrum[(wave - observed).abs() > 20].abs().max() == 0
+
+
+@torch.no_grad()
+def test_a_line_that_lies_beyond_the_spectrograph_is_not_seen():
+    frame = with_one_line(HALPHA)
+    assert not shown(frame, torch.tensor([0.6, 4.5, 7.0]).double()).any()
+    assert shown(frame, torch.tensor([0.45, 0.1, 0.0]).double()).any(1).all()
+
+
+@torch.no_grad()
+def test_what_is_visible_says_how_much_of_a_template_there_is():
+    """A line of height 3 where height 1 is expected, seen in two pixels: the more if they weigh more."""
+    frame, redshift = with_one_line(HALPHA), torch.tensor([0.1]).double()
+    one = shown(frame, redshift)
+    seen = torch.zeros_like(one)
+    seen[0, one[0].topk(2).indices] = 1
+    spectrum = torch.where(seen > 0, 3 * one, 1e6)  # what is hidden has no say
+    information = (frame.observed(redshift)[0, :, 0] * seen[0]).square().sum()
+    for weight, height in ((1e-9, 3.0), (1.0, 2.0), (1e9, 1.0)):
+        frame.log_weight.data.fill_((weight * information).log())
+        rebuilt = frame(torch.zeros(1, 8).double(), redshift, spectrum, seen)
+        torch.testing.assert_close(rebuilt, height * one)

@@ -1,0 +1,57 @@
+"""The plan: every row in one unit, whatever the store is cut into."""
+
+import numpy as np
+import pytest
+
+from catalogs.errors import InputRefused
+from catalogs.store import cutouts
+from mmae.production import plan
+from mmae.production.plan import BATCH, MAX_UNIT, MIN_UNIT, Plan, check_input, unit_rows
+
+
+def make_plan(rows, size):
+    return Plan(rows, size, BATCH, *["x"] * 7)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 300, 4096, 100_000, 10**7, 10**9])
+@pytest.mark.parametrize("shard", [64, 192, 256, 4096, 65536])
+def test_units_are_whole_batches_aligned_to_shards(rows, shard):
+    size = unit_rows(rows, shard)
+    assert size % BATCH == 0
+    assert size % shard == 0 or shard % size == 0
+    assert size <= MAX_UNIT
+    spans = [make_plan(rows, size).span(unit) for unit in make_plan(rows, size).units]
+    assert [stop for _, stop in spans[:-1]] == [start for start, _ in spans[1:]]
+    assert (spans[0][0], spans[-1][1]) == (0, rows) if rows else not spans
+
+
+def test_a_small_tile_still_has_work_for_several():
+    assert unit_rows(2000, 4096) == MIN_UNIT
+
+
+def test_a_billion_objects_make_some_ten_thousand_units():
+    assert 15_000 <= len(make_plan(10**9, unit_rows(10**9, 4096)).units) <= 100_000
+
+
+def store_of(path, object_id):
+    n = len(object_id)
+    rows = {"image": np.ones((n, 5, 64, 64), np.float32), "ra": np.zeros(n), "dec": np.zeros(n)}
+    cutouts.write(path, lambda a, b: rows | {"object_id": object_id}, n=n, survey="test")
+    return cutouts.open_store(path)
+
+
+@pytest.mark.parametrize("ids_per_pass", [2**24, 3])
+def test_an_id_that_stands_twice_is_refused_in_bounded_memory(tmp_path, monkeypatch, ids_per_pass):
+    monkeypatch.setattr(plan, "IDS_PER_PASS", ids_per_pass)
+    good = store_of(tmp_path / "good.zarr", np.array([5, 3, -9, 2**62, 7, 8, 9]))
+    assert len(check_input(good)) == 64
+    bad = store_of(tmp_path / "bad.zarr", np.array([5, 3, -9, 2**62, 7, 8, -9]))
+    with pytest.raises(InputRefused, match="object_id -9 stands there twice"):
+        check_input(bad)
+
+
+def test_the_input_has_one_name_however_many_passes_it_takes(tmp_path, monkeypatch):
+    store = store_of(tmp_path / "tile.zarr", np.arange(50))
+    name = check_input(store)
+    monkeypatch.setattr(plan, "IDS_PER_PASS", 7)
+    assert check_input(store) == name

@@ -1,0 +1,134 @@
+"""The scheduler over real Ray actors that do nothing but what a test needs: sleep, hang, die."""
+
+import os
+import re
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from mmae.production import scheduler
+from mmae.production.ray_session import Capacity, actor_type, ray, started
+from mmae.production.scheduler import Scheduler, Unit
+
+pytestmark = pytest.mark.slow
+
+
+class Toy:
+    """Sleeps as long as its task says of the unit; or dies, stops or raises an error if it says so."""
+
+    def __init__(self):
+        self.begun, self.recalled, self.lock, self.busy = -1, set(), threading.Lock(), threading.Lock()
+
+    def process(self, ticket, task, unit):
+        with self.busy:
+            with self.lock:
+                if ticket in self.recalled:
+                    return None
+                self.begun = ticket
+            if task[unit] == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+                os._exit(1)  # Ray may continue it before it kills it
+            if task[unit] == "raise":
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            if task[unit] == "die":
+                os._exit(1)
+            time.sleep(task[unit])
+        return {"unit": unit}
+
+    def recall(self, ticket):
+        with self.lock:
+            self.recalled.add(ticket)
+            return ticket > self.begun
+
+
+class ToyTile(SimpleNamespace):
+    def __init__(self, name, task):
+        plan = SimpleNamespace(span=lambda unit: (100 * unit, 100 * unit + 100))
+        files = SimpleNamespace(log="the log")
+        super().__init__(name=name, task=task, plan=plan, files=files, error=None, notes=[], done=[])
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+class ToyQueue:
+    def __init__(self, *tiles):
+        self.units = [Unit(tile, number) for tile in tiles for number in range(len(tile.task))]
+
+    @property
+    def waiting(self):
+        return len(self.units)
+
+    @property
+    def ended(self):
+        return not self.units
+
+    def take(self, seconds=0.0):
+        return self.units.pop(0) if self.units else None
+
+    def complete(self, unit, result):
+        if isinstance(result, Exception):
+            unit.tile.error = result
+        else:
+            unit.tile.done.append(result["unit"])
+
+
+@pytest.fixture(scope="module")
+def session():
+    with started(2):
+        yield
+
+
+def run(*tiles):
+    """Have two actors do all units."""
+    pool = Scheduler(ToyQueue(*tiles), actor_type(Toy).remote, Capacity(2))
+    pool.run()
+    for worker in pool.workers:
+        ray.kill(worker.actor)
+
+
+def test_a_unit_that_waits_behind_a_long_one_goes_to_an_idle_actor(session):
+    tile = ToyTile("tile", [8.0, 0.1, 0.1, 0.1, 0.1, 0.1])
+    run(tile)
+    assert sorted(tile.done) == list(range(6))
+    assert tile.done[-1] == 0
+    assert sum("goes to an idle worker" in note for note in tile.notes) == 1
+
+
+@pytest.mark.parametrize("fault", ["die", "raise"])
+def test_a_unit_that_kills_costs_its_own_tile_only(session, fault):
+    """A worker whose task raised what nobody foresaw is as good as dead: a GPU may not work again."""
+    deadly, other = ToyTile("deadly", [0.0, fault, 0.0]), ToyTile("other", [0.0] * 5)
+    run(deadly, other)
+    assert "3 workers died over unit 1 (rows (100, 200)); the log says how" in str(deadly.error)
+    assert sum("over unit 1:" in note for note in deadly.notes) >= scheduler.MAX_FAILURES
+    assert sorted(other.done) == list(range(5))
+
+
+def test_an_actor_that_hangs_is_replaced(session, monkeypatch):
+    monkeypatch.setattr(scheduler, "TIMEOUT_SECONDS", 3.0)
+    monkeypatch.setattr(scheduler, "SLOWEST_RATE", 1000.0)
+    tile = ToyTile("tile", ["stop", 0.0, 0.0])
+    other = ToyTile("other", [0.0] * 3)
+    run(tile, other)
+    assert "3 workers died over unit 0" in str(tile.error)
+    assert any(re.search(r"unit 0: it gave no answer for \d+ s", note) for note in tile.notes)
+    assert sorted(other.done) == list(range(3))
+
+
+def test_without_any_worker_the_run_ends(session, monkeypatch):
+    monkeypatch.setattr(scheduler, "NO_WORKER_SECONDS", 0.5)
+    with pytest.raises(OSError, match="there was no worker for"):
+        Scheduler(ToyQueue(ToyTile("tile", [0.0])), actor_type(Toy).remote, lambda: 0).run()
+
+
+def test_actors_that_cannot_begin_end_the_run(session):
+    class Broken:
+        def __init__(self):
+            raise OSError("no such bundle")
+
+    with pytest.raises(OSError, match=r"(?s)3 workers died before they could begin.*no such bundle"):
+        Scheduler(ToyQueue(ToyTile("tile", [0.0])), actor_type(Broken).remote, Capacity(1)).run()

@@ -1,0 +1,49 @@
+"""What --catalog names."""
+
+from pathlib import Path
+
+import pytest
+
+from catalogs.errors import UsageError
+from mmae.production.tile_list import named_stores
+from mmae.production.tiles import named_tiles
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in ("a.zarr", "b.zarr", "other/a.zarr", "c[1].zarr"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a.zarr.manifest.json").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_paths_globs_and_lists_give_each_store_once(folder):
+    (folder / "tiles.txt").write_text("# two of them\n\nb.zarr  # the second\n[a]*.zarr*\n")
+    assert named_stores(["@tiles.txt", "b.zarr", "c[1].zarr"]) == [
+        *map(Path, ("b.zarr", "a.zarr", "c[1].zarr"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("nowhere.zarr", "nowhere.zarr does not exist"),
+        ("d*.zarr", "no cutout store matches"),
+        ("a.zarr.manifest.json", "is a file; a cutout store is a directory"),
+        ("@nowhere.txt", "the list nowhere.txt cannot be read"),
+        ("@tiles.txt", r"tiles\.txt, line 2: typo\.zarr does not exist"),
+    ],
+)
+def test_what_is_not_there_is_named(folder, said, words):
+    (folder / "tiles.txt").write_text("a.zarr\ntypo.zarr\n")
+    with pytest.raises(UsageError, match=words) as refused:
+        named_stores([said])
+    assert "\n" not in str(refused.value)
+
+
+def test_two_stores_of_one_name_cannot_share_a_folder(folder):
+    with pytest.raises(UsageError, match=r"a\.zarr and other/a\.zarr would both become a\.photoz\.fits"):
+        named_tiles(["a.zarr", "other/a.zarr"], folder)
+    with pytest.raises(UsageError, match="several folders"):
+        named_tiles(["b.zarr", "other/a.zarr"], None)

@@ -1,0 +1,85 @@
+"""The split, the order of an epoch, and what each rank is given."""
+
+import numpy as np
+import pytest
+import torch
+
+from catalogs.object_id import hash_ids
+from catalogs.store.spectra import normalise, pool
+from mmae.models.himes2025 import Himes2025Config
+from mmae.models.masking import random_mask
+from mmae.training.data import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    TrainingSet,
+    batches,
+    epoch_order,
+    split,
+    steps_per_epoch,
+)
+
+
+def test_hash_is_splitmix64():
+    # The first output of SplitMix64 seeded with 0, and with 1234567, as its reference programs print them.
+    assert hash_ids(np.array([0, 1234567])).tolist() == [0xE220A8397B1DCDAF, 6457827717110365317]
+
+
+def test_split_is_70_15_15_and_goes_by_the_id_alone():
+    ids = np.arange(39_627_000_000_000_000, 39_627_000_000_000_000 + 100_000)
+    names = split(ids)
+    for name, share in ((TRAIN, 0.70), (VALIDATION, 0.15), (TEST, 0.15)):
+        # five sigma of a binomial of 100,000
+        assert abs(np.mean(names == name) - share) < 5 * np.sqrt(share * (1 - share) / 1e5)
+    shuffled = np.random.default_rng(0).permutation(len(ids))
+    assert (split(ids[shuffled]) == names[shuffled]).all()
+
+
+def test_epoch_order_has_every_row_once_and_reads_block_by_block():
+    rows = np.flatnonzero(np.random.default_rng(0).random(20_000) < 0.7)
+    first, second = (epoch_order(rows, 256, 512, seed=0, epoch=epoch) for epoch in (0, 1))
+    assert (np.sort(first) == rows).all()
+    assert not (first == second).all()
+    # 2,048 rows at 179 a block lie in 12 blocks, and in two more that a segment shares with its neighbours
+    assert max(len(np.unique(first[k : k + 2048] // 256)) for k in range(0, len(first), 2048)) <= 14
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
+    rows = data.rows(TRAIN)
+    order = epoch_order(rows, data.block_rows, 32, seed=0, epoch=0)
+    steps = steps_per_epoch(len(rows), 32, ranks)
+    seen = [list(batches(data, order, 32, rank, ranks)) for rank in range(ranks)]
+    assert {len(share) for share in seen} == {steps}
+    for step in range(steps):
+        together = torch.cat([share[step].redshift for share in seen])
+        expected = data.redshift[np.sort(order[step * 32 : (step + 1) * 32])].astype(np.float32)
+        assert (together.numpy() == expected).all()
+
+
+def test_an_epoch_goes_on_from_any_batch(survey):
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
+    order = epoch_order(data.rows(TRAIN), data.block_rows, 16, seed=0, epoch=0)
+    whole = list(batches(data, order, 16, 0, 1))
+    for first in (1, 8, 9):
+        rest = list(batches(data, order, 16, 0, 1, first))
+        assert len(rest) == len(whole) - first
+        assert all(torch.equal(a.image, b.image) for a, b in zip(rest, whole[first:], strict=True))
+
+
+def test_a_batch_holds_the_rows_of_the_store(survey):
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
+    rows = np.array([200, 3, 64, 130])
+    batch = data.read(rows)
+    for k, row in enumerate(rows):
+        assert (batch.image[k].numpy() == data.store.array("image")[row]).all()
+        flux, ivar = data.store.array("flux")[row], data.store.array("ivar")[row]
+        np.testing.assert_allclose(batch.spectrum[k], pool(normalise(flux, ivar)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_hides_the_same_number_of_tokens_in_every_galaxy():
+    mask = random_mask(100, 64, 0.75)
+    assert (mask.sum(1) == 48).all()
+    mask = random_mask(10_000, 64, 0.75)
+    assert abs(mask.float().mean(0) - 0.75).max() < 5 * (0.75 * 0.25 / 10_000) ** 0.5  # any token alike
