@@ -25,9 +25,15 @@ ROLES_FILE = "roles.npy"
 ROLES = np.dtype([("object_id", "<i8"), ("role", "i1")])
 TRAINED_ON, CHOSEN_BY = 1, 2
 """Roles of a galaxy: training, or validation, which chooses the epoch and calibrates p(z)."""
-FORMAT, VERSION = "mmae-bundle", 3
+FORMAT, VERSION = "mmae-bundle", 4
 BOUND = {"median": 1e-4, "p99": 2e-3}
 """Bound of |dz|/(1 + z) against fp32, beyond which a precision is not offered."""
+
+DECISIVE = ("family", "model_config", "grid", "calibration")
+"""Entries of a card that decide an answer, beside its files."""
+DECISIVE_DATA = ("bands", "pixel_scale", "zero_point", "noise", "flux_percentiles", "z_range")
+"""Entries of its training data that do."""
+SEAL = "card_sha256"
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,15 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """sha256 of the program of this precision."""
-        return str(self.card["files"][PROGRAMS[self.precision]]["sha256"])
+        """Identity: sha256 over all that decides an answer in this precision.
+
+        That is its program and the one in fp32, which computes what bf16 loses; the roles; grid, calibration,
+        and the bands and statistics of the images.
+        """
+        used = {PROGRAMS[self.precision], PROGRAMS[FP32], ROLES_FILE}
+        files = {name: entry["sha256"] for name, entry in self.card["files"].items() if name in used}
+        data = {name: self.card["training_data"][name] for name in DECISIVE_DATA}
+        return atomic.digest({"files": files, "data": data, **{name: self.card[name] for name in DECISIVE}})
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -74,6 +87,7 @@ def open_bundle(path: Path, precision: Precision | None = None, masking: Masking
     try:
         card = json.loads((path / CARD).read_text())
         known = (card["format"], card["version"]) == (FORMAT, VERSION)
+        edited = known and card.get(SEAL) != sealed(card)[SEAL]
         changed = [
             path / name for name, entry in card["files"].items() if not atomic.matches(path / name, entry)
         ]
@@ -85,12 +99,20 @@ def open_bundle(path: Path, precision: Precision | None = None, masking: Masking
         raise InputRefused(
             f"{path / CARD} is of another format than {FORMAT} {VERSION}: export the bundle again"
         )
+    if edited:
+        raise InputRefused(f"{path / CARD} was edited after its export: export the bundle again")
     if changed:
         raise InputRefused(f"{changed[0]} is not the file the card was written for: export the bundle again")
     offers_bf16 = PROGRAMS[BF16] in card["files"]
     if precision == BF16 and not offers_bf16:
         raise UsageError(f"{path} offers fp32 only: {bf16_report(card)}")
     return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
+
+
+def sealed(card: dict[str, Any]) -> dict[str, Any]:
+    """The card with a sha256 over its other entries, so that an edited one is known."""
+    content = {name: value for name, value in card.items() if name != SEAL}
+    return content | {SEAL: atomic.digest(content)}
 
 
 def bf16_report(card: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The bundle is the model, and says what it is."""
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,7 @@ from conftest import TINY
 from catalogs.errors import InputRefused, UsageError
 from mmae import export
 from mmae.bundles import compiler
-from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, TRAINED_ON, open_bundle
+from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, ROLES_FILE, TRAINED_ON, open_bundle, sealed
 from mmae.hardware import BF16, FP32
 from mmae.models import checkpoint
 from mmae.production.predictor import role_of
@@ -104,6 +105,33 @@ def test_a_bundle_that_was_touched_is_refused(bundle, tmp_path):
     (copy / CARD).write_text("{}")
     with pytest.raises(InputRefused, match="not a model card"):
         open_bundle(copy)
+
+
+DECISIVE_EDITS = {
+    "grid": lambda card: card["grid"].update(z_max=3.0),
+    "calibration": lambda card: card["calibration"]["p(z)"].update(temperature=2.0),
+    "z range": lambda card: card["training_data"].update(z_range=[0.0, 9.0]),
+    "noise": lambda card: card["training_data"]["noise"].reverse(),
+    "bands": lambda card: card["training_data"]["bands"].reverse(),
+    "roles": lambda card: card["files"][ROLES_FILE].update(sha256="0" * 64),
+}
+
+
+@pytest.mark.parametrize("edit", DECISIVE_EDITS.values(), ids=DECISIVE_EDITS)
+def test_an_edited_card_is_refused_and_one_sealed_again_is_another_model(bundle, tmp_path, edit):
+    """Grid, calibration and statistics decide redshifts as the programs do."""
+    copy, original = shutil.copytree(bundle, tmp_path / "bundle"), open_bundle(bundle, FP32)
+    card = json.loads((copy / CARD).read_text())
+    edit(card)
+    (copy / CARD).write_text(json.dumps(card))
+    with pytest.raises(InputRefused, match="was edited after its export"):
+        open_bundle(copy)
+    assert dataclasses.replace(original, card=sealed(card)).sha256 != original.sha256
+
+
+def test_what_decides_no_answer_is_not_of_the_models_identity(bundle):
+    original = open_bundle(bundle, FP32)
+    assert dataclasses.replace(original, card=original.card | {"step": 1}).sha256 == original.sha256
 
 
 def test_there_must_be_something_to_export(tmp_path):
