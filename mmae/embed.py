@@ -22,7 +22,7 @@ from catalogs.errors import InputRefused, Interrupted
 from catalogs.products import embeddings
 from catalogs.products.embeddings import Origin, open_embeddings
 from catalogs.store.cutouts import CutoutStore, open_store
-from catalogs.store.format import NOTHING_SAID, Described
+from catalogs.store.format import NO_METADATA, ImageMetadata
 from catalogs.store.shard_writer import write_shards
 from mmae import __version__, cli
 from mmae.hardware import Precision
@@ -63,7 +63,7 @@ class Embed:
     ray_address: str = ""
     """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
 
-    described: OmitArgPrefixes[Described] = NOTHING_SAID
+    described: OmitArgPrefixes[ImageMetadata] = NO_METADATA
 
     def __post_init__(self) -> None:
         check_flags(self.catalog, self.workers, self.ray_address)
@@ -114,7 +114,7 @@ def main(config: Embed) -> None:
         raise Interrupted("stopped; what is done is kept, the same command goes on from there") from None
 
 
-def product_of(tile: Tile, described: Described, encoder: ImageEncoder | PairEncoder) -> Product:
+def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | PairEncoder) -> Product:
     """Check a store and say what will come of it; raises UsageError or InputRefused, and creates nothing."""
     store = open_store(tile.path, described)
     check_scale(store, encoder.trained_on)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes
 
 from catalogs.errors import InputRefused, Interrupted
-from catalogs.store.format import NOTHING_SAID, Described
+from catalogs.store.format import NO_METADATA, ImageMetadata
 from mmae import cli
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.image_mask import Masking
@@ -71,7 +71,7 @@ class Infer:
     ray_address: str = ""
     """HOST:PORT of a Ray cluster that this machine is a node of; by default a Ray of our own."""
 
-    described: OmitArgPrefixes[Described] = NOTHING_SAID
+    described: OmitArgPrefixes[ImageMetadata] = NO_METADATA
 
     def __post_init__(self) -> None:
         check_flags(self.catalog, self.workers, self.ray_address)

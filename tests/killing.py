@@ -1,4 +1,4 @@
-"""Faults at a chosen moment: wait for it; or, in a program with this folder on its path, die at it."""
+"""Faults at a chosen moment: wait for it, or, in a program with this folder on its path, be killed at it."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ import time
 WAIT_SECONDS = 120
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir")
-"""Audit events of what changes files."""
+"""Audit events of changes to files and folders."""
 
 
 def die_at(folder, step):
-    """Be killed before the `step`th change, counted from now, of anything below `folder`."""
+    """Kill this process before the `step`th change, from now on, of anything below `folder`."""
     steps = 0
 
     def count(event, arguments):
@@ -26,7 +26,7 @@ def die_at(folder, step):
 
 
 def wait_for(condition, process):
-    """Until the condition is true, of a run that is still alive."""
+    """Wait until the condition is true; the process must still be running."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert process.poll() is None, "the run ended before the fault"

@@ -77,10 +77,8 @@ class Found:
 
 
 def main(config: Neighbours) -> None:
-    from catalogs.store.preview import (  # takes a second, which a wrong path need not wait
-        contact_sheet,
-        pictures,
-    )
+    # takes a second to import; here, because --help does without it
+    from catalogs.store.preview import contact_sheet, read_composites
 
     if not config.page.parent.is_dir():
         raise UsageError(f"{config.page.parent} is not a directory: create it, or choose another --out")
@@ -94,7 +92,7 @@ def main(config: Neighbours) -> None:
     z = store.column("redshift") if store.has_redshifts else np.full(store.n, np.nan)
     drawn = np.column_stack([found.query, found.rows]).ravel().tolist()
     columns = found.rows.shape[1] + 1
-    contact_sheet(pictures(store, drawn), labels(found, object_id, z), config.page, columns)
+    contact_sheet(read_composites(store, drawn), labels(found, object_id, z), config.page, columns)
     listed = config.page.with_suffix(".ecsv")
     with atomic.replacing(listed) as temporary:
         table(found, product, z).write(temporary, format="ascii.ecsv")

@@ -1,1 +1,1 @@
-"""The cutout store: its format, writing, reading, looking into it."""
+"""The cutout store: its format, writing, reading and inspection."""

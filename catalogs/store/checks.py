@@ -1,4 +1,4 @@
-"""What must hold before a store is read."""
+"""Checks made before a store is read."""
 
 import contextlib
 import json
@@ -19,10 +19,10 @@ CODECS = {
     *("bytes", "transpose", "sharding_indexed", "crc32c"),
     *("gzip", "zstd", "blosc", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta"),
 }
-"""Codecs that only ever turn bytes into numbers; a store may not bring others (Pickle runs code)."""
+"""Codecs that only turn bytes into numbers; others are refused (Pickle runs code)."""
 MAX_CHUNK_BYTES = 2**31
 MAX_COMPRESSION = 1000
-"""Logical over stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
+"""Largest ratio of logical to stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
 REPAIR = "write the store again, or copy it again from where it is whole"
 MALFORMED = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
@@ -32,9 +32,9 @@ MALFORMED = (
 
 @contextlib.contextmanager
 def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
-    """Turn what zarr and its codecs raise over bytes that make no sense into InputRefused.
+    """Turn the exceptions of zarr and its codecs for malformed bytes into InputRefused.
 
-    A failure of the disk is no fault of the bytes: it has an errno, and passes.
+    Disk errors, which have an errno, pass through.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
 
 
 def inspect(path: Path) -> tuple[int, list]:
-    """Refuse what must not even be opened; give stored bytes and a listing (file, size, time of change)."""
+    """Refuse outward links and unknown codecs; return stored bytes and a listing (file, size, mtime)."""
     listing: list[tuple[str, int, int]] = []
     root = path.resolve()
     for directory, folders, files in os.walk(path):
@@ -66,7 +66,7 @@ def inspect(path: Path) -> tuple[int, list]:
 def _leads_into(root: Path, link: Path) -> bool:
     try:
         return link.resolve(strict=True).is_relative_to(root)
-    except (OSError, RuntimeError):  # to nothing, or round in a circle
+    except (OSError, RuntimeError):  # dangling, or circular
         return False
 
 
@@ -93,22 +93,22 @@ def codec_names(node: Any) -> Iterator[str]:
                         yield from (str(codec[name]) for name in ("name", "id") if name in codec)
                     elif codec is not None:
                         yield str(codec)
-            if key != "attributes":  # they are the user's, and mean nothing to zarr
+            if key != "attributes":  # user attributes, which zarr does not interpret
                 yield from codec_names(value)
 
 
 def open_group(path: Path) -> zarr.Group:
     with refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
-        # consolidated metadata are a second copy, whose codecs nobody has looked at
+        # consolidated metadata are a second copy, whose codecs have not been checked
         return zarr.open_group(path, mode="r", use_consolidated=False)
 
 
 def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
-    """Names, types, ranks, lengths and sizes; gives the shape of `image`."""
+    """Check names, types, ranks, lengths and sizes of the arrays; return the shape of `image`."""
     with refusing(f"{path} holds an array that cannot be read"):
-        found = {name: group[name] for name in RANKS if name in group}
-    arrays = {name: array for name, array in found.items() if isinstance(array, zarr.Array)}
-    for name in (*REQUIRED, *found):
+        members = {name: group[name] for name in RANKS if name in group}
+    arrays = {name: member for name, member in members.items() if isinstance(member, zarr.Array)}
+    for name in (*REQUIRED, *members):
         if name not in arrays:
             raise InputRefused(f"{path} has no array `{name}`: a cutout store holds {', '.join(REQUIRED)}")
     for name, array in arrays.items():
@@ -133,7 +133,7 @@ def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int,
 
 
 def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> None:
-    """Refuse what takes more memory than its bytes on disk warrant."""
+    """Refuse an array that takes far more memory than its bytes on disk justify."""
     if array.nbytes > MAX_COMPRESSION * max(stored_bytes, 2**20):
         raise InputRefused(
             f"{path}/{name} claims {array.nbytes:.3g} bytes, the store holds {stored_bytes:.3g}"
@@ -149,7 +149,7 @@ def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> 
 
 
 def array_codecs(array: Path) -> list[str]:
-    """Names of the codecs of an array, each once; not those that only lay out what another encodes."""
+    """Names of the codecs of an array, each once, without those that only lay out bytes."""
     metadata = next(file for file in (array / "zarr.json", array / ".zarray") if file.exists())
     names = dict.fromkeys(codec_names(json.loads(metadata.read_text())))
     return [name for name in names if name not in ("bytes", "sharding_indexed")]

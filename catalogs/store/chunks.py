@@ -13,10 +13,10 @@ from catalogs.store.format import FORMAT, RANKS, get_array, manifest_path
 
 
 def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -> dict[str, str]:
-    """Files of a store without a manifest that hold a chunk that does not decode -> what is wrong with each.
+    """Decode all chunks of a store without a manifest: files with a chunk that does not decode -> fault.
 
-    Prints what stays in doubt: chunks that are not on disk, which by the rules of Zarr read as the fill
-    value; arrays without checksums.
+    Prints what remains uncertain: chunks missing on disk, which Zarr reads as the fill value; arrays without
+    checksums.
     """
     stored_bytes, _ = inspect(path)
     group = open_group(path)
@@ -25,7 +25,8 @@ def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -
     check_arrays(path, group, stored_bytes)
     arrays = [get_array(group, name) for name in RANKS if name in group]
     faults, absent = {}, Counter[str]()
-    for array, chunk in progress([(each, chunk) for each in arrays for chunk in chunks_of(each)]):
+    chunks = [(array, chunk) for array in arrays for chunk in chunks_of(array)]
+    for array, chunk in progress(chunks):
         file = chunk_file(array, chunk)
         if not (path / file).exists():
             absent[array.basename] += 1
@@ -52,26 +53,26 @@ def _decoding_fault(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> st
 
 
 BLOSC_HEADER = 16
-"""Bytes; the last four are the length of the chunk."""
+"""Bytes of the header of a Blosc chunk; the last four are the length of the chunk."""
 
 
 def chunks_of(array: zarr.Array, start: int = 0, stop: int | None = None) -> list[tuple[int, ...]]:
     """Grid positions of the chunks with rows start:stop."""
-    rows, *others = array.chunks
+    rows, *widths = array.chunks
     first, last = start // rows, -(-(array.shape[0] if stop is None else stop) // rows)
-    counts = (-(-size // chunk) for size, chunk in zip(array.shape[1:], others, strict=True))
+    counts = (-(-size // chunk) for size, chunk in zip(array.shape[1:], widths, strict=True))
     return list(itertools.product(range(first, last), *map(range, counts)))
 
 
 def chunk_file(array: zarr.Array, chunk: tuple[int, ...]) -> str:
-    """File that holds a chunk, relative to the store, in whatever way the store names its files."""
+    """File that holds a chunk, relative to the store, named by the store's own chunk key encoding."""
     inner, outer = array.chunks, array.shards or array.chunks
-    place = (k * size // whole for k, size, whole in zip(chunk, inner, outer, strict=True))
-    return f"{array.basename}/{array.metadata.encode_chunk_key(tuple(place))}"
+    position = (k * size // file_size for k, size, file_size in zip(chunk, inner, outer, strict=True))
+    return f"{array.basename}/{array.metadata.encode_chunk_key(tuple(position))}"
 
 
 def check_blosc(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
-    """Blosc reads on beyond the end of a chunk that was cut off; its header says how long it was."""
+    """Raise ValueError for a chunk of another length than in its header: Blosc reads on beyond the end."""
     compressors = [type(codec).__name__.lower() for codec in array.compressors]
     file = path / chunk_file(array, chunk)
     if array.shards or not compressors or "blosc" not in compressors[-1] or not file.exists():

@@ -1,4 +1,4 @@
-"""`mmae store`: what is in a cutout store, whether it is whole, what it looks like."""
+"""`mmae store`: print, verify or preview a cutout store."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.store.checks import REPAIR, array_codecs, inspect
 from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
-from catalogs.store.flux_statistics import Flux
+from catalogs.store.flux_statistics import FluxStatistics
 from catalogs.store.format import (
     BANDS,
-    NOTHING_SAID,
+    NO_METADATA,
     RANKS,
-    Described,
+    ImageMetadata,
     beside,
     manifest_path,
 )
@@ -39,7 +39,7 @@ class Info:
     """Cutout store (Zarr)."""
     rows: int = 1024
     """Rows to read for the statistics, in blocks spread evenly over the store; 0: all of them."""
-    described: OmitArgPrefixes[Described] = NOTHING_SAID
+    described: OmitArgPrefixes[ImageMetadata] = NO_METADATA
 
     def __post_init__(self) -> None:
         if self.rows < 0:
@@ -48,10 +48,10 @@ class Info:
 
 @dataclass(frozen=True)
 class Verify:
-    """Check every file of a store against its manifest, and name those that are not what was written.
+    """Check every file of a store against its manifest, and list those that differ.
 
-    A store of another program has no manifest: then every chunk is decoded, which finds what its codecs find.
-    The exit code is 3 where anything is wrong.
+    A store of another program has no manifest: every chunk is decoded instead, which finds what its codecs
+    detect. The exit code is 3 if anything is wrong.
     """
 
     store: Positional[Path]
@@ -68,7 +68,7 @@ class Preview:
     """File to write; by default NAME.zarr.preview.png beside the store."""
     count: int = 40
     """Objects to draw."""
-    described: OmitArgPrefixes[Described] = NOTHING_SAID
+    described: OmitArgPrefixes[ImageMetadata] = NO_METADATA
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= 1000:
@@ -77,7 +77,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Store:
-    """Look into a cutout store: what is in it, whether it is whole, what it looks like."""
+    """Look into a cutout store: its contents, whether it is intact, what it looks like."""
 
     action: OmitArgPrefixes[
         Annotated[Info, subcommand("info")]
@@ -110,7 +110,7 @@ def info(config: Info) -> None:
 
 
 def summary(store: CutoutStore) -> Table:
-    """What the store says of itself, and what it takes on disk."""
+    """Table of a store's attributes and its size on disk."""
     stored_bytes, _ = inspect(store.path)
     facts = {
         "objects": f"{store.n:,}",
@@ -134,7 +134,7 @@ def summary(store: CutoutStore) -> Table:
 
 
 def layout(store: CutoutStore) -> Table:
-    """The arrays of the format as they lie on disk; others that a store may hold are never touched."""
+    """Table of the arrays of the format as they are on disk; other arrays of the store are ignored."""
     _, listing = inspect(store.path)
     table = Table("array", "shape", "type", "chunks", "shards", "MB", "codecs", box=box.SIMPLE)
     for name in (name for name in RANKS if name in store.group):
@@ -148,14 +148,14 @@ def layout(store: CutoutStore) -> Table:
 
 
 def spread(n: int, blocks: int) -> list[tuple[int, int]]:
-    """Row ranges (start, stop) of whole blocks, as many as asked for or there are, spread evenly over n."""
-    there = -(-n // BLOCK)
-    chosen = np.linspace(0, max(there - 1, 0), min(blocks, there)).round().astype(int).tolist()
+    """Row ranges (start, stop) of at most `blocks` blocks of BLOCK rows, spread evenly over n rows."""
+    available = -(-n // BLOCK)
+    chosen = np.linspace(0, max(available - 1, 0), min(blocks, available)).round().astype(int).tolist()
     return [(BLOCK * k, min(n, BLOCK * (k + 1))) for k in chosen]
 
 
 def flux_table(store: CutoutStore, blocks: Iterable[tuple[int, int]]) -> Table:
-    flux = {band: Flux() for band in BANDS}
+    flux = {band: FluxStatistics() for band in BANDS}
     read = lost = 0
     for start, stop in blocks:
         image, damaged = store.images(start, stop)
@@ -164,15 +164,15 @@ def flux_table(store: CutoutStore, blocks: Iterable[tuple[int, int]]) -> Table:
             flux[band].add(image[~damaged, k])
     table = Table("flux", *flux, box=box.SIMPLE)
     statistics = {
-        "median": lambda one: f"{one.quantile(0.5):.4g}",
-        "sigma (1.4826 MAD)": lambda one: f"{one.sigma:.4g}",
-        "1 %": lambda one: f"{one.quantile(0.01):.4g}",
-        "99 %": lambda one: f"{one.quantile(0.99):.4g}",
-        "least": lambda one: f"{one.least:.4g}",
-        "most": lambda one: f"{one.most:.4g}",
-        "NaN": lambda one: f"{one.nan:,}",
-        "infinite": lambda one: f"{one.infinite:,}",
-        "share beyond float16": lambda one: f"{one.beyond_half / max(one.pixels, 1):.2g}",
+        "median": lambda band: f"{band.quantile(0.5):.4g}",
+        "sigma (1.4826 MAD)": lambda band: f"{band.sigma:.4g}",
+        "1 %": lambda band: f"{band.quantile(0.01):.4g}",
+        "99 %": lambda band: f"{band.quantile(0.99):.4g}",
+        "least": lambda band: f"{band.minimum:.4g}",
+        "most": lambda band: f"{band.maximum:.4g}",
+        "NaN": lambda band: f"{band.nan:,}",
+        "infinite": lambda band: f"{band.infinite:,}",
+        "share beyond float16": lambda band: f"{band.beyond_half / max(band.pixels, 1):.2g}",
     }
     for name, statistic in statistics.items():
         table.add_row(name, *map(statistic, flux.values()))
@@ -189,25 +189,23 @@ def verify(config: Verify) -> None:
         raise UsageError(f"{path} is no directory; a cutout store is one (Zarr)")
     if manifest_path(path).exists():
         faults = altered_files(path, lambda files: track(files, "files"))
-        whole = "every file is what its manifest says"
+        message = "every file is what its manifest says"
     else:
         faults = undecodable_files(path, lambda chunks: track(chunks, "chunks"))
-        whole = "every chunk that is there decodes"
+        message = "every chunk that is there decodes"
     for file, fault in faults.items():
         print(f"{file}: {fault}")
     if faults:
         raise InputRefused(f"{path} is damaged, in {len(faults)} files: {REPAIR}")
-    print(f"{path}: {whole}")
+    print(f"{path}: {message}")
 
 
 # ---------------------------------------------------------------- preview
 
 
 def preview(config: Preview) -> None:
-    from catalogs.store.preview import (  # takes a second, which the others need not wait
-        contact_sheet,
-        pictures,
-    )
+    # takes a second to import, which `info` and `verify` do without
+    from catalogs.store.preview import contact_sheet, read_composites
 
     out = config.out or beside(config.store, ".preview.png")
     if out.is_dir() or not out.parent.is_dir():
@@ -216,7 +214,7 @@ def preview(config: Preview) -> None:
     if not store.n:
         raise InputRefused(f"{store.path} has no objects to draw: take another store")
     rows = np.unique(np.linspace(0, store.n - 1, min(config.count, store.n)).astype(int)).tolist()
-    images = pictures(store, track(rows, "reading cutouts", transient=True))
+    images = read_composites(store, track(rows, "reading cutouts", transient=True))
     contact_sheet(images, [label(store, row) for row in rows], out)
     print(f"wrote {out}: {len(rows)} of {store.n:,} objects, i r g as red green blue; magenta: no value")
 

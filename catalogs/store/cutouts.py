@@ -1,4 +1,4 @@
-"""The cutout store: open one, read images and columns. Its format is in cutout_format.py."""
+"""Open a cutout store, and read its images and columns. Its format is in format.py."""
 
 import contextlib
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ from catalogs.store.chunks import check_blosc, chunks_of
 from catalogs.store.format import (
     BANDS,
     FORMAT,
-    NOTHING_SAID,
+    NO_METADATA,
     SHARD,
     SIZE,
     TRAINING,
     VERSION,
-    Described,
+    ImageMetadata,
     get_array,
     manifest_path,
     read_bands,
     read_number,
-    rows_a_file,
+    rows_per_file,
     shard_key,
 )
 from catalogs.store.manifest import check_metadata, matches, read_manifest
@@ -46,14 +46,14 @@ class CutoutStore:
     shard_rows: int
     chunk_rows: int
     fingerprint: str
-    """sha256 over what the store is made of: changes when any byte of it does."""
+    """sha256 of the content: changes when any byte of the store does."""
     size: int
-    """Pixels on a side of the images it gives: 64, or fewer where it has fewer; see `pad`."""
+    """Pixels on a side of the images returned: 64, or fewer where the store has fewer; see `pad`."""
     group: zarr.Group = field(repr=False)
     manifest: dict[str, dict] | None = field(repr=False)
     arrays: dict[str, zarr.Array] = field(default_factory=dict, repr=False)
     verified: dict[str, bool] = field(default_factory=dict, repr=False)
-    foreign: dict[int, bool] = field(default_factory=dict, repr=False)
+    replaced: dict[int, bool] = field(default_factory=dict, repr=False)
 
     @property
     def has_spectra(self) -> bool:
@@ -61,24 +61,24 @@ class CutoutStore:
 
     @property
     def has_redshifts(self) -> bool:
-        """Whether it has an array of them, one an object."""
-        found = self.array("redshift") if "redshift" in self.group else None
-        return found is not None and found.shape == (self.n,) and found.dtype.kind == "f"
+        """Whether the store has an array of redshifts, one an object."""
+        redshift = self.array("redshift") if "redshift" in self.group else None
+        return redshift is not None and redshift.shape == (self.n,) and redshift.dtype.kind == "f"
 
     @property
     def wave(self) -> np.ndarray:
-        """(P,) angstrom; of a training store."""
+        """Wavelengths of a training store, (P,) angstrom."""
         return self.column("wave", 0, self.array("wave").shape[0])
 
     def array(self, name: str) -> zarr.Array:
-        if name not in self.arrays:  # opening one takes as long as reading a chunk of it
+        if name not in self.arrays:  # cached: opening an array takes as long as reading a chunk of it
             self.arrays[name] = get_array(self.group, name)
         return self.arrays[name]
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start:stop of any array but `image`, in native byte order.
 
-        Raises InputRefused, naming the file, where it is not what the manifest says or does not decode.
+        Raises InputRefused, naming the file, if it does not match the manifest or does not decode.
         """
         array, stop = self.array(name), self.n if stop is None else stop
         for file in self._files(array, start, stop):
@@ -90,22 +90,22 @@ class CutoutStore:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
     def images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images of rows start:stop in the bands of the model, and in its size or smaller.
+        """Images of rows start:stop in the bands of the model, at its size or smaller.
 
         Returns
         -------
         image : (m, 5, s, s) float32, s = min(64, H), bands g r i z y, the flux unit of the zero point
-        damaged : (m,) bool, True where the pixels on disk are not those that were written; image is 0 there
+        damaged : (m,) bool, True where the pixels on disk are not those written; image is 0 there
         """
         strides = range(start - start % self.shard_rows, max(stop, start + 1), self.shard_rows)
         pieces = [self._images(max(lo, start), min(lo + self.shard_rows, stop)) for lo in strides]
-        if len(pieces) == 1:  # as a rule, and then without another copy
+        if len(pieces) == 1:  # the usual case, without another copy
             return pieces[0]
         image, damaged = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
         return image, damaged
 
     def _images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same, of rows of one shard."""
+        """Images, as from `images`, of rows within one shard."""
         array = self.array("image")
         if all(self._intact(array, file) for file in self._files(array, start, stop)):
             with contextlib.suppress(InputRefused):
@@ -113,10 +113,10 @@ class CutoutStore:
         return self._salvage(array, start, stop)
 
     def _salvage(self, array: zarr.Array, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Chunks of a damaged shard that still pass their own crc32c are good; the others are lost."""
+        """Read a damaged shard by chunks: those that pass their own crc32c are good, the others lost."""
         image = np.zeros((stop - start, len(BANDS), self.size, self.size), np.float32)
         damaged = np.ones(stop - start, bool)
-        if self.manifest is not None and self._is_foreign(array, start - start % self.shard_rows):
+        if self.manifest is not None and self._is_replaced(array, start - start % self.shard_rows):
             return image, damaged
         for a in range(start - start % self.chunk_rows, stop, self.chunk_rows):
             lo, hi = max(a, start), min(a + self.chunk_rows, stop)
@@ -125,16 +125,16 @@ class CutoutStore:
                 damaged[lo - start : hi - start] = False
         return image, damaged
 
-    def _is_foreign(self, array: zarr.Array, start: int) -> bool:
-        """Whether every chunk of a damaged shard decodes: then it is another one, or none.
+    def _is_replaced(self, array: zarr.Array, start: int) -> bool:
+        """Whether a damaged shard is another shard or missing: then every chunk of it decodes.
 
-        (What is not there, or is of no length, zarr reads as fill values.)
+        (Zarr reads a missing or empty file as fill values.)
         """
-        if start not in self.foreign:  # set once it is known: two units may be read at a time
+        if start not in self.replaced:  # set only when known: two units may be read at a time
             stop = min(self.n, start + self.shard_rows)
             spans = ((a, min(stop, a + self.chunk_rows)) for a in range(start, stop, self.chunk_rows))
-            self.foreign[start] = all(self._decodes(array, *span) for span in spans)
-        return self.foreign[start]
+            self.replaced[start] = all(self._decodes(array, *span) for span in spans)
+        return self.replaced[start]
 
     def _decodes(self, array: zarr.Array, start: int, stop: int) -> bool:
         try:
@@ -144,15 +144,15 @@ class CutoutStore:
         return True
 
     def _pixels(self, array: zarr.Array, start: int, stop: int) -> np.ndarray:
-        """Decode, take the bands by name, cut to 64 pixels about the centre."""
+        """Decode, select the bands by name, crop to 64 pixels about the centre."""
         size = array.shape[-1]
-        cut = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
+        crop = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
         with refusing(f"{self.path}/image does not decode"):
             self._check_blosc(array, start, stop)
-            pixels = np.asarray(array[start:stop, :, cut, cut])
+            pixels = np.asarray(array[start:stop, :, crop, crop])
         if self.bands != BANDS:
             pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
-        with np.errstate(over="ignore"):  # beyond float32 becomes Inf, and Inf is rejected by name
+        with np.errstate(over="ignore"):  # beyond float32 becomes Inf, which has a reject reason
             return pixels.astype(np.float32, copy=False)
 
     def _check_blosc(self, array: zarr.Array, start: int, stop: int) -> None:
@@ -161,14 +161,14 @@ class CutoutStore:
                 check_blosc(self.path, array, chunk)
 
     def _files(self, array: zarr.Array, start: int, stop: int) -> list[str]:
-        """Shard files behind rows start:stop; none are known of a store without a manifest."""
+        """Shard files that hold rows start:stop; empty for a store without a manifest."""
         if self.manifest is None or stop <= start:
             return []
-        rows = rows_a_file(array)
+        rows = rows_per_file(array)
         return [shard_key(array, k) for k in range(start // rows, -(-stop // rows))]
 
     def _intact(self, array: zarr.Array, file: str) -> bool:
-        """Whether a file is the one that was written, but for what decoding it will find."""
+        """Whether a file matches the manifest, apart from errors that decoding it will find."""
         assert self.manifest is not None
         if file not in self.verified:
             expected = self.manifest.get(file)
@@ -177,20 +177,20 @@ class CutoutStore:
 
 
 def pad(image: np.ndarray) -> np.ndarray:
-    """Set images (m, bands, s, s) of up to 64 pixels into a frame of zeros, the mean sky of a coadd."""
+    """Pad images (m, bands, s, s) to 64 pixels with zeros, the mean sky of a coadd."""
     size = image.shape[-1]
     before = SIZE // 2 - size // 2
     margin = (before, SIZE - size - before)
     return np.pad(image, ((0, 0), (0, 0), margin, margin)) if size < SIZE else image
 
 
-def open_store(path: Path, described: Described = NOTHING_SAID) -> CutoutStore:
-    """Open a store, ours or another's, and check that there is one way only to read it.
+def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore:
+    """Open a store, ours or of another program, and check that its meaning is unambiguous.
 
     Raises
     ------
     UsageError : there is no directory `path`.
-    InputRefused : it is no cutout store, is damaged, or leaves a doubt; the sentence says what to do.
+    InputRefused : it is no cutout store, is damaged, or is ambiguous; the message names the remedy.
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist")
@@ -212,17 +212,17 @@ def open_store(path: Path, described: Described = NOTHING_SAID) -> CutoutStore:
     if manifest is not None:
         check_metadata(path, manifest)
     shape = check_arrays(path, group, stored_bytes)
-    bands = read_bands(path, attributes, described, shape[1])
+    bands = read_bands(path, attributes, metadata, shape[1])
     image = get_array(group, "image")
-    shard_rows = rows_a_file(image)
-    if manifest is None:  # chunks of any size: go over them in strides of a shard of ours
+    shard_rows = rows_per_file(image)
+    if manifest is None:  # its chunks may have any size: read it in strides of our shards
         shard_rows = SHARD
     return CutoutStore(
         path=path,
         n=shape[0],
         bands=bands,
-        pixel_scale=read_number(path, attributes, "pixel_scale", described.pixel_scale, "arcsec a pixel"),
-        zero_point=read_number(path, attributes, "zero_point", described.zero_point, "AB mag"),
+        pixel_scale=read_number(path, attributes, "pixel_scale", metadata.pixel_scale, "arcsec a pixel"),
+        zero_point=read_number(path, attributes, "zero_point", metadata.zero_point, "AB mag"),
         survey=str(attributes.get("survey", path.stem)),
         shard_rows=shard_rows,
         chunk_rows=image.chunks[0],

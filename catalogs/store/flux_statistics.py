@@ -1,4 +1,4 @@
-"""Statistics of any number of pixels in little memory."""
+"""Streaming statistics of pixels in constant memory."""
 
 from dataclasses import dataclass, field
 
@@ -8,17 +8,17 @@ HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass
-class Flux:
+class FluxStatistics:
     """Statistics of any number of float32 values in 8 MB.
 
-    Values are counted after rounding to 12 binary digits, so that quantiles are good to 0.02 %; least and
-    most are exact. All are of the finite values.
+    Values are counted after rounding to 12 binary digits, so that quantiles are good to 0.02 %; minimum and
+    maximum are exact. All are of the finite values.
     """
 
     counts: np.ndarray = field(default_factory=lambda: np.zeros(2**20, np.int64), repr=False)
-    """How often each rounded value occurs, from the most negative one."""
-    least: float = np.nan
-    most: float = np.nan
+    """Occurrences of each rounded value, from the most negative one."""
+    minimum: float = np.nan
+    maximum: float = np.nan
     nan: int = 0
     infinite: int = 0
     beyond_half: int = 0
@@ -30,26 +30,26 @@ class Flux:
         self.nan, self.infinite = self.nan + nan, self.infinite + values.size - finite.size - nan
         self.beyond_half += int((np.abs(finite) > HALF_MAX).sum())
         if finite.size:
-            self.least = float(np.fmin(self.least, finite.min()))
-            self.most = float(np.fmax(self.most, finite.max()))
+            self.minimum = float(np.fmin(self.minimum, finite.min()))
+            self.maximum = float(np.fmax(self.maximum, finite.max()))
             bits = finite.view(np.uint32)
             bits = bits + np.uint32(0x7FF) + (bits >> 12 & 1)  # round to nearest, ties to even
-            order = np.where(bits >> 31, ~bits, bits | 0x80000000) >> 12  # as floats compare, so do these
-            self.counts += np.bincount(order, minlength=len(self.counts))
+            key = np.where(bits >> 31, ~bits, bits | 0x80000000) >> 12  # these sort as the floats do
+            self.counts += np.bincount(key, minlength=len(self.counts))
 
     @property
     def pixels(self) -> int:
         return int(self.counts.sum()) + self.nan + self.infinite
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rounded values in ascending order, and how often each occurs."""
-        found = np.flatnonzero(self.counts)
-        order = found.astype(np.uint32) << 12
-        bits = np.where(order >> 31, order & 0x7FFFFFFF, ~(order | 0xFFF))
-        return bits.view(np.float32).astype(np.float64), self.counts[found]
+        """Distinct rounded values in ascending order, and the count of each."""
+        occupied = np.flatnonzero(self.counts)
+        key = occupied.astype(np.uint32) << 12
+        bits = np.where(key >> 31, key & 0x7FFFFFFF, ~(key | 0xFFF))
+        return bits.view(np.float32).astype(np.float64), self.counts[occupied]
 
     def quantile(self, share: float) -> float:
-        """The least value that at least this share of all values does not exceed; NaN without values."""
+        """Smallest value that at least this share of all values does not exceed; NaN without values."""
         return _quantile(*self.distinct(), share)
 
     @property
@@ -62,5 +62,5 @@ class Flux:
 
 
 def _quantile(values: np.ndarray, counts: np.ndarray, share: float) -> float:
-    upto = counts.cumsum()
-    return float(values[np.searchsorted(upto, share * upto[-1])]) if len(upto) else np.nan
+    cumulative = counts.cumsum()
+    return float(values[np.searchsorted(cumulative, share * cumulative[-1])]) if len(counts) else np.nan

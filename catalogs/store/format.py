@@ -1,4 +1,4 @@
-"""The format of a cutout store: what its parts are called, where they lie, what its attributes mean.
+"""The format of a cutout store: its arrays, files and attributes.
 
     tile.zarr/                 attributes: format, version, survey, bands, pixel_scale, zero_point, frame
       image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards
@@ -7,7 +7,7 @@
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
     tile.zarr.manifest.json    file -> size, sha256, chunk_sums (of a shard; see manifest.py)
 
-Stores made by others come without a manifest; they are read where their meaning is beyond doubt.
+Stores of other programs have no manifest; they are read where their meaning is unambiguous.
 """
 
 import math
@@ -24,20 +24,20 @@ BANDS = ("g", "r", "i", "z", "y")
 SIZE = 64
 """Pixels on a side of the cutouts the model takes."""
 CHUNK = 64
-"""Rows an inner chunk: one batch of the model, 5 MB of float32 pixels."""
+"""Rows per inner chunk: one batch of the model, 5 MB of float32 pixels."""
 SHARD = 4096
-"""Rows a shard, the unit of writing and of verification: 336 MB of float32 pixels."""
+"""Rows per shard, the unit of writing and of verification: 336 MB of float32 pixels."""
 
 REQUIRED = ("image", "object_id", "ra", "dec")
 TRAINING = ("flux", "ivar", "redshift", "spectrum")
 RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "wave": 1}
 RANKS |= {"flux": 2, "ivar": 2, "redshift": 1, "spectrum": 2}
-NEVER = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
-"""Fill values that no data has: zarr leaves out a shard that is all fill, and reads a lost one as fill."""
+FILL_VALUES = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
+"""Fill values that occur in no data: zarr omits a shard that is all fill, and reads a lost one as fill."""
 
 
 def beside(store: Path, ending: str) -> Path:
-    """The path of a store, with an ending; of the store `.` too."""
+    """Path of a store with an ending appended; the store may be `.`."""
     store = store if store.name else store.absolute()
     return store.parent / (store.name + ending)
 
@@ -52,25 +52,25 @@ def get_array(group: zarr.Group, name: str) -> zarr.Array:
     return array
 
 
-def rows_a_file(array: zarr.Array) -> int:
+def rows_per_file(array: zarr.Array) -> int:
     return (array.shards or array.chunks)[0]
 
 
 def shard_key(array: zarr.Array, shard: int) -> str:
-    """File of the shard with rows shard * shard_rows onward, relative to the store."""
+    """File of the shard that begins with row shard * shard_rows, relative to the store."""
     return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
 
 
 @dataclass(frozen=True)
-class Described:
-    """What the user says of a store that does not say it itself."""
+class ImageMetadata:
+    """What the user states about a store whose attributes lack it."""
 
     bands: tuple[str, ...] = ()
-    """Where a store does not say it itself: the names of its bands, in the order of the array."""
+    """Names of the bands in the order of the array, if the store does not name them."""
     pixel_scale: float | None = None
-    """Likewise: arcsec a pixel."""
+    """arcsec a pixel, if the store does not state it."""
     zero_point: float | None = None
-    """Likewise: AB magnitude of flux 1."""
+    """AB magnitude of flux 1, if the store does not state it."""
 
     def __post_init__(self) -> None:
         for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):
@@ -78,18 +78,18 @@ class Described:
                 raise UsageError(f"{flag} must be a positive number, got {value}")
 
 
-NOTHING_SAID = Described()
+NO_METADATA = ImageMetadata()
 
 
-def read_bands(path: Path, attributes: dict, described: Described, count: int) -> tuple[str, ...]:
+def read_bands(path: Path, attributes: dict, metadata: ImageMetadata, count: int) -> tuple[str, ...]:
     stored = attributes.get("bands")
     if not isinstance(stored, list | None) or not all(isinstance(band, str) for band in stored or ()):
         raise InputRefused(f"{path} has bands {stored!r}: they must be a list of names")
-    if stored is not None and described.bands and tuple(stored) != described.bands:
+    if stored is not None and metadata.bands and tuple(stored) != metadata.bands:
         raise InputRefused(
-            f"{path} has the bands {' '.join(stored)}, --bands says {' '.join(described.bands)}"
+            f"{path} has the bands {' '.join(stored)}, --bands says {' '.join(metadata.bands)}"
         )
-    bands = tuple(stored or described.bands)
+    bands = tuple(stored or metadata.bands)
     if not bands:
         raise InputRefused(f"{path} does not name its {count} bands: pass --bands, in the order of the array")
     if len(bands) != count or len(set(bands)) != count:
@@ -101,13 +101,13 @@ def read_bands(path: Path, attributes: dict, described: Described, count: int) -
     return bands
 
 
-def read_number(path: Path, attributes: dict, name: str, said: float | None, unit: str) -> float:
-    value = attributes.get(name, said)
+def read_number(path: Path, attributes: dict, name: str, flag_value: float | None, unit: str) -> float:
+    value = attributes.get(name, flag_value)
     flag = "--" + name.replace("_", "-")
     if value is None:
         raise InputRefused(f"{path} does not say its {name} ({unit}): pass {flag}")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InputRefused(f"{path}: {name} {value!r} is not a positive number ({unit})")
-    if said is not None and value != said:
-        raise InputRefused(f"{path} has {name} {value}, {flag} says {said}: leave the flag out")
+    if flag_value is not None and value != flag_value:
+        raise InputRefused(f"{path} has {name} {value}, {flag} says {flag_value}: leave the flag out")
     return float(value)

@@ -1,4 +1,4 @@
-"""What cutouts look like: colour composites, and a contact sheet of them."""
+"""Colour composites of cutouts, and a contact sheet of them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,19 +12,19 @@ from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import BANDS
 
 RGB = {"i": 0.7, "r": 1.0, "g": 1.5}
-"""Bands shown as red, green, blue, and weights under which a galaxy of moderate redshift is near white."""
+"""Bands shown as red, green, blue; their weights make a galaxy of moderate redshift nearly white."""
 SKY, STRETCH, SOFTENING = -0.1, 1.0, 8
-"""Of the asinh stretch, in flux at zero point 27: what is black, and the light above it up to saturation."""
+"""Parameters of the asinh stretch, in flux at zero point 27: black level, range above it, softening."""
 NO_VALUE = (255, 0, 255)
-"""Magenta, which no galaxy has: pixels that are NaN or infinite in any band."""
+"""Colour of pixels that are NaN or infinite in any band: magenta, a colour of no galaxy."""
 
 CELL, GAP, LABEL = 128, 6, 30
-"""Of a contact sheet, in screen pixels: least width of a cutout, space around it, height of its label."""
+"""Contact sheet, in screen pixels: minimum width of a cutout, gap around it, height of its label."""
 DPI = 100
 
 
 def composite(image: np.ndarray) -> np.ndarray:
-    """Colour composites of cutouts, with the asinh stretch of Lupton et al. (2004), which keeps the colour.
+    """Colour composites of cutouts with the asinh stretch of Lupton et al. (2004), which preserves colour.
 
     The same flux always gives the same colour, so that cutouts can be compared.
 
@@ -37,14 +37,14 @@ def composite(image: np.ndarray) -> np.ndarray:
         weight * np.where(valid, image[:, BANDS.index(band)], 0).astype(np.float64)
         for band, weight in RGB.items()
     )
-    tall = (plane.reshape(n * height, width) for plane in planes)  # astropy takes one image at a time
-    rgb = make_lupton_rgb(*tall, minimum=SKY, stretch=STRETCH, Q=SOFTENING).reshape(n, height, width, 3)
+    stacked = (plane.reshape(n * height, width) for plane in planes)  # astropy takes one image at a time
+    rgb = make_lupton_rgb(*stacked, minimum=SKY, stretch=STRETCH, Q=SOFTENING).reshape(n, height, width, 3)
     rgb[~valid] = NO_VALUE
     return rgb
 
 
-def pictures(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
-    """Composites of rows of a store, (n, s, s, 3) uint8; damaged ones are magenta."""
+def read_composites(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
+    """Composites of rows of a store, (n, s, s, 3) uint8; damaged rows are magenta."""
     images = []
     for row in rows:
         image, damaged = store.images(row, row + 1)
@@ -56,7 +56,7 @@ def pictures(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
 def contact_sheet(images: np.ndarray, labels: Sequence[str], path: Path, columns: int = 8) -> None:
     """Write a PNG of labelled cutouts, row by row from the top left, north up.
 
-    images : (n, s, s, 3) uint8, as `composite` gives them
+    images : (n, s, s, 3) uint8, as returned by `composite`
     labels : n texts of up to two lines of 20 characters
     """
     n, size = images.shape[:2]

@@ -1,13 +1,13 @@
-"""Write a Zarr group of rows, shard by shard, by one process or by many; go on where a run that died ended.
+"""Write a Zarr group of rows shard by shard, by one process or several; resume an interrupted run.
 
-Until it is complete a store stands beside its name:
+An incomplete store is kept beside its final name:
 
-    tile.zarr.partial/       has one writer at a time; the next one goes on with it, or clears it
+    tile.zarr.partial/       has one writer at a time; the next one resumes or clears it
       begun.json             fingerprint of what is being written; the files that hold no rows
       shard-000003.json      the files of shard 3, once they are on disk
       store/                 becomes tile.zarr
 
-Files are listed with size and sha256, and are written again where they are not what their list says.
+Files are recorded with size and sha256, and are written again where they do not match.
 """
 
 import contextlib
@@ -24,14 +24,15 @@ from zarr.codecs import Crc32cCodec
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
-from catalogs.store.format import CHUNK, NEVER, beside, get_array, manifest_path, shard_key
+from catalogs.store.format import CHUNK, FILL_VALUES, beside, get_array, manifest_path, shard_key
 from catalogs.store.manifest import chunk_sums
 
 Columns = dict[str, tuple[tuple[int, ...], str]]
-"""Array -> shape of a row, type; with a type of cutout_format.NEVER."""
+"""Array -> shape of a row, type; the type is a key of FILL_VALUES."""
 Blocks = Callable[[Sequence[tuple[int, int]]], Iterable[dict[str, np.ndarray]]]
-"""Row ranges (start, stop) -> their arrays by name, range after range; called once."""
+"""Row ranges (start, stop) -> the arrays of each range by name, in order; called once."""
 Progress = Callable[[Sequence[int], str], Iterable[int]]
+"""Shards, description -> the same shards, shown as progress."""
 Files = dict[str, dict]
 """File of the store -> size, sha256."""
 STORE, BEGUN, MANIFEST = "store", "begun.json", "manifest.json"
@@ -39,25 +40,25 @@ STORE, BEGUN, MANIFEST = "store", "begun.json", "manifest.json"
 
 @dataclass(frozen=True)
 class Layout:
-    """All of a store but its rows."""
+    """Layout of a store, without its rows."""
 
     n: int
-    """Rows."""
+    """Number of rows."""
     attributes: dict[str, Any]
-    """With `format` and `version`."""
+    """Attributes of the group, among them `format` and `version`."""
     columns: Columns
     constants: dict[str, np.ndarray]
     """Arrays that have no rows."""
     shard_rows: int
-    """Rows a shard, a multiple of 64."""
+    """Rows per shard, a multiple of 64."""
 
     def span(self, shard: int) -> tuple[int, int]:
         """First row of a shard, and the row after its last."""
         return shard * self.shard_rows, min(self.n, (shard + 1) * self.shard_rows)
 
 
-class OneProcess:
-    """The communicator of a process on its own."""
+class SerialComm:
+    """Communicator of a single process, with the methods of mpi4py that are used here."""
 
     def Get_rank(self) -> int:
         return 0
@@ -82,44 +83,46 @@ def write_shards(
     comm: Any = None,
     progress: Progress = lambda shards, what: shards,
 ) -> None:
-    """Write a store shard by shard; it takes its name when all of it is on disk.
+    """Write a store shard by shard; it appears under its name once all of it is on disk.
 
     Parameters
     ----------
     path : the store; must not exist.
-    blocks : gives the arrays of the shards that are not there yet. Memory in use is a few times a shard.
-    source : fingerprint of what `blocks` gives. With one, the next run for the same keeps the shards that a
-        run has finished before it died; without, every run starts over.
-    comm : an MPI communicator; each rank writes whole shards, and their bytes do not depend on how many
-        ranks there are. None: this process writes them all.
-    progress : wraps the numbers of the shards of this rank, to watch them go by; told what is done with them.
+    blocks : yields the arrays of the shards still to be written. Memory in use is a few times a shard.
+    source : fingerprint of the output of `blocks`. With one, a run keeps the shards that an interrupted run
+        of the same source has finished; without, every run starts over.
+    comm : an MPI communicator; each rank writes whole shards, and their bytes do not depend on the number of
+        ranks. None: this process writes them all.
+    progress : wraps the shard numbers of this rank with a description, to show progress.
 
     Raises
     ------
-    UsageError : the path is taken, or shard_rows is not a multiple of 64.
+    UsageError : the path exists, or shard_rows is not a multiple of 64.
     """
     if layout.shard_rows < CHUNK or layout.shard_rows % CHUNK:
         raise UsageError(f"shard rows must be a multiple of {CHUNK}, got {layout.shard_rows}")
     shards = range(-(-layout.n // layout.shard_rows))
-    comm = comm or OneProcess()
+    comm = comm or SerialComm()
     rank, ranks = comm.Get_rank(), comm.Get_size()
     partial = beside(path, atomic.TEMPORARY)
     with _sole_writer(path, partial, keep=source is not None) if rank == 0 else contextlib.nullcontext():
         files = _begin(partial, source, layout) if rank == 0 else {}
         comm.Barrier()
         group = zarr.open_group(partial / STORE, mode="r+")
-        mine = _finished(partial, shards[rank::ranks], progress)
-        done = {shard for some in comm.allgather(list(mine)) for shard in some}
+        shard_files = _finished_shards(partial, shards[rank::ranks], progress)
+        done = {shard for finished in comm.allgather(list(shard_files)) for shard in finished}
         if rank == 0 and done:
             print(f"resuming: {len(done)} of {len(shards)} shards are done", flush=True)
-        left = [shard for shard in shards if shard not in done][rank::ranks]
-        arrays = blocks([layout.span(shard) for shard in left])
-        for shard, rows in zip(progress(left, "writing shards"), arrays, strict=True):
-            mine[shard] = _write_shard(partial, group, layout, shard, rows)
-        everyone = comm.gather(mine)
+        remaining = [shard for shard in shards if shard not in done][rank::ranks]
+        arrays = blocks([layout.span(shard) for shard in remaining])
+        for shard, rows in zip(progress(remaining, "writing shards"), arrays, strict=True):
+            shard_files[shard] = _write_shard(partial, group, layout, shard, rows)
+        gathered = comm.gather(shard_files)
         if rank == 0:
-            listed = [files, *(listed for some in everyone for listed in some.values())]
-            _finish(partial, path, layout.attributes, listed)
+            for rank_files in gathered:
+                for written in rank_files.values():
+                    files |= written
+            _finish(partial, path, layout.attributes, files)
     comm.Barrier()
 
 
@@ -128,10 +131,10 @@ def write_shards(
 
 @contextlib.contextmanager
 def _sole_writer(path: Path, partial: Path, keep: bool) -> Iterator[None]:
-    """Take over the directory that a dead run left unfinished; refuse the one a living run works in.
+    """Take over the directory of an interrupted run; refuse one whose writer is still alive.
 
-    keep : what a failing run has finished is of use to the next one. What a refused input gave is of none:
-    once it is mended it is another input.
+    keep : after a failure, keep the finished shards for the next run. Those of a refused input are deleted:
+    once repaired, it is another input.
     """
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -153,20 +156,20 @@ def _sole_writer(path: Path, partial: Path, keep: bool) -> Iterator[None]:
 def _refuse_taken(path: Path, partial: Path) -> None:
     unfinished = (partial / STORE).exists()
     for taken in (path, manifest_path(path)):
-        # a run that died between manifest and store left the one, with what it is of still unfinished
+        # a run killed between its two renames left a manifest, and its store still unfinished
         if taken.exists() and (taken == path or not unfinished):
-            if not unfinished:  # new, or left by a run that died after it was done but for this
+            if not unfinished:  # new, or left by a run killed before its last clean-up
                 shutil.rmtree(partial)
             raise UsageError(f"{taken} exists already: remove it, or choose another name")
 
 
 def _begin(partial: Path, source: str | None, layout: Layout) -> Files:
-    """Go on with what an earlier run has begun, or clear the directory and lay out a store without rows."""
+    """Resume what an earlier run began, or start a store without rows in a cleared directory."""
     constants = {name: values.tolist() for name, values in layout.constants.items()}
     parameters = [layout.n, layout.attributes, layout.columns, constants, layout.shard_rows]
     fingerprint = atomic.digest([source, zarr.__version__, *parameters])
     if source is not None:
-        begun = _whole(partial, BEGUN)
+        begun = _read_record(partial, BEGUN)
         if begun and begun.get("fingerprint") == fingerprint:
             return begun["files"]
         if (partial / BEGUN).exists():
@@ -175,13 +178,13 @@ def _begin(partial: Path, source: str | None, layout: Layout) -> Files:
         shutil.rmtree(child) if child.is_dir() else child.unlink()
     store = partial / STORE
     _create(store, layout)
-    files = _listed(store, [str(file.relative_to(store)) for file in store.rglob("*") if file.is_file()])
+    files = _sync(store, [str(file.relative_to(store)) for file in store.rglob("*") if file.is_file()])
     atomic.write_json(partial / BEGUN, {"fingerprint": fingerprint, "files": files})
     return files
 
 
 def _create(store: Path, layout: Layout) -> None:
-    """Lay out a store that holds no rows yet."""
+    """Create the arrays of a store that holds no rows yet."""
     group = zarr.create_group(store, attributes=layout.attributes)
     for name, values in layout.constants.items():
         group.create_array(name, data=values, compressors=Crc32cCodec())
@@ -189,10 +192,10 @@ def _create(store: Path, layout: Layout) -> None:
         group.create_array(
             name,
             shape=(layout.n, *shape),
-            chunks=(CHUNK if shape else layout.shard_rows, *shape),  # a column is read whole, chunk by chunk
+            chunks=(CHUNK if shape else layout.shard_rows, *shape),  # scalars are read a shard at a time
             shards=(layout.shard_rows, *shape),
             dtype=dtype,
-            fill_value=NEVER[dtype],
+            fill_value=FILL_VALUES[dtype],
             compressors=Crc32cCodec(),
             config={"write_empty_chunks": True},
         )
@@ -201,11 +204,13 @@ def _create(store: Path, layout: Layout) -> None:
 # ---------------------------------------------------------------- shards
 
 
-def _finished(partial: Path, shards: Sequence[int], progress: Progress) -> dict[int, Files]:
-    """Those of the shards that an earlier run has written, and that are still what it wrote."""
-    there = [shard for shard in shards if (partial / _record(shard)).exists()]
-    found = {shard: _whole(partial, _record(shard)) for shard in progress(there, "checking shards")}
-    return {shard: record["files"] for shard, record in found.items() if record}
+def _finished_shards(partial: Path, shards: Sequence[int], progress: Progress) -> dict[int, Files]:
+    """Files of the shards that an earlier run has written and that are still intact."""
+    recorded = [shard for shard in shards if (partial / _record_name(shard)).exists()]
+    records = {
+        shard: _read_record(partial, _record_name(shard)) for shard in progress(recorded, "checking shards")
+    }
+    return {shard: record["files"] for shard, record in records.items() if record}
 
 
 def _write_shard(
@@ -219,49 +224,48 @@ def _write_shard(
         if rows[name].shape != (stop - start, *array.shape[1:]):
             raise ValueError(f"{name}: rows of shape {rows[name].shape} do not fit {array.shape}")
         file = shard_key(array, shard)
-        (partial / STORE / file).unlink(missing_ok=True)  # zarr would read what it fills up
+        (partial / STORE / file).unlink(missing_ok=True)  # zarr would read a shard before it overwrites it
         array[start:stop] = rows[name]
         written[file] = array
-    files = _listed(partial / STORE, written)
+    files = _sync(partial / STORE, written)
     for file, array in written.items():
         files[file]["chunk_sums"] = chunk_sums(partial / STORE / file, array)
-    atomic.write_json(partial / _record(shard), {"files": files})
+    atomic.write_json(partial / _record_name(shard), {"files": files})
     return files
 
 
-def _record(shard: int) -> str:
+def _record_name(shard: int) -> str:
     return f"shard-{shard:06d}.json"
 
 
-def _listed(store: Path, names: Iterable[str]) -> Files:
-    """Make files survive a power cut; gives their sizes and sha256."""
+def _sync(store: Path, names: Iterable[str]) -> Files:
+    """Flush files to disk, so that they survive a power cut; return their sizes and sha256."""
     for name in names:
         atomic.sync(store / name)
     return {name: atomic.entry(store / name) for name in names}
 
 
-def _whole(partial: Path, record: str) -> dict | None:
-    """What a record says, if all files in it are there and are what it says; else None."""
+def _read_record(partial: Path, name: str) -> dict | None:
+    """Content of a record if all its files match it; else None."""
     try:
-        content = json.loads((partial / record).read_text())
-        whole = all(atomic.matches(partial / STORE / name, e) for name, e in content["files"].items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # not there, or damaged
+        record = json.loads((partial / name).read_text())
+        intact = all(atomic.matches(partial / STORE / file, e) for file, e in record["files"].items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, or damaged
         return None
-    return content if whole else None
+    return record if intact else None
 
 
 # ---------------------------------------------------------------- the end
 
 
-def _finish(partial: Path, path: Path, attributes: dict[str, Any], listed: Iterable[Files]) -> None:
-    """Write the manifest, then give the store its name; before that all of it is on disk."""
-    files = {name: entry for some in listed for name, entry in some.items()}
+def _finish(partial: Path, path: Path, attributes: dict[str, Any], files: Files) -> None:
+    """Write the manifest, then rename the store, once all of it is on disk."""
     store = partial / STORE
-    for other in sorted(store.rglob("*"), reverse=True):
-        if other.is_dir():
-            atomic.sync(other)
-        elif str(other.relative_to(store)) not in files:  # a killed run was about to write it
-            other.unlink()
+    for child in sorted(store.rglob("*"), reverse=True):
+        if child.is_dir():
+            atomic.sync(child)
+        elif str(child.relative_to(store)) not in files:  # a killed run was writing it
+            child.unlink()
     atomic.sync(store)
     manifest = {
         "format": f"{attributes['format']}-manifest",

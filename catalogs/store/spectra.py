@@ -1,4 +1,4 @@
-"""Spectra as the model takes them: ivar-weighted normalisation, then a mean over neighbouring pixels."""
+"""Spectra as input of the model: ivar-weighted normalisation, then a mean over neighbouring pixels."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ POOL = 30
 """Neighbouring pixels averaged into one: 7783 (or 7781) pixels become 259 (paper, section 4)."""
 POOLED_LENGTH = 259
 STORED_POOL = 6
-"""The same in a training store: 4.8 A a pixel, enough for the width of a galaxy's lines."""
+"""Pixels averaged into one in a training store: 4.8 A, enough for the width of a galaxy's lines."""
 
 ARTEFACT = 100.0
-"""A first or last pixel this many rms from the mean is an edge artefact."""
+"""Distance from the mean, in rms, beyond which a first or last pixel is an edge artefact."""
 
 
 def normalise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
     """Centre each spectrum on its ivar-weighted mean and scale it by its ivar-weighted rms.
 
-    The normalisation of QuasarNET (Busca & Balland 2018), which the paper takes over (section 4).
+    The normalisation of QuasarNET (Busca & Balland 2018), adopted by the paper (section 4).
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ def normalise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
 
 
 def pooled_noise(flux: np.ndarray, ivar: np.ndarray, pixels: int = POOL) -> np.ndarray:
-    """Noise of what `pool` makes of what `normalise` makes of spectra.
+    """Noise of spectra after `normalise` and `pool`, by linear propagation.
 
-    By linear propagation: mean and rms are of some thousand pixels, so that next to one pixel's their own
-    errors are nothing, and DESI's pixels are independent (Guy et al. 2023). So a pixel of the normalised
-    spectrum has the variance 1 / (ivar rms^2), and a mean of n pixels the sum of theirs over n^2.
+    Mean and rms are over some thousand pixels, so that their own errors are negligible beside a pixel's, and
+    DESI's pixels are independent (Guy et al. 2023). A pixel of the normalised spectrum thus has the variance
+    1 / (ivar rms^2), and a mean of n pixels the sum of their variances over n^2.
 
     flux, ivar : (..., P)
-    Returns (..., P // pixels), NaN where any of the pixels has no value of its own.
+    Returns (..., P // pixels), NaN where any of the pixels is invalid or an edge artefact.
     """
     valid, centred, rms = _centred(flux, ivar)
     for edge in (0, -1):
@@ -57,8 +57,8 @@ def pooled_noise(flux: np.ndarray, ivar: np.ndarray, pixels: int = POOL) -> np.n
 
 
 def _centred(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which pixels are valid, (..., P); spectra less their ivar-weighted mean, (..., P), 0 where they are
-    not; and their ivar-weighted rms, (..., 1)."""
+    """Mask of valid pixels, (..., P); spectra less their ivar-weighted mean, (..., P), 0 where invalid; and
+    their ivar-weighted rms, (..., 1)."""
     flux = np.asarray(flux, np.float64)
     ivar = np.asarray(ivar, np.float64)
     valid = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & (flux != 0)

@@ -12,7 +12,7 @@ import numpy as np
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products import schema
 from catalogs.products.schema import CATALOGUE
-from catalogs.store.format import Described
+from catalogs.store.format import ImageMetadata
 from mmae import environment
 from mmae.bundles.bundle import Bundle
 from mmae.production.predictor import READ_ROWS, Predictor, Setup, TileTask, read
@@ -24,7 +24,7 @@ PART_BYTES = 2 * 5 * 2880
 """Headers and padding of a unit's two files."""
 
 
-def show(tiles: Sequence[Tile], bundle: Bundle, described: Described, workers: int) -> None:
+def show(tiles: Sequence[Tile], bundle: Bundle, described: ImageMetadata, workers: int) -> None:
     """Print the plan: tiles, objects, units, workers, memory, disk, time. Writes nothing."""
     rows = units = done = 0
     sample: TileTask | None = None

@@ -15,7 +15,7 @@ import torch
 from catalogs import atomic
 from catalogs.errors import InputRefused
 from catalogs.store.cutouts import CutoutStore, open_store
-from catalogs.store.format import Described
+from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import CARD, open_bundle
 from mmae.bundles.engine import Engine, device_of_this_process, engine_of_this_process, filled
 from mmae.hardware import FP32, Precision
@@ -107,7 +107,7 @@ class Task:
     """What an actor needs to know of a store; small, it comes with every unit."""
 
     store: Path
-    described: Described
+    described: ImageMetadata
     fingerprint: str
 
 

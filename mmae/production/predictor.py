@@ -18,7 +18,7 @@ from catalogs.products.photoz import Part, Provenance
 from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_estimates, screen_images
 from catalogs.store.cutouts import CutoutStore, open_store, pad
-from catalogs.store.format import SIZE, Described
+from catalogs.store.format import SIZE, ImageMetadata
 from mmae.bundles import columns
 from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.image_mask import Masking
@@ -54,7 +54,7 @@ class TileTask:
 
     plan: Plan
     store: Path
-    described: Described
+    described: ImageMetadata
     parts: Path
     provenance: Provenance
 

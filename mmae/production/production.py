@@ -13,7 +13,7 @@ from operator import methodcaller
 from typing import Any, NamedTuple
 
 from catalogs.errors import InputRefused, UsageError
-from catalogs.store.format import Described
+from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import Bundle
 from mmae.prefetch import Prefetch
 from mmae.production.scheduler import Unit
@@ -45,7 +45,7 @@ class ListedUnit(NamedTuple):
 class Production:
     """The queue of a run's units, on the scheduler's thread; implements `scheduler.Queue`."""
 
-    def __init__(self, tiles: Sequence[Tile], bundle: Bundle, described: Described):
+    def __init__(self, tiles: Sequence[Tile], bundle: Bundle, described: ImageMetadata):
         self.tiles, self.bundle, self.described = tiles, bundle, described
         with ThreadPoolExecutor(SIZE_THREADS) as pool:
             for tile, objects in zip(tiles, pool.map(methodcaller("count_objects"), tiles), strict=True):

@@ -24,7 +24,7 @@ from catalogs.products.photoz import Provenance
 from catalogs.products.schema import CATALOGUE, REJECTS
 from catalogs.store.checks import open_group
 from catalogs.store.cutouts import CutoutStore, open_store
-from catalogs.store.format import Described, get_array
+from catalogs.store.format import ImageMetadata, get_array
 from mmae import __version__
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.columns import MC_SEED
@@ -68,14 +68,14 @@ class Tile:
             return int(get_array(open_group(self.path), "object_id").shape[0])
         return 0
 
-    def check(self, bundle: Bundle, described: Described) -> None:
+    def check(self, bundle: Bundle, described: ImageMetadata) -> None:
         """Open the store and plan; raises UsageError or InputRefused, and creates nothing."""
         self.store = open_store(self.path, described)
         check_scale(self.store, bundle.card["training_data"])
         self.plan = self.make_plan(bundle)
         self.files.refuse_foreign_catalogue()
 
-    def open(self, bundle: Bundle, described: Described) -> None:
+    def open(self, bundle: Bundle, described: ImageMetadata) -> None:
         """Check the store, become its only writer, freeze the plan.
 
         Raises UsageError, InputRefused or OSError: then nothing was created, or nothing was changed.
@@ -110,7 +110,7 @@ class Tile:
             torch_version=version("torch"),
         )
 
-    def make_task(self, bundle: Bundle, described: Described) -> TileTask:
+    def make_task(self, bundle: Bundle, described: ImageMetadata) -> TileTask:
         return TileTask(
             plan=self.plan,
             store=self.path.resolve(),

@@ -22,7 +22,7 @@ import report
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from catalogs.store.format import BANDS, NEVER, SIZE
+from catalogs.store.format import BANDS, FILL_VALUES, SIZE
 
 ROOT = Path(__file__).parents[2]
 SKY = np.array([0.037, 0.057, 0.077, 0.156, 0.287], np.float32)
@@ -102,7 +102,7 @@ def measure(case: Case, image: np.ndarray, folder: Path) -> dict[str, float]:
         chunks=(case.chunk, *image.shape[1:]),
         shards=(case.shard, *image.shape[1:]),
         dtype=dtype,
-        fill_value=NEVER.get(str(dtype), -HALF_MAX),
+        fill_value=FILL_VALUES.get(str(dtype), -HALF_MAX),
         compressors=[*CODECS[case.codec], Crc32cCodec()],
         config={"write_empty_chunks": True},
     )

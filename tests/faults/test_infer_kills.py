@@ -13,7 +13,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from catalogs.products import photoz
-from catalogs.store.format import NOTHING_SAID
+from catalogs.store.format import NO_METADATA
 from mmae.bundles.bundle import open_bundle
 from mmae.production.production import Production
 from mmae.production.tiles import named_tiles
@@ -32,7 +32,7 @@ def write(unit):
 
 def infer(out):
     tiles = named_tiles((str(STORE),), out)
-    with Production(tiles, bundle, NOTHING_SAID) as production:
+    with Production(tiles, bundle, NO_METADATA) as production:
         while not production.ended:
             if unit := production.take(1.0):
                 production.complete(unit, write(unit))

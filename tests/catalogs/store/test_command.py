@@ -1,4 +1,4 @@
-"""`mmae store` as a user runs it: what is in a store, whether it is whole, what it looks like."""
+"""`mmae store` as a user runs it: info, verify, preview."""
 
 import os
 import tracemalloc
@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from catalogs.store.command import spread
-from catalogs.store.flux_statistics import Flux
+from catalogs.store.flux_statistics import FluxStatistics
 from catalogs.store.format import BANDS
 from catalogs.store.preview import NO_VALUE, composite
 from mmae import cli
@@ -80,14 +80,14 @@ DAMAGES = {
 }
 
 
-def test_a_whole_store_verifies(store, capsys):
+def test_an_intact_store_verifies(store, capsys):
     assert run("verify", store) == cli.OK
     assert "every file is what its manifest says" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES.items(), ids=lambda x: getattr(x, "__name__", "-"))
 @pytest.mark.parametrize("file", ["image/c/1/0/0/0", "object_id/c/0"])
-def test_verify_names_what_is_damaged(store, capsys, file, damage, sentence):
+def test_verify_names_damaged_files(store, capsys, file, damage, sentence):
     damage(store / file)
     assert run("verify", store) == cli.REFUSED
     captured = capsys.readouterr()
@@ -110,13 +110,13 @@ def test_verify_names_each_of_many(store, capsys):
     assert named == {"image/c/0/0/0/0", "ra/c/1", "zarr.json", "image/c/7/stray"}
 
 
-def test_verify_needs_the_manifest_of_our_own(store, capsys):
+def test_verify_needs_the_manifest_of_a_store_of_ours(store, capsys):
     cutout_format.manifest_path(store).unlink()
     assert run("verify", store) == cli.REFUSED
     assert "has no manifest (tile.zarr.manifest.json)" in capsys.readouterr().err
 
 
-def test_a_store_of_others_is_decoded(foreign, capsys):
+def test_a_store_of_another_program_is_decoded(foreign, capsys):
     assert run("verify", foreign) == cli.OK
     output = capsys.readouterr().out
     assert "every chunk that is there decodes" in output
@@ -130,7 +130,7 @@ def test_a_store_of_others_is_decoded(foreign, capsys):
 
 
 @pytest.mark.parametrize("shards", [None, (8,)])
-def test_checksums_of_others_are_checked(foreign, capsys, shards):
+def test_checksums_of_other_programs_are_checked(foreign, capsys, shards):
     group = zarr.open_group(foreign)
     del group["dec"]
     codec = zarr.codecs.Crc32cCodec()
@@ -148,8 +148,8 @@ def test_checksums_of_others_are_checked(foreign, capsys, shards):
 # ---------------------------------------------------------------- info
 
 
-def tabulated(output):
-    """Rows of the tables, by their first column."""
+def parse_tables(output):
+    """Rows of the printed tables, by their first column."""
     cells = ([cell for cell in line.strip().split("  ") if cell] for line in output.splitlines())
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells if row}
 
@@ -165,7 +165,7 @@ def test_the_numbers_of_info(tmp_path, capsys):
     data = columns(image) | {"flux": np.ones((1, 6)), "ivar": np.ones((1, 6)), "redshift": np.array([0.25])}
     cutouts.write(path, rows_of(data), n=1, survey="tiny", size=4, shard_rows=64, wave=wave, zero_point=30.0)
     assert run("info", path) == cli.OK
-    rows = tabulated(capsys.readouterr().out)
+    rows = parse_tables(capsys.readouterr().out)
     assert rows["objects"] == ["1"]
     assert rows["survey"] == ["tiny"]
     assert rows["bands"] == ["g r i z y"]
@@ -191,22 +191,22 @@ def test_the_numbers_of_info(tmp_path, capsys):
 
 def test_quantiles_agree_with_numpy():
     values = np.random.default_rng(0).normal(0.01, 0.05, 10**5).astype(np.float32)
-    flux = Flux()
+    flux = FluxStatistics()
     for part in np.array_split(values, 7):
         flux.add(part)
     for share in (0.01, 0.3, 0.5, 0.99):
         assert flux.quantile(share) == pytest.approx(np.quantile(values, share), rel=1e-3)
     deviation = np.abs(values - np.median(values))
     assert flux.sigma == pytest.approx(1.4826 * np.median(deviation), rel=1e-3)
-    assert (flux.least, flux.most) == (values.min(), values.max())
+    assert (flux.minimum, flux.maximum) == (values.min(), values.max())
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [([], "300 of 300"), (["--rows", "64"], "64 of 300"), (["--rows=0"], "300 of 300")]
+    ("flags", "rows"), [([], "300 of 300"), (["--rows", "64"], "64 of 300"), (["--rows=0"], "300 of 300")]
 )
-def test_info_says_how_many_rows_it_read(written, capsys, flags, said):
+def test_info_prints_how_many_rows_it_read(written, capsys, flags, rows):
     assert run("info", written, *flags) == cli.OK
-    assert f"{said} rows read" in capsys.readouterr().out
+    assert f"{rows} rows read" in capsys.readouterr().out
 
 
 def test_info_leaves_out_what_is_damaged(store, capsys):
@@ -236,23 +236,23 @@ def test_blocks_are_spread_evenly(n, blocks, ranges):
 
 
 def test_the_memory_of_statistics_does_not_depend_on_the_pixels():
-    flux, values = Flux(), np.random.default_rng(0).normal(size=10**5).astype(np.float32)
+    flux, values = FluxStatistics(), np.random.default_rng(0).normal(size=10**5).astype(np.float32)
     flux.add(values)
     tracemalloc.start()
     for _ in range(20):
         flux.add(values)
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 10**4
+    assert allocated < 10**4
 
 
-def test_a_store_that_does_not_say_what_it_is(foreign, capsys):
+def test_a_store_without_attributes_needs_flags(foreign, capsys):
     zarr.open_group(foreign).attrs.clear()
     for command in ("info", "preview"):
         assert run(command, foreign) == cli.REFUSED
         assert "pass --bands" in capsys.readouterr().err
-        said = ["--bands", *BANDS, "--pixel-scale", "0.2", "--zero-point", "31.4"]
-        assert run(command, foreign, *said) == cli.OK
+        flags = ["--bands", *BANDS, "--pixel-scale", "0.2", "--zero-point", "31.4"]
+        assert run(command, foreign, *flags) == cli.OK
 
 
 # ---------------------------------------------------------------- preview
@@ -261,7 +261,7 @@ def test_a_store_that_does_not_say_what_it_is(foreign, capsys):
 def test_a_composite_is_bright_where_the_galaxy_is_and_magenta_where_nothing_is_known():
     image = np.zeros((2, 5, 6, 6), np.float32)
     image[0, :, 3, 3] = 5
-    image[1, 4, 0, 0] = np.nan  # of y, which is not shown
+    image[1, 4, 0, 0] = np.nan  # in y, which is not shown
     image[1, 1, 1, 1] = np.inf
     image[1, 2, 2, 2] = 3e38
     rgb = composite(image)
@@ -286,7 +286,7 @@ def test_real_galaxies_have_colours(real_data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_a_sheet_has_a_cell_an_object_and_shows_what_is_not_there(store, tmp_path, count):
+def test_a_sheet_has_a_cell_per_object_and_shows_lost_rows_in_magenta(store, tmp_path, count):
     (store / "image/c/1/0/0/0").unlink()  # rows 128 to 255
     out = tmp_path / "sheet.png"
     assert run("preview", store, "--out", out, "--count", count) == cli.OK
@@ -316,7 +316,7 @@ def test_a_sheet_has_a_cell_an_object_and_shows_what_is_not_there(store, tmp_pat
         (["dance"], cli.USAGE, "dance"),
     ],
 )
-def test_what_cannot_be_looked_into_is_one_sentence(store, capsys, monkeypatch, arguments, code, sentence):
+def test_an_error_is_one_sentence_and_writes_nothing(store, capsys, monkeypatch, arguments, code, sentence):
     monkeypatch.chdir(store.parent)
     cutouts.write(store.with_name("empty.zarr"), rows_of({}), n=0, survey="test")
     before = sorted(store.parent.iterdir())

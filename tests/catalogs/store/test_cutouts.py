@@ -1,4 +1,4 @@
-"""A cutout store gives back what was written, or says which rows it cannot; in one way, or not at all."""
+"""A cutout store returns what was written and marks lost rows; an ambiguous store is refused."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from catalogs.store.cutouts import open_store, pad
-from catalogs.store.format import BANDS, Described
+from catalogs.store.format import BANDS, ImageMetadata
 from catalogs.store.manifest import altered_files
 from mmae import cli
 
@@ -25,7 +25,7 @@ def draw(n, size=64, bands=5):
     rng = np.random.default_rng(n)
     return {
         "image": rng.normal(size=(n, bands, size, size)).astype(np.float32),
-        "object_id": rng.permutation(n) + 2**53,  # not to be had from a float64
+        "object_id": rng.permutation(n) + 2**53,  # beyond the integers that float64 holds
         "ra": rng.uniform(0, 360, n),
         "dec": rng.uniform(-90, 90, n),
     }
@@ -105,10 +105,10 @@ def test_a_chunk_of_zeros_is_on_disk_and_is_no_damage(tmp_path):
 # ---------------------------------------------------------------- damage
 
 
-def flip(place):
+def flip(offset):
     def damage(shard):
         content = bytearray(shard.read_bytes())
-        content[place] ^= 1
+        content[offset] ^= 1
         shard.write_bytes(content)
 
     return damage
@@ -155,14 +155,14 @@ def test_ids_and_positions_are_never_guessed(store, name, damage):
         opened.column(name, 100, 200)
 
 
-def test_ids_of_other_rows_are_told_from_those_that_were_written(store):
-    """A shard that is whole in itself and of the right length."""
+def test_an_exchanged_shard_of_ids_is_detected(store):
+    """A shard that is intact in itself and of the right length."""
     shutil.copy(store / "object_id/c/0", store / "object_id/c/1")
     with pytest.raises(InputRefused, match="object_id/c/1 is damaged"):
         open_store(store).column("object_id")
 
 
-def test_what_is_no_shard_has_no_sums_of_chunks(written):
+def test_only_shards_have_chunk_sums(written):
     manifest = json.loads(cutout_format.manifest_path(written).read_text())["files"]
     assert {name for name, entry in manifest.items() if "chunk_sums" not in entry} == {
         name for name in manifest if name.endswith("zarr.json")
@@ -189,7 +189,7 @@ def test_our_own_store_needs_its_manifest(store):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 5}', '{"files": {"a": 5}}', '{"files": [1]}'])
-def test_a_manifest_that_is_none_is_refused(store, content):
+def test_a_malformed_manifest_is_refused(store, content):
     cutout_format.manifest_path(store).write_text(content)
     with pytest.raises(InputRefused, match="is not a manifest"):
         open_store(store)
@@ -202,7 +202,7 @@ def test_a_newer_version_of_the_store_is_refused(store):
         open_store(store)
 
 
-# ---------------------------------------------------------------- stores made by others
+# ---------------------------------------------------------------- stores of other programs
 
 FEW = 20
 
@@ -213,7 +213,7 @@ def few():
 
 
 def write_other(path, data, attributes=ATTRIBUTES, zarr_format=3, rows_per_chunk=7, **options):
-    """A store as another program may lay it out: no manifest, no format name."""
+    """Write a store as another program may lay it out: no manifest, no format name."""
     group = zarr.create_group(path, attributes=attributes, zarr_format=zarr_format)
     for name, values in data.items():
         chunks = (rows_per_chunk, *values.shape[1:])
@@ -225,7 +225,7 @@ def as_type(kind):
     return lambda data: data | {"image": data["image"].astype(kind)}
 
 
-OTHERS = {
+LAYOUTS = {
     "v3": {},
     "v2": {"zarr_format": 2},
     "v2, zlib and shuffle": {
@@ -240,8 +240,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8", ">f8"])
-@pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
-def test_the_layout_of_others_gives_the_same_pixels(tmp_path, few, options, kind):
+@pytest.mark.parametrize("options", LAYOUTS.values(), ids=LAYOUTS)
+def test_other_layouts_give_the_same_pixels(tmp_path, few, options, kind):
     data = few | {
         name: few[name].astype(few[name].dtype.newbyteorder(kind[0])) for name in ("ra", "object_id")
     }
@@ -254,7 +254,7 @@ def test_the_layout_of_others_gives_the_same_pixels(tmp_path, few, options, kind
         assert store.column(name).tobytes() == few[name].tobytes()
 
 
-def test_consolidated_metadata_are_not_believed(tmp_path, few):
+def test_consolidated_metadata_are_ignored(tmp_path, few):
     path = write_other(tmp_path / "a.zarr", few, zarr_format=2)
     zarr.consolidate_metadata(path)
     second_copy = json.loads((path / ".zmetadata").read_text())["metadata"]
@@ -268,7 +268,7 @@ def test_half_precision_is_read_as_it_is(tmp_path, few):
     np.testing.assert_array_equal(store.images(0, FEW)[0], few["image"].astype(np.float16).astype(np.float32))
 
 
-def test_what_float32_cannot_hold_becomes_infinite(tmp_path, few):
+def test_values_beyond_float32_become_infinite(tmp_path, few):
     data = as_type(np.float64)(few)
     data["image"][3, 2, 1, 0] = 1e300
     image, damaged = open_store(write_other(tmp_path / "a.zarr", data)).images(0, FEW)
@@ -295,21 +295,21 @@ def test_larger_images_are_cut_about_their_centre(tmp_path):
     assert store.size == 64
 
 
-def test_smaller_images_come_as_they_are_and_can_be_set_into_zeros(tmp_path):
+def test_smaller_images_keep_their_size_and_can_be_padded(tmp_path):
     data = draw(3, size=48)
     store = open_store(write_other(tmp_path / "a.zarr", data))
     image = store.images(0, 3)[0]
     assert store.size == 48
     np.testing.assert_array_equal(image, data["image"])
-    framed = pad(image)
-    np.testing.assert_array_equal(framed[..., 8:56, 8:56], data["image"])
-    assert framed.shape == (3, 5, 64, 64)
-    assert np.count_nonzero(framed) == np.count_nonzero(data["image"])
+    padded = pad(image)
+    np.testing.assert_array_equal(padded[..., 8:56, 8:56], data["image"])
+    assert padded.shape == (3, 5, 64, 64)
+    assert np.count_nonzero(padded) == np.count_nonzero(data["image"])
 
 
-def test_what_a_store_does_not_say_the_user_may(tmp_path, few):
+def test_the_user_may_state_what_a_store_lacks(tmp_path, few):
     path = write_other(tmp_path / "a.zarr", few, attributes={})
-    store = open_store(path, Described(BANDS, 0.2, 31.4))
+    store = open_store(path, ImageMetadata(BANDS, 0.2, 31.4))
     assert (store.pixel_scale, store.zero_point) == (0.2, 31.4)
     np.testing.assert_array_equal(store.images(0, FEW)[0], few["image"])
 
@@ -335,24 +335,24 @@ UNDECODABLE = {
 
 
 def write_and_truncate(path, few, name, codec):
-    """Cut off the end of the chunk with rows 7 to 13."""
+    """Write a store and cut off the end of its chunk with rows 7 to 13."""
     v2 = isinstance(codec, numcodecs.abc.Codec)
     write_other(path, few, zarr_format=2 if v2 else 3, compressors=codec)
-    place = ["1", *["0"] * (few[name].ndim - 1)]
-    chunk = path / name / (".".join(place) if v2 else "/".join(["c", *place]))
+    position = ["1", *["0"] * (few[name].ndim - 1)]
+    chunk = path / name / (".".join(position) if v2 else "/".join(["c", *position]))
     os.truncate(chunk, chunk.stat().st_size - 21)
     return open_store(path)
 
 
 @pytest.mark.parametrize("codec", UNDECODABLE.values(), ids=UNDECODABLE)
-def test_a_truncated_chunk_of_others_is_marked(tmp_path, few, codec):
+def test_a_truncated_chunk_without_a_manifest_is_marked(tmp_path, few, codec):
     image, damaged = write_and_truncate(tmp_path / "a.zarr", few, "image", codec).images(0, FEW)
     assert np.flatnonzero(damaged).tolist() == list(range(7, 14))
     np.testing.assert_array_equal(image[~damaged], few["image"][~damaged])
 
 
 @pytest.mark.parametrize("codec", UNDECODABLE.values(), ids=UNDECODABLE)
-def test_truncated_positions_of_others_are_refused(tmp_path, few, codec):
+def test_truncated_positions_without_a_manifest_are_refused(tmp_path, few, codec):
     store = write_and_truncate(tmp_path / "a.zarr", few, "ra", codec)
     with pytest.raises(InputRefused, match="ra does not decode"):
         store.column("ra")
@@ -361,8 +361,8 @@ def test_truncated_positions_of_others_are_refused(tmp_path, few, codec):
 # ---------------------------------------------------------------- what is refused
 
 
-def other(**changes):
-    """Arrays that differ from a good store; None takes one away."""
+def with_arrays(**changes):
+    """Replace arrays of a good store; None removes one."""
 
     def make(path, few):
         data = {name: values for name, values in (few | changes).items() if values is not None}
@@ -371,7 +371,9 @@ def other(**changes):
     return make
 
 
-def saying(**changes):
+def with_attributes(**changes):
+    """Replace attributes of a good store; None removes one."""
+
     def make(path, few):
         attributes = {name: value for name, value in (ATTRIBUTES | changes).items() if value is not None}
         write_other(path, few, attributes)
@@ -380,7 +382,7 @@ def saying(**changes):
 
 
 def with_metadata(file, zarr_format=3, **changes):
-    """Edited by hand: zarr itself would not write it."""
+    """Edit a metadata file by hand: zarr itself would not write it."""
 
     def make(path, few):
         write_other(path, few, zarr_format=zarr_format)
@@ -413,51 +415,51 @@ REFUSED = {
         lambda path, few: (path.mkdir(), (path / "zarr.json").write_text("{")),
         "is not JSON",
     ),
-    "no images": (other(image=None), "no array `image`"),
-    "no ids": (other(object_id=None), "no array `object_id`"),
-    "no positions": (other(dec=None), "no array `dec`"),
+    "no images": (with_arrays(image=None), "no array `image`"),
+    "no ids": (with_arrays(object_id=None), "no array `object_id`"),
+    "no positions": (with_arrays(dec=None), "no array `dec`"),
     "a group for images": (
-        lambda path, few: (other(image=None)(path, few), zarr.open_group(path).create_group("image")),
+        lambda path, few: (with_arrays(image=None)(path, few), zarr.open_group(path).create_group("image")),
         "no array `image`",
     ),
-    "images of rank 3": (other(image=np.ones((FEW, 64, 64), "f4")), "must have 4 axes"),
-    "oblong images": (other(image=np.ones((FEW, 5, 64, 32), "f4")), "size, size"),
-    "ids of rank 2": (other(object_id=np.ones((FEW, 2), "i8")), "object_id has shape"),
+    "images of rank 3": (with_arrays(image=np.ones((FEW, 64, 64), "f4")), "must have 4 axes"),
+    "oblong images": (with_arrays(image=np.ones((FEW, 5, 64, 32), "f4")), "size, size"),
+    "ids of rank 2": (with_arrays(object_id=np.ones((FEW, 2), "i8")), "object_id has shape"),
     "a scalar position": (
         with_metadata(
             "ra/zarr.json", shape=[], chunk_grid={"name": "regular", "configuration": {"chunk_shape": []}}
         ),
         "ra",
     ),
-    "complex images": (other(image=np.ones((FEW, 5, 64, 64), "c8")), "complex64"),
-    "integer images": (other(image=np.ones((FEW, 5, 64, 64), "i4")), "int32"),
+    "complex images": (with_arrays(image=np.ones((FEW, 5, 64, 64), "c8")), "complex64"),
+    "integer images": (with_arrays(image=np.ones((FEW, 5, 64, 64), "i4")), "int32"),
     "objects for images": (
         with_metadata("image/.zarray", 2, dtype="|O", filters=[{"id": "vlen-utf8"}]),
         "vlen-utf8",
     ),
-    "ids of text": (other(object_id=np.full(FEW, "id-1", "U4")), "ids must be integers"),
-    "ids of floats": (other(object_id=ONES), "ids must be integers"),
+    "ids of text": (with_arrays(object_id=np.full(FEW, "id-1", "U4")), "ids must be integers"),
+    "ids of floats": (with_arrays(object_id=ONES), "ids must be integers"),
     "objects for ids": (
         with_metadata("object_id/.zarray", 2, dtype="|O", filters=[{"id": "pickle", "protocol": 5}]),
         "codec 'pickle'",
     ),
-    "more ids than images": (other(object_id=np.arange(FEW + 1)), "20 rows, object_id 21"),
-    "fewer positions than images": (other(ra=np.ones(FEW - 1)), "20 rows, ra 19"),
+    "more ids than images": (with_arrays(object_id=np.arange(FEW + 1)), "20 rows, object_id 21"),
+    "fewer positions than images": (with_arrays(ra=np.ones(FEW - 1)), "20 rows, ra 19"),
     "fluxes and wavelengths apart": (
-        other(flux=np.ones((FEW, 9)), ivar=np.ones((FEW, 9)), redshift=ONES, wave=np.ones(8)),
+        with_arrays(flux=np.ones((FEW, 9)), ivar=np.ones((FEW, 9)), redshift=ONES, wave=np.ones(8)),
         "numbers of pixels",
     ),
-    "a band missing": (saying(bands=["g", "r", "i", "z", "u"]), "lacks the band y"),
-    "a band twice": (saying(bands=["g", "r", "i", "z", "z"]), "each once"),
-    "fewer names than bands": (saying(bands=["g", "r", "i", "z"]), "for 5 planes"),
-    "bands without names": (saying(bands=None), "pass --bands"),
-    "bands in one word": (saying(bands="grizy"), "list of names"),
-    "bands by number": (saying(bands=[1, 2, 3, 4, 5]), "list of names"),
-    "no pixel scale": (saying(pixel_scale=None), "pass --pixel-scale"),
-    "no zero point": (saying(zero_point=None), "pass --zero-point"),
-    "a pixel scale of NaN": (saying(pixel_scale=float("nan")), "not a positive number"),
-    "a zero point in words": (saying(zero_point="27"), "not a positive number"),
-    "a pixel scale that is true": (saying(pixel_scale=True), "not a positive number"),
+    "a band missing": (with_attributes(bands=["g", "r", "i", "z", "u"]), "lacks the band y"),
+    "a band twice": (with_attributes(bands=["g", "r", "i", "z", "z"]), "each once"),
+    "fewer names than bands": (with_attributes(bands=["g", "r", "i", "z"]), "for 5 planes"),
+    "bands without names": (with_attributes(bands=None), "pass --bands"),
+    "bands in one word": (with_attributes(bands="grizy"), "list of names"),
+    "bands by number": (with_attributes(bands=[1, 2, 3, 4, 5]), "list of names"),
+    "no pixel scale": (with_attributes(pixel_scale=None), "pass --pixel-scale"),
+    "no zero point": (with_attributes(zero_point=None), "pass --zero-point"),
+    "a pixel scale of NaN": (with_attributes(pixel_scale=float("nan")), "not a positive number"),
+    "a zero point in words": (with_attributes(zero_point="27"), "not a positive number"),
+    "a pixel scale that is true": (with_attributes(pixel_scale=True), "not a positive number"),
     "an unknown codec": (
         with_metadata("image/zarr.json", codecs=[BYTES, {"name": "brandnew"}]),
         "codec 'brandnew'",
@@ -520,24 +522,24 @@ def test_a_doubtful_store_is_refused_with_a_sentence(tmp_path, capsys, few, make
 
 
 CONTRADICTIONS = {
-    "--bands": Described(bands=("y", "z", "i", "r", "g")),
-    "--pixel-scale": Described(pixel_scale=0.2),
-    "--zero-point": Described(zero_point=31.4),
+    "--bands": ImageMetadata(bands=("y", "z", "i", "r", "g")),
+    "--pixel-scale": ImageMetadata(pixel_scale=0.2),
+    "--zero-point": ImageMetadata(zero_point=31.4),
 }
 
 
-@pytest.mark.parametrize(("flag", "described"), CONTRADICTIONS.items(), ids=CONTRADICTIONS)
-def test_the_user_may_not_contradict_the_store(written, flag, described):
+@pytest.mark.parametrize(("flag", "metadata"), CONTRADICTIONS.items(), ids=CONTRADICTIONS)
+def test_the_user_may_not_contradict_the_store(written, flag, metadata):
     with pytest.raises(InputRefused, match=flag):
-        open_store(written, described)
-    assert open_store(written, Described(BANDS, 0.168, 27.0)).n == N
+        open_store(written, metadata)
+    assert open_store(written, ImageMetadata(BANDS, 0.168, 27.0)).n == N
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
 @pytest.mark.parametrize("name", ["pixel_scale", "zero_point"])
 def test_a_flag_that_is_no_scale_is_a_usage_error(name, value):
     with pytest.raises(UsageError, match="must be a positive number"):
-        Described(**{name: value})
+        ImageMetadata(**{name: value})
 
 
 @pytest.mark.parametrize("kind", ["nothing", "a file", "a link to itself"])

@@ -16,7 +16,7 @@ def random():
     return flux, ivar
 
 
-def test_the_figures_of_the_released_code(reference):
+def test_values_agree_with_the_released_code(reference):
     golden = json.loads((reference / "golden.json").read_text())["spectrum_normalisation"]
     k = np.arange(7783)
     flux = 2 + np.sin(0.002 * k) + 0.3 * np.sin(0.9 * k)
@@ -37,7 +37,7 @@ def test_three_pixels_by_hand():
 
 
 def test_noise_of_three_pixels_by_hand():
-    # rms sqrt(3), as above: variances 1 / (1 * 3) and 1 / (3 * 3), and nothing known of the middle pixel
+    # rms sqrt(3), as above: variances 1 / (1 * 3) and 1 / (3 * 3); the middle pixel is invalid
     np.testing.assert_allclose(pooled_noise([1, 7, 5], [1, 0, 3], 1), [1 / 3**0.5, np.nan, 1 / 3], rtol=1e-15)
     # mean (4 + 0) / 4 = 1, variance (9 + 3) / 4 = 3; of a mean of two, (1 / 3 + 1 / 3) / 4
     noise = pooled_noise([4, 1e-9, 0, 1e-9, 1e-9], [1, 1, 0, 1, 1], 2)
@@ -68,20 +68,20 @@ def test_noise_is_the_scatter_of_spectra_drawn_again(random):
     ],
     ids=["no weight", "no flux", "flux NaN", "ivar NaN", "ivar negative", "constant"],
 )
-def test_a_spectrum_of_nothing_is_all_zeros(flux, ivar):
+def test_a_spectrum_without_valid_pixels_or_contrast_is_all_zeros(flux, ivar):
     assert normalise(flux, ivar).tolist() == [0, 0, 0]
     assert np.isnan(pooled_noise(flux, ivar, 1)).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("which", ["flux", "ivar"])
-def test_what_is_no_number_is_as_if_it_had_no_weight(random, which, value):
+@pytest.mark.parametrize("name", ["flux", "ivar"])
+def test_values_that_are_not_finite_have_no_weight(random, name, value):
     flux, ivar = random
     masked = ivar.copy()
     masked[:, 7] = 0
-    spoilt = {"flux": flux.copy(), "ivar": ivar.copy()}
-    spoilt[which][:, 7] = value
-    np.testing.assert_array_equal(normalise(**spoilt), normalise(flux, masked))
+    invalid = {"flux": flux.copy(), "ivar": ivar.copy()}
+    invalid[name][:, 7] = value
+    np.testing.assert_array_equal(normalise(**invalid), normalise(flux, masked))
 
 
 def test_unit_and_zero_of_flux_and_unit_of_ivar_do_not_matter(random):
@@ -104,11 +104,11 @@ def test_an_artefact_at_an_edge_becomes_the_median(random):
     result = normalise(flux, ivar)
     assert (np.abs(result) < 100).all()
     for spectrum, weight in zip(result, ivar, strict=True):
-        # its own place among the valid ones moves the median by half a step at most
+        # the edge pixel, among the valid ones, moves the median by half a step at most
         assert spectrum[-1] == pytest.approx(np.median(spectrum[weight > 0]), abs=0.02)
 
 
-def test_a_spectrum_is_the_same_alone_and_among_others(random):
+def test_a_spectrum_does_not_depend_on_its_batch(random):
     flux, ivar = random
     for k in range(len(flux)):
         np.testing.assert_array_equal(normalise(flux[k], ivar[k]), normalise(flux, ivar)[k])

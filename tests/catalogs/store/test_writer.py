@@ -1,4 +1,4 @@
-"""A write that was stopped, at any point and by anything, ends as the one that was not."""
+"""A write interrupted at any point resumes, and ends with the same bytes as an uninterrupted one."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def rows(start, stop):
 
 
 def failing(error, shard=2):
-    """`rows`, but for this shard."""
+    """`rows`, with an error in one shard."""
 
     def rows_or_error(start, stop):
         if start == shard * SHARD_ROWS:
@@ -48,7 +48,7 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Manifest of the store in one go: it holds the sha256 of every file."""
+    """Manifest of an uninterrupted write: it holds the sha256 of every file."""
     path = tmp_path_factory.mktemp("undisturbed") / "a.zarr"
     cutouts.write(path, rows, **SETTINGS)
     assert names(path.parent) == {"a.zarr", "a.zarr.manifest.json"}
@@ -57,7 +57,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def stopped(tmp_path):
-    """A store of which shards 0 and 1 are done: the disk was full then."""
+    """A store of which shards 0 and 1 are done when the disk is full."""
     path = tmp_path / "a.zarr"
     with pytest.raises(OSError, match="full"):
         cutouts.write(path, failing(OSError(errno.ENOSPC, "full")), **SETTINGS)
@@ -66,17 +66,17 @@ def stopped(tmp_path):
 
 
 def written_shards(path, **settings):
-    """Write the store; gives the shards that were asked for."""
-    asked = []
+    """Write the store; return the shards whose rows were requested."""
+    requested = []
 
-    def counted(start, stop):
-        asked.append(start // settings.get("shard_rows", SHARD_ROWS))
+    def recorded(start, stop):
+        requested.append(start // settings.get("shard_rows", SHARD_ROWS))
         return rows(start, stop)
 
-    cutouts.write(path, counted, **(SETTINGS | settings))
+    cutouts.write(path, recorded, **(SETTINGS | settings))
     assert names(path.parent) == {path.name, f"{path.name}.manifest.json"}
     assert not altered_files(path)
-    return asked
+    return requested
 
 
 # ---------------------------------------------------------------- names
@@ -97,7 +97,7 @@ def test_shards_are_whole_chunks(tmp_path, shard_rows):
     assert names(tmp_path) == set()
 
 
-def test_a_place_that_cannot_be_is_a_usage_error(tmp_path):
+def test_an_impossible_path_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be created"):
         cutouts.write(tmp_path / "file" / "a.zarr", rows, n=5, survey="test")
@@ -123,10 +123,10 @@ def test_two_writers_do_not_share_a_directory(tmp_path):
     assert not altered_files(path)
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- resuming
 
 
-def test_what_is_done_is_kept(stopped, undisturbed, capsys):
+def test_finished_shards_are_kept(stopped, undisturbed, capsys):
     shard = stopped.with_name("a.zarr.partial") / "store/image/c/0/0/0/0"
     before = shard.stat()
     assert written_shards(stopped) == [2]
@@ -161,10 +161,10 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("file", "damage", "shards"), DAMAGES.values(), ids=DAMAGES)
-def test_what_is_damaged_is_written_again(stopped, undisturbed, file, damage, shards):
-    place = stopped.with_name("a.zarr.partial") / file
-    place.parent.mkdir(parents=True, exist_ok=True)
-    damage(place)
+def test_damaged_shards_are_written_again(stopped, undisturbed, file, damage, shards):
+    damaged = stopped.with_name("a.zarr.partial") / file
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damage(damaged)
     assert written_shards(stopped) == shards
     assert cutout_format.manifest_path(stopped).read_bytes() == undisturbed
 
@@ -195,14 +195,14 @@ def test_two_stores_never_mix(stopped, tmp_path, capsys, change):
         (KeyboardInterrupt(), None, set()),
     ],
 )
-def test_a_failure_leaves_what_is_of_use(tmp_path, error, source, left):
+def test_a_failure_keeps_only_what_can_be_resumed(tmp_path, error, source, left):
     with pytest.raises(type(error)):
         cutouts.write(tmp_path / "a.zarr", failing(error), **(SETTINGS | {"source": source}))
     assert names(tmp_path) == left
 
 
-def test_records_that_outlived_their_store_are_swept(tmp_path):
-    """A run that died after it gave the store its name, and before it cleaned up."""
+def test_leftover_records_of_a_finished_store_are_removed(tmp_path):
+    """A run was killed after it renamed the store, and before it cleaned up."""
     written_shards(tmp_path / "a.zarr")
     (tmp_path / "a.zarr.partial").mkdir()
     (tmp_path / "a.zarr.partial" / "shard-000000.json").touch()
@@ -260,7 +260,7 @@ for step in range(1, 1000):
 
 @pytest.mark.slow
 def test_a_kill_at_any_step_is_survived(tmp_path):
-    """Steps are what changes files or folders; the store must come out as if nothing had been."""
+    """Steps are changes of files or folders; the store must be as if nothing had happened."""
     program = [sys.executable, "-c", KILLED_AT_EVERY_STEP, tmp_path]
     environment = os.environ | {"PYTHONPATH": str(Path(killing.__file__).parent)}
     done = subprocess.run(program, env=environment, check=False, capture_output=True, text=True)
@@ -272,8 +272,8 @@ def test_a_kill_at_any_step_is_survived(tmp_path):
     for folder in steps:
         assert not altered_files(folder / "a.zarr")
         assert names(folder) <= {"a.zarr", "a.zarr.manifest.json", "a.zarr.partial"}
-        for left in folder.glob("a.zarr.partial/*"):  # the store had its name: only records are left
-            assert left.suffix == ".json"
+        for record in folder.glob("a.zarr.partial/*"):  # the store was renamed: only records are left
+            assert record.suffix == ".json"
 
 
 KILLED_HALF_WAY = """
@@ -292,7 +292,7 @@ cutouts.write(Path(sys.argv[1]), rows, n=300, survey="dead", size=8, shard_rows=
 """
 
 
-def test_what_has_no_source_is_written_again_from_the_start(tmp_path):
+def test_a_write_without_a_source_starts_over(tmp_path):
     path = tmp_path / "a.zarr"
     killed = subprocess.run([sys.executable, "-c", KILLED_HALF_WAY, path], check=False)
     assert killed.returncode == -signal.SIGKILL
