@@ -1,1 +1,1 @@
-"""What is handed out: photo-z catalogues, embeddings, and what stands in them."""
+"""Data products: photo-z catalogues, embeddings, and the columns and flags in them."""

@@ -1,6 +1,6 @@
 """The embedding product: a vector for every galaxy of a cutout store, in the order of the store.
 
-tile.embeddings.zarr/      attributes: format, version, and what it was made of, with what (Origin)
+tile.embeddings.zarr/      attributes: format, version, and the provenance (Origin)
   embedding  (N, J) float32; NaN where the cutout cannot be used (screen.py)
   object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
 tile.embeddings.zarr.manifest.json    file -> size, sha256
@@ -23,12 +23,12 @@ from catalogs.store.shard_writer import Layout
 FORMAT, VERSION = "mmae-embeddings", 1
 ENDING = ".embeddings.zarr"
 BLOCK_ROWS = 65536
-"""Rows read at a time: 50 MB of 192 numbers each."""
+"""Rows read at a time: 50 MB at 192 numbers a row."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What decides the bytes of the product; no dates, hosts or attempts."""
+    """Provenance of a product: all that determines its bytes; no dates, hosts or attempts."""
 
     made_of: str
     """`image`, or `image and spectrum`."""
@@ -36,9 +36,9 @@ class Origin:
     precision: str
     training_set: str
     input_sha256: str
-    """Of the input's ids and positions, as PZINPUT of a catalogue."""
+    """sha256 of the input's ids and positions, as PZINPUT of a catalogue."""
     store_fingerprint: str
-    """Of all of the input."""
+    """Fingerprint of the whole input store."""
     code_version: str
     torch_version: str
 
@@ -48,7 +48,7 @@ class Origin:
 
 
 def layout(n: int, width: int, shard_rows: int, origin: Origin) -> Layout:
-    """A product of `n` galaxies, and `width` numbers for each."""
+    """Layout of a product of `n` galaxies with `width` numbers each."""
     return Layout(
         n=n,
         attributes=origin.attributes,
@@ -65,7 +65,7 @@ def layout(n: int, width: int, shard_rows: int, origin: Origin) -> Layout:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """A product that was opened and checked; see `open_embeddings`."""
+    """An open, verified product; see `open_embeddings`."""
 
     path: Path
     group: zarr.Group
@@ -78,15 +78,15 @@ class Embeddings:
         return get_array(self.group, "embedding").shape[0]
 
     def column(self, name: str) -> np.ndarray:
-        """One of object_id, ra, dec: (N,)."""
+        """Column object_id, ra or dec: (N,)."""
         return np.asarray(get_array(self.group, name)[:])
 
     def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of any row numbers, in their order: (m, J)."""
+        """Vectors of the given rows, in their order: (m, J)."""
         return np.asarray(get_array(self.group, "embedding").oindex[rows, :])
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All vectors in order, a bounded number at a time: (m, J) each."""
+        """All vectors in order, in blocks of bounded size: (m, J) each."""
         array = get_array(self.group, "embedding")
         for start in range(0, len(self), BLOCK_ROWS):
             yield np.asarray(array[start : start + BLOCK_ROWS])
@@ -98,7 +98,7 @@ def open_embeddings(path: Path) -> Embeddings:
     Raises
     ------
     UsageError : there is no directory `path`.
-    InputRefused : it is no such product, or is damaged.
+    InputRefused : it is not an embedding product, or is damaged.
     """
     if not path.is_dir():
         raise UsageError(f"{path} is no directory: name what `mmae embed` has written, TILE{ENDING}")

@@ -1,6 +1,6 @@
-"""`mmae neighbours`: which galaxies are most like others, by the cosine of the angle between embeddings.
+"""`mmae neighbours`: nearest neighbours of galaxies by the cosine of the angle between embeddings.
 
-The search is exact: one pass over all vectors, a block at a time, keeps the best of each query.
+The search is exact: one pass over all vectors, block by block, keeps the best matches of each query.
 """
 
 from collections.abc import Iterable
@@ -34,21 +34,21 @@ UNITS = {"RA": "deg", "DEC": "deg"}
 class Neighbours:
     """Find the galaxies most like others by their embeddings, and draw them.
 
-    Writes a page (PNG) with a row a query: the galaxy, and to its right those nearest to it, each with the
-    rank, the cosine of the angle between the two embeddings, and its redshift where the store has one.
+    Writes a page (PNG) with one row per query: the galaxy, and to its right its nearest neighbours, each with
+    its rank, the cosine of the angle between the two embeddings, and its redshift where the store has one.
     Writes the same as a table (ECSV).
     """
 
     embeddings: Positional[Path]
-    """What `mmae embed` has written: TILE.embeddings.zarr."""
+    """Output of `mmae embed`: TILE.embeddings.zarr."""
     store: Positional[Path]
-    """The cutout store it was made of, for the images."""
+    """The cutout store that was embedded, for the images."""
     like: tuple[int, ...] = ()
     """OBJECT_ID of the queries; by default some spread evenly over the store."""
     queries: int = 8
-    """How many, where --like names none."""
+    """Number of queries, where --like names none."""
     count: int = 7
-    """Neighbours of each."""
+    """Neighbours of each query."""
     out: Path | None = None
     """Page to write, *.png; by default TILE.neighbours.png beside the embeddings. The table: *.ecsv."""
 
@@ -65,13 +65,13 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Queries and their neighbours, nearest first, by row numbers of the store."""
+class Matches:
+    """Queries and their neighbours, nearest first, as row numbers of the store."""
 
     query: np.ndarray
-    """(Q,)"""
+    """(Q,) int"""
     rows: np.ndarray
-    """(Q, k)"""
+    """(Q, k) int"""
     similarity: np.ndarray
     """(Q, k)"""
 
@@ -86,25 +86,25 @@ def main(config: Neighbours) -> None:
     object_id = product.column("object_id")
     if not np.array_equal(object_id, store.column("object_id")):
         raise InputRefused(f"{config.embeddings} was not made of {config.store}: its objects are others")
-    query = named(object_id, config.like) if config.like else spread(product, config.queries)
+    query = find_rows(object_id, config.like) if config.like else spread(product, config.queries)
     blocks = track(product.blocks(), "comparing", total=-(-len(product) // BLOCK_ROWS), transient=True)
-    found = nearest(product.rows(query), query, blocks, config.count)
+    matches = nearest(product.rows(query), query, blocks, config.count)
     z = store.column("redshift") if store.has_redshifts else np.full(store.n, np.nan)
-    drawn = np.column_stack([found.query, found.rows]).ravel().tolist()
-    columns = found.rows.shape[1] + 1
-    contact_sheet(read_composites(store, drawn), labels(found, object_id, z), config.page, columns)
-    listed = config.page.with_suffix(".ecsv")
-    with atomic.replacing(listed) as temporary:
-        table(found, product, z).write(temporary, format="ascii.ecsv")
-    print(f"wrote {config.page}: {len(query)} galaxies, and {found.rows.shape[1]} nearest to each")
-    print(f"wrote {listed}: the same as a table")
+    count = matches.rows.shape[1]
+    drawn = np.column_stack([matches.query, matches.rows]).ravel().tolist()
+    contact_sheet(read_composites(store, drawn), labels(matches, object_id, z), config.page, count + 1)
+    table_path = config.page.with_suffix(".ecsv")
+    with atomic.replacing(table_path) as temporary:
+        make_table(matches, product, z).write(temporary, format="ascii.ecsv")
+    print(f"wrote {config.page}: {len(query)} galaxies, and {count} nearest to each")
+    print(f"wrote {table_path}: the same as a table")
 
 
 # ---------------------------------------------------------------- queries
 
 
-def named(object_id: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
-    """Row numbers of objects; raises UsageError where one is not there."""
+def find_rows(object_id: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
+    """Row numbers of objects; raises UsageError if one is missing."""
     rows = [np.flatnonzero(object_id == name) for name in like]
     for name, row in zip(like, rows, strict=True):
         if not len(row):
@@ -113,7 +113,7 @@ def named(object_id: np.ndarray, like: tuple[int, ...]) -> np.ndarray:
 
 
 def spread(product: Embeddings, queries: int) -> np.ndarray:
-    """Row numbers spread evenly over the galaxies, less those without an embedding."""
+    """Row numbers spread evenly over the galaxies, without those that have no embedding."""
     rows = np.unique(np.linspace(0, max(0, len(product) - 1), min(queries, len(product))).astype(int))
     return rows[np.isfinite(product.rows(rows)).all(1)]
 
@@ -121,10 +121,10 @@ def spread(product: Embeddings, queries: int) -> np.ndarray:
 # ---------------------------------------------------------------- search
 
 
-def nearest(vectors: np.ndarray, query: np.ndarray, blocks: Iterable[np.ndarray], count: int) -> Found:
-    """The neighbours of queries among all vectors; fewer than `count` where there are no more.
+def nearest(vectors: np.ndarray, query: np.ndarray, blocks: Iterable[np.ndarray], count: int) -> Matches:
+    """Nearest neighbours of queries among all vectors; fewer than `count` if there are no more.
 
-    vectors (Q, J) of the rows `query` (Q,); blocks (m, J) of all rows in order, NaN where there is no vector.
+    vectors (Q, J) of the rows `query` (Q,); blocks (m, J) of all rows in order, NaN for a row without vector.
 
     Raises InputRefused where a query has no vector or no neighbour.
     """
@@ -133,22 +133,22 @@ def nearest(vectors: np.ndarray, query: np.ndarray, blocks: Iterable[np.ndarray]
         raise InputRefused("a galaxy without an embedding has no neighbours: choose others with --like")
     similarity, rows, start = np.zeros((len(query), 0), np.float32), np.zeros((len(query), 0), int), 0
     for block in blocks:
-        others, known = unit(block)
-        here = np.arange(start, start + len(block))
-        cosine = np.where(known & (here != query[:, None]), directions @ others.T, -np.inf)
+        candidates, known = unit(block)
+        index = np.arange(start, start + len(block))
+        cosine = np.where(known & (index != query[:, None]), directions @ candidates.T, -np.inf)
         similarity = np.concatenate([similarity, cosine], 1)
-        rows = np.concatenate([rows, np.broadcast_to(here, cosine.shape)], 1)
+        rows = np.concatenate([rows, np.broadcast_to(index, cosine.shape)], 1)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
-        similarity, rows = (np.take_along_axis(each, order, 1) for each in (similarity, rows))
+        similarity, rows = (np.take_along_axis(values, order, 1) for values in (similarity, rows))
         start += len(block)
-    there = np.isfinite(similarity).all(0)
-    if not there.any():
+    valid = np.isfinite(similarity).all(0)
+    if not valid.any():
         raise InputRefused("there is no other galaxy with an embedding")
-    return Found(query, rows[:, there], similarity[:, there])
+    return Matches(query, rows[:, valid], similarity[:, valid])
 
 
 def unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors (m, J) at length 1, and which have one: (m,) bool; the others become 0."""
+    """Vectors (m, J) scaled to length 1, and a mask (m,) of those that have a length; the others become 0."""
     length = np.sqrt(np.square(vectors).sum(1))
     known = np.isfinite(length) & (length > 0)
     return np.where(known[:, None], vectors, 0) / np.where(known, length, 1)[:, None], known
@@ -157,28 +157,28 @@ def unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # ---------------------------------------------------------------- page and table
 
 
-def labels(found: Found, object_id: np.ndarray, z: np.ndarray) -> list[str]:
-    """Of the page, row by row: two lines each."""
-    said = []
-    for query, rows, similarity in zip(found.query, found.rows, found.similarity, strict=True):
-        places = ["query", *(f"{rank}: {cosine:.3f}" for rank, cosine in enumerate(similarity, 1))]
-        for row, place in zip([query, *rows], places, strict=True):
+def labels(matches: Matches, object_id: np.ndarray, z: np.ndarray) -> list[str]:
+    """Labels of the page, row by row, of two lines each."""
+    texts = []
+    for query, rows, similarity in zip(matches.query, matches.rows, matches.similarity, strict=True):
+        ranks = ["query", *(f"{rank}: {cosine:.3f}" for rank, cosine in enumerate(similarity, 1))]
+        for row, rank in zip([query, *rows], ranks, strict=True):
             redshift = f"  z = {z[row]:.3f}" if np.isfinite(z[row]) else ""
-            said.append(f"{object_id[row]}\n{place}{redshift}")
-    return said
+            texts.append(f"{object_id[row]}\n{rank}{redshift}")
+    return texts
 
 
-def table(found: Found, product: Embeddings, z: np.ndarray) -> Table:
-    """A row a pair of query and neighbour."""
-    count = found.rows.shape[1]
-    rows, query = found.rows.ravel(), found.query.repeat(count)
+def make_table(matches: Matches, product: Embeddings, z: np.ndarray) -> Table:
+    """Table with one row per pair of query and neighbour."""
+    count = matches.rows.shape[1]
+    rows, query = matches.rows.ravel(), matches.query.repeat(count)
     object_id, ra, dec = (product.column(name) for name in ("object_id", "ra", "dec"))
     values = (
         object_id[query],
-        np.tile(np.arange(1, count + 1), len(found.query)),
-        *(object_id[rows], ra[rows], dec[rows], found.similarity.ravel()),
+        np.tile(np.arange(1, count + 1), len(matches.query)),
+        *(object_id[rows], ra[rows], dec[rows], matches.similarity.ravel()),
         *(z[query], z[rows]),
     )
-    listed = Table(list(values), names=list(COLUMNS), descriptions=list(COLUMNS.values()), units=UNITS)
-    listed.meta = {"embeddings": product.attributes}
-    return listed
+    table = Table(list(values), names=list(COLUMNS), descriptions=list(COLUMNS.values()), units=UNITS)
+    table.meta = {"embeddings": product.attributes}
+    return table

@@ -1,6 +1,6 @@
-"""The photo-z catalogue as FITS: parts a unit of work, their manifest, and the merge into one file.
+"""The photo-z catalogue as FITS: one part per unit of work, its manifest, and the merge into one file.
 
-A unit leaves three files, the manifest last; only a part whose manifest verifies counts as done:
+A unit writes three files, the manifest last; only a part whose manifest verifies counts as finished:
     unit-000007.fits   unit-000007.rejects.fits   unit-000007.json
 """
 
@@ -26,7 +26,7 @@ ROWS_PER_READ = 65536
 
 @dataclass(frozen=True)
 class Provenance:
-    """What every header says of how its rows were made; no dates, hosts or attempts."""
+    """Provenance of the rows, as in every header; no dates, hosts or attempts."""
 
     model_sha256: str
     training_set: str
@@ -34,13 +34,14 @@ class Provenance:
     input_sha256: str
     z_range: tuple[float, float]
     image_mask: float = 0.0
-    """Share of every image hidden from the model, and masks drawn for each."""
+    """Share of every image hidden from the model."""
     draws: int = 1
+    """Masks drawn for each image."""
     mc_seed: int = 0
 
 
 def healpix29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """HEALPix cell, nested, order 29, of positions in degrees; NULL where a coordinate is no position."""
+    """HEALPix cells, nested, order 29, of positions in degrees; NULL where a coordinate is invalid."""
     known = np.isfinite(ra) & (np.abs(dec) <= 90)
     cells = np.full(ra.shape, schema.NULL, np.int64)
     cells[known] = HEALPIX.lonlat_to_healpix(ra[known] * u.deg, dec[known] * u.deg)
@@ -51,21 +52,21 @@ def rows(
     object_id: np.ndarray,
     ra: np.ndarray,
     dec: np.ndarray,
-    said: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray],
     flags: np.ndarray,
     reason: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Catalogue rows and reject rows of (N,) objects, each in input order.
 
-    said : columns by name, (N,) or (N, width) each, which hold for objects whose redshift stands; a column
-        that is not there is null.
-    reason : (N,) str, a `schema.Reject` or "" for an object whose redshift stands.
+    columns : columns by name, (N,) or (N, width) each, used for the objects that are not rejected; a missing
+        column is null.
+    reason : (N,) str, a `schema.Reject`, or "" for an object that is not rejected.
     """
     table = schema.nulls(REJECTS, len(object_id))
     table["OBJECT_ID"], table["RA"], table["DEC"] = object_id, ra, dec
     table["HEALPIX29"] = healpix29(ra, dec)
     kept = reason == ""
-    for name, values in said.items():
+    for name, values in columns.items():
         table[name][kept] = values[kept]
     table["NBANDS_USED"] = np.where(kept, len(BANDS), 0)
     table["BANDMASK"] = np.where(kept, 2 ** len(BANDS) - 1, 0)
@@ -99,12 +100,12 @@ def primary_header(provenance: Provenance) -> fits.Header:
 
 
 def _one_card(text: str) -> str:
-    """A name that somebody chose, as FITS can hold it in one card: printable ASCII, 40 characters."""
+    """Text as FITS can hold it in one card: printable ASCII, 40 characters."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:40]
 
 
 def table_header(table: str, n: int) -> fits.Header:
-    """Header of a table with `n` rows: formats, units, UCDs, comments, nulls, meanings of codes."""
+    """Header of a table with `n` rows: formats, units, UCDs, comments, null values, meanings of codes."""
     columns = schema.columns(table)
     header = fits.BinTableHDU.from_columns(
         [
@@ -129,7 +130,7 @@ def table_header(table: str, n: int) -> fits.Header:
 
 
 def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_stream.Table]:
-    """A table with `n` rows, and the levels of its quantiles."""
+    """A table with `n` rows, and the table of its quantile levels."""
     yield table_header(table, n), blocks
     levels = np.array(schema.QUANTILE_LEVELS).view([("LEVEL", np.float64)]).astype([("LEVEL", ">f8")])
     header = fits.BinTableHDU.from_columns([fits.Column("LEVEL", "D")], nrows=0, name=schema.LEVELS).header
@@ -143,7 +144,7 @@ def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_st
 
 @dataclass(frozen=True)
 class Part:
-    """Where a unit's rows are; `unit` counts from 0 in the plan."""
+    """Files with the rows of one unit; `unit` counts from 0 in the plan."""
 
     directory: Path
     unit: int
@@ -163,7 +164,7 @@ class Part:
     def write(
         self, plan_sha256: str, provenance: Provenance, catalogue: np.ndarray, rejects: np.ndarray
     ) -> dict:
-        """Write both tables, then the manifest that makes them count; gives the manifest."""
+        """Write both tables, then the manifest that marks them as finished; return the manifest."""
         primary = primary_header(provenance)
         for path, table, part in ((self.catalogue, CATALOGUE, catalogue), (self.rejects, REJECTS, rejects)):
             with atomic.replacing(path) as temporary:
@@ -180,7 +181,7 @@ class Part:
         return manifest
 
     def finished(self, plan_sha256: str) -> dict | None:
-        """The manifest, if this unit was done for this plan and its files are whole; else None."""
+        """The manifest if this unit was finished for this plan and its files are intact; else None."""
         try:
             manifest = json.loads(self.manifest.read_text())
             files = {self.directory / name: entry for name, entry in manifest["files"].items()}
@@ -200,8 +201,8 @@ def merge(
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
-    `counts` are the rows of all parts together, and their rejects. The rejects take their name first: a
-    catalogue that is there is complete.
+    `counts` are the total numbers of rows and of rejects. The rejects are renamed first, so that a catalogue
+    that exists is complete.
     """
     primary = primary_header(provenance)
     for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
@@ -212,16 +213,16 @@ def merge(
 
 
 def read_blocks(path: Path, table: str, rows_per_read: int = ROWS_PER_READ) -> Iterator[np.ndarray]:
-    """The rows of one of our files as structured big-endian arrays, a bounded number at a time."""
+    """Rows of a file written here, as structured big-endian arrays, a bounded number at a time."""
     dtype = schema.dtype(table)
     with fits.open(path) as hdus:
-        left = hdus[table].header["NAXIS2"]
+        remaining = hdus[table].header["NAXIS2"]
         offset = hdus[table].fileinfo()["datLoc"]
     with path.open("rb") as file:
         file.seek(offset)
-        while left > 0:
-            block = np.frombuffer(file.read(min(left, rows_per_read) * dtype.itemsize), dtype)
+        while remaining > 0:
+            block = np.frombuffer(file.read(min(remaining, rows_per_read) * dtype.itemsize), dtype)
             if not len(block):
-                raise OSError(f"{path} ends {left} rows early")
-            left -= len(block)
+                raise OSError(f"{path} ends {remaining} rows early")
+            remaining -= len(block)
             yield block

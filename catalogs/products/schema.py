@@ -1,6 +1,6 @@
 """Columns, units, UCDs, flag bits and reject reasons of the photo-z catalogue.
 
-Columns come from photoz.yaml. Felis has no place for the meaning of a bit, so the flags stand here.
+Columns are read from photoz.yaml. Flags are defined here, as Felis cannot describe the meaning of a bit.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ FITS_FORMATS = {"long": "K", "int": "J", "short": "I", "double": "D", "float": "
 QUANTILE_LEVELS = tuple((k + 0.5) / 20 for k in range(20))
 """Levels of PDF_QUANT; the first and the last bound 95 % of p(z)."""
 NULL = -1
-"""TNULL of integer columns that may be null."""
+"""TNULL value of integer columns that may be null."""
 
 CATALOGUE, REJECTS, LEVELS = "PHOTOZ", "REJECTS", "ZGRID"
-"""EXTNAME of the table in either file, and of that of QUANTILE_LEVELS."""
+"""EXTNAME of the table in either file, and of the table of QUANTILE_LEVELS."""
 
 
 class Flag(IntFlag):
-    """Bits of PHOTOZ_FLAGS: the redshift stands, with a caution. Bit numbers never change meaning."""
+    """Bits of PHOTOZ_FLAGS: cautions about a valid redshift. Bit numbers never change meaning."""
 
     MASKED_PIXELS = 1 << 0
     PADDED = 1 << 1
@@ -46,7 +46,7 @@ FLAG_MEANINGS = {
 
 
 class Reject(StrEnum):
-    """Reasons in the rejects table, in the order in which they are tried."""
+    """Reasons in the rejects table, in the order in which they are checked."""
 
     DAMAGED = "DAMAGED"
     ALL_NAN = "ALL_NAN"
@@ -70,7 +70,7 @@ REJECT_MEANINGS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: FITS name and format, numpy type (big-endian), unit, UCD, comment, whether null occurs."""
+    """One column: FITS name and format, big-endian numpy type, unit, UCD, comment, whether it may be null."""
 
     name: str
     fits_format: str
@@ -92,19 +92,19 @@ def schema_version() -> str:
 
 
 def columns(table: str) -> list[Column]:
-    """Columns of CATALOGUE, or of REJECTS: those of the catalogue and the reason."""
-    own = [_column(description) for description in _tables()[table]["columns"]]
-    return own if table == CATALOGUE else [*columns(CATALOGUE), *own]
+    """Columns of CATALOGUE; or of REJECTS, which has those of the catalogue and the reason."""
+    defined = [_column(description) for description in _tables()[table]["columns"]]
+    return defined if table == CATALOGUE else [*columns(CATALOGUE), *defined]
 
 
 def _column(description: dict) -> Column:
     datatype, length = description["datatype"], description.get("length")
-    several = description.get("votable:arraysize", "")
+    arraysize = description.get("votable:arraysize", "")
     integer = datatype in ("long", "int", "short")
     return Column(
         name=description["name"],
-        fits_format=f"{length}A" if datatype == "char" else f"{several}{FITS_FORMATS[datatype]}",
-        dtype=f"S{length}" if datatype == "char" else f"{several}{DATATYPES[datatype]}",
+        fits_format=f"{length}A" if datatype == "char" else f"{arraysize}{FITS_FORMATS[datatype]}",
+        dtype=f"S{length}" if datatype == "char" else f"{arraysize}{DATATYPES[datatype]}",
         unit=description.get("fits:tunit"),
         ucd=description["ivoa:ucd"],
         comment=description["description"],
@@ -118,7 +118,7 @@ def dtype(table: str) -> np.dtype:
 
 
 def nulls(table: str, n: int) -> np.ndarray:
-    """Rows of which nothing is known: (n,) with NaN, NULL where a column may be null, and 0."""
+    """Rows of null values, (n,): NaN, NULL where an integer column may be null, else 0."""
     rows = np.zeros(n, dtype(table))
     for column in columns(table):
         if column.fits_format[-1] in "DE":

@@ -1,13 +1,13 @@
-"""Coverage maps against cells worked out by hand."""
+"""Coverage maps compared with cells derived by hand."""
 
 import numpy as np
 import pytest
 
-from catalogs.products.coverage import FINEST, MOST_CELLS, Coverage
+from catalogs.products.coverage import FINEST, MAX_CELLS, Coverage
 
 
 def rows_in(cells, order):
-    """A row in the first order-29 cell of each given cell."""
+    """One row in the first order-29 cell of each cell."""
     return np.asarray(cells, np.int64) << 2 * (29 - order)
 
 
@@ -21,13 +21,13 @@ def test_a_few_cells_are_named_at_the_finest_order(cells, moc):
     assert coverage.moc() == moc
 
 
-def test_rows_without_a_position_are_nowhere():
+def test_rows_without_a_position_are_ignored():
     coverage = Coverage()
     coverage.add(np.array([-1, *rows_in([2], FINEST)]))
     assert coverage.moc() == "10/2"
 
 
-def test_a_large_area_is_told_in_coarser_cells():
+def test_a_large_area_is_described_by_coarser_cells():
     coverage = Coverage()
     for start in range(0, 12 * 4**7, 10_000):  # the whole sky, a stripe at a time
         coverage.add(rows_in(np.arange(start, min(start + 10_000, 12 * 4**7)), 7))
@@ -41,4 +41,4 @@ def test_the_order_in_which_rows_come_makes_no_difference():
     for piece in np.array_split(cells[::-1], 7):
         pieces.add(rows_in(piece, FINEST))
     assert whole.moc() == pieces.moc()
-    assert len(pieces.cells) <= MOST_CELLS
+    assert len(pieces.cells) <= MAX_CELLS

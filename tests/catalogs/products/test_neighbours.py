@@ -1,4 +1,4 @@
-"""Which galaxies are alike: by hand, and as a user asks."""
+"""Nearest neighbours, by hand and as a user runs the command."""
 
 import numpy as np
 import pytest
@@ -19,18 +19,18 @@ ORIGIN = Origin("image", "model", "fp32", "mock", "input", "store", "0", "0")
 
 
 def test_neighbours_by_hand_in_blocks_of_any_size():
-    """Directions, by degrees: 0, 90, 10, nothing, 190, 350 (far out), a zero vector; 0 and 350 are asked."""
+    """Directions in degrees: 0, 90, 10, NaN, 190, 350 (a long vector), a zero vector; queries: 0 and 350."""
     angles = np.deg2rad([0, 90, 10, 0, 190, 350, 0])
     vectors = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
     vectors[3], vectors[5], vectors[6] = np.nan, 1000 * vectors[5], 0
     query = np.array([0, 5])
     for size in (1, 2, 7):
         blocks = (vectors[a : a + size] for a in range(0, 7, size))
-        found = nearest(vectors[query], query, blocks, 3)
-        assert found.rows[0].tolist() in ([2, 5, 1], [5, 2, 1])  # both at 10 degrees
-        assert found.rows[1].tolist() == [0, 2, 1]
+        matches = nearest(vectors[query], query, blocks, 3)
+        assert matches.rows[0].tolist() in ([2, 5, 1], [5, 2, 1])  # both at 10 degrees
+        assert matches.rows[1].tolist() == [0, 2, 1]
         expected = np.cos(np.deg2rad([[10, 10, 90], [10, 20, 100]]))
-        np.testing.assert_allclose(found.similarity, expected, atol=1e-6)
+        np.testing.assert_allclose(matches.similarity, expected, atol=1e-6)
     assert nearest(vectors[query], query, iter([vectors]), 50).rows.shape == (2, 4)
 
 
@@ -90,7 +90,7 @@ def test_by_default_queries_are_spread_and_have_a_vector(tile):
     assert sorted(table["QUERY"]) == [1000 + k for k in range(N) if k != 4]
 
 
-def test_what_does_not_fit_is_refused_and_writes_nothing(tile, capsys):
+def test_a_refused_query_writes_nothing(tile, capsys):
     before = sorted(tile.parent.rglob("*"))
     other = tile.with_name("other.zarr")
     for flags, code, words in (
@@ -127,10 +127,10 @@ def test_a_damaged_product_is_refused(tile, capsys):
     assert "has no manifest" in capsys.readouterr().err
 
 
-def test_labels_say_rank_and_redshift():
-    found = neighbours.Found(np.array([1]), np.array([[0, 2]]), np.array([[0.99, 0.5]]))
+def test_labels_have_rank_and_redshift():
+    matches = neighbours.Matches(np.array([1]), np.array([[0, 2]]), np.array([[0.99, 0.5]]))
     z = np.array([0.1234, np.nan, 2.0])
-    assert neighbours.labels(found, np.array([7, 8, 9]), z) == [
+    assert neighbours.labels(matches, np.array([7, 8, 9]), z) == [
         "8\nquery",
         "7\n1: 0.990  z = 0.123",
         "9\n2: 0.500  z = 2.000",

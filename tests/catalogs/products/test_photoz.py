@@ -1,4 +1,4 @@
-"""The catalogue on disk: columns as photoz.yaml defines them, equal bytes for equal rows, read by all."""
+"""The catalogue on disk: columns as photoz.yaml defines them, equal bytes for equal rows, other readers."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ PLAN = "c" * 64
 
 @pytest.fixture(scope="module")
 def objects():
-    """1000 objects, every reason and every flag among them, two of them nowhere."""
+    """1000 objects with every reason and flag among them, two without a position."""
     rng, n = np.random.default_rng(1), 1000
     reason = np.full(n, "", "U16")
     reason[::10] = np.resize([str(r) for r in Reject], n // 10)
@@ -42,20 +42,20 @@ def objects():
     }
 
 
-def rows(objects, here=slice(None)):
+def rows(objects, selection=slice(None)):
     """Catalogue rows and reject rows of some objects."""
-    known = {name: objects[name][here] for name in ("object_id", "ra", "dec", "flags", "reason")}
-    said = {name: objects[name][here] for name in ("PHOTOZ_POINT", "PDF_QUANT")}
-    return photoz.rows(said=said, **known)
+    arguments = {name: objects[name][selection] for name in ("object_id", "ra", "dec", "flags", "reason")}
+    columns = {name: objects[name][selection] for name in ("PHOTOZ_POINT", "PDF_QUANT")}
+    return photoz.rows(columns=columns, **arguments)
 
 
 def write(folder, objects, rows_per_part, plan=PLAN):
-    """Parts, and their merge."""
+    """Write parts and merge them."""
     n = len(objects["object_id"])
     parts = [Part(folder, unit) for unit in range(-(-n // rows_per_part))]
     for part in parts:
-        here = slice(part.unit * rows_per_part, (part.unit + 1) * rows_per_part)
-        part.write(plan, PROVENANCE, *rows(objects, here))
+        selection = slice(part.unit * rows_per_part, (part.unit + 1) * rows_per_part)
+        part.write(plan, PROVENANCE, *rows(objects, selection))
     catalogue, rejects = folder / "tile.photoz.fits", folder / "tile.rejects.fits"
     manifests = [part.finished(plan) for part in parts]
     counts = tuple(sum(manifest[key] for manifest in manifests) for key in ("rows", "rejects"))
@@ -69,7 +69,7 @@ def merged(objects, tmp_path_factory):
 
 
 def read(path, table):
-    """Rows and header, as astropy gives them when it checks the checksums."""
+    """Rows and header, read by astropy with its checks of the checksums."""
     with fits.open(path, checksum=True) as hdus:
         assert [hdu.name for hdu in hdus] == ["PRIMARY", table, "ZGRID"]
         return np.array(hdus[table].data), hdus[table].header
@@ -84,19 +84,19 @@ def test_the_data_model_is_valid_felis():
 
 @pytest.mark.parametrize("table", [CATALOGUE, REJECTS])
 def test_the_columns_of_the_file_are_those_of_the_data_model(merged, table):
-    described = {t["name"]: t["columns"] for t in MODEL["tables"]}
-    expected = described[CATALOGUE] + (described[REJECTS] if table == REJECTS else [])
+    defined = {t["name"]: t["columns"] for t in MODEL["tables"]}
+    expected = defined[CATALOGUE] + (defined[REJECTS] if table == REJECTS else [])
     with fits.open(merged[table == REJECTS]) as hdus:
         columns, header = hdus[table].columns, hdus[table].header
         assert columns.names == [column["name"] for column in expected]
-        for k, (column, said) in enumerate(zip(columns, expected, strict=True), 1):
+        for k, (column, definition) in enumerate(zip(columns, expected, strict=True), 1):
             letter = {"long": "K", "int": "J", "short": "I", "double": "D", "float": "E", "char": "16A"}
-            several = said.get("votable:arraysize", "") if said["datatype"] != "char" else ""
-            assert column.format == several + letter[said["datatype"]]
-            assert column.unit == said.get("fits:tunit")
-            assert header[f"TUCD{k}"] == said["ivoa:ucd"]
-            assert header[f"TCOMM{k}"] == said["description"]
-            assert column.null == (-1 if said["name"] in ("HEALPIX29", "IN_TRAINING") else None)
+            arraysize = definition.get("votable:arraysize", "") if definition["datatype"] != "char" else ""
+            assert column.format == arraysize + letter[definition["datatype"]]
+            assert column.unit == definition.get("fits:tunit")
+            assert header[f"TUCD{k}"] == definition["ivoa:ucd"]
+            assert header[f"TCOMM{k}"] == definition["description"]
+            assert column.null == (-1 if definition["name"] in ("HEALPIX29", "IN_TRAINING") else None)
 
 
 def test_every_flag_and_every_reason_is_explained_in_the_header(merged):
@@ -135,15 +135,15 @@ def test_any_name_of_a_training_set_fits_the_header(name):
 # ---------------------------------------------------------------- rows
 
 
-def test_every_object_is_in_one_table_with_what_was_said_of_it(merged, objects):
+def test_every_object_is_in_one_table_with_its_columns(merged, objects):
     catalogue, rejects = (read(*pair)[0] for pair in zip(merged, (CATALOGUE, REJECTS), strict=True))
     kept = objects["reason"] == ""
-    for table, here, bands in ((catalogue, kept, "grizy"), (rejects, ~kept, "")):
+    for table, mask, bands in ((catalogue, kept, "grizy"), (rejects, ~kept, "")):
         for column, name in (("OBJECT_ID", "object_id"), ("RA", "ra"), ("DEC", "dec")):
-            np.testing.assert_array_equal(table[column], objects[name][here])
-        no_position = np.isnan(objects["ra"] + objects["dec"])[here]
+            np.testing.assert_array_equal(table[column], objects[name][mask])
+        no_position = np.isnan(objects["ra"] + objects["dec"])[mask]
         np.testing.assert_array_equal(
-            table["PHOTOZ_FLAGS"], objects["flags"][here] + Flag.NO_POSITION * no_position
+            table["PHOTOZ_FLAGS"], objects["flags"][mask] + Flag.NO_POSITION * no_position
         )
         np.testing.assert_array_equal(table["HEALPIX29"] == -1, no_position)
         assert set(table["NBANDS_USED"]) == {len(bands)}
@@ -163,9 +163,9 @@ def test_every_object_is_in_one_table_with_what_was_said_of_it(merged, objects):
 @pytest.mark.parametrize("base", range(12))
 def test_the_centre_of_a_base_pixel_lies_in_it(base):
     """Gorski et al. 2005, figure 4: 0-3 in the north from ra 45 on, 4-7 on the equator from 0, 8-11 south."""
-    ring, place = divmod(base, 4)
+    ring, quarter = divmod(base, 4)
     dec = np.degrees(np.arcsin((2 / 3, 0, -2 / 3)[ring]))
-    ra = 90 * place + (0 if ring == 1 else 45)
+    ra = 90 * quarter + (0 if ring == 1 else 45)
     assert photoz.healpix29(np.array([ra], float), np.array([dec]))[0] >> 58 == base
 
 
@@ -178,11 +178,11 @@ def test_the_north_pole_is_the_last_cell_of_a_base_pixel():
 @pytest.mark.parametrize(
     ("ra", "dec"), [(np.nan, 0), (0, np.nan), (np.inf, 0), (0, -np.inf), (0, 90.001), (0, -91)]
 )
-def test_what_is_no_position_has_no_cell(ra, dec):
+def test_an_invalid_position_has_no_cell(ra, dec):
     assert photoz.healpix29(np.array([ra], float), np.array([dec], float)).tolist() == [schema.NULL]
 
 
-def test_right_ascension_goes_round():
+def test_right_ascension_wraps_around():
     cells = photoz.healpix29(np.array([-10.0, 350.0, 710.0]), np.full(3, 20.0))
     assert len(set(cells.tolist())) == 1
 
@@ -191,16 +191,16 @@ def test_right_ascension_goes_round():
 
 
 @pytest.mark.parametrize("rows_per_part", [1000, 128, 37])
-def test_the_size_of_the_parts_does_not_show(merged, objects, tmp_path, rows_per_part):
-    for one, other in zip(merged, write(tmp_path, objects, rows_per_part), strict=True):
-        assert one.read_bytes() == other.read_bytes()
+def test_the_size_of_the_parts_changes_no_byte(merged, objects, tmp_path, rows_per_part):
+    for expected, file in zip(merged, write(tmp_path, objects, rows_per_part), strict=True):
+        assert expected.read_bytes() == file.read_bytes()
 
 
-def test_time_does_not_show(merged, objects, tmp_path, monkeypatch):
+def test_the_time_changes_no_byte(merged, objects, tmp_path, monkeypatch):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 1e8)
-    for one, other in zip(merged, write(tmp_path, objects, 300), strict=True):
-        assert one.read_bytes() == other.read_bytes()
+    for expected, file in zip(merged, write(tmp_path, objects, 300), strict=True):
+        assert expected.read_bytes() == file.read_bytes()
 
 
 def test_the_merge_reads_in_blocks(merged):
@@ -212,14 +212,14 @@ def test_the_merge_reads_in_blocks(merged):
 
 
 @pytest.mark.filterwarnings("ignore:File may have been truncated")
-def test_a_file_that_ends_early_is_not_read_for_ever(merged, tmp_path):
-    cut = tmp_path / "cut.fits"
+def test_a_truncated_file_is_an_error(merged, tmp_path):
+    truncated = tmp_path / "truncated.fits"
     row = schema.dtype(CATALOGUE).itemsize
     with fits.open(merged[0]) as hdus:
         start = hdus[CATALOGUE].fileinfo()["datLoc"]
-    cut.write_bytes(merged[0].read_bytes()[: start + 10 * row])
+    truncated.write_bytes(merged[0].read_bytes()[: start + 10 * row])
     with pytest.raises(OSError, match="rows early"):
-        list(photoz.read_blocks(cut, CATALOGUE))
+        list(photoz.read_blocks(truncated, CATALOGUE))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -244,7 +244,7 @@ def test_checksums_are_those_of_astropy(seed):
 def test_a_checksum_is_made_of_letters_and_digits_and_brings_the_sum_to_all_ones(total):
     text = fits_stream.encode_checksum(int(total))
     assert re.fullmatch("[0-9A-Za-z]{16}", text)
-    # the text takes the place of sixteen "0", and begins one byte before a word does
+    # the text replaces sixteen "0", and begins one byte before a word
     before = fits_stream.add_words(b"0" * 16)
     after = fits_stream.add_words((text[1:] + text[0]).encode())
     grown = (after - before) % (2**32 - 1)
@@ -261,7 +261,7 @@ def part(objects, tmp_path):
     return part
 
 
-def test_a_part_counts_itself(part, objects):
+def test_a_manifest_counts_the_rows_of_its_part(part, objects):
     manifest = part.finished(PLAN)
     assert (manifest["rows"], manifest["rejects"]) == (900, 100)
     assert sum(manifest["reasons"].values()) == 100
@@ -288,16 +288,16 @@ def flip(path):
     ],
     ids=["a bit flipped", "a block short", "empty", "gone"],
 )
-@pytest.mark.parametrize("which", ["catalogue", "rejects"])
-def test_a_damaged_part_is_not_finished(part, which, damage):
-    damage(getattr(part, which))
+@pytest.mark.parametrize("file", ["catalogue", "rejects"])
+def test_a_damaged_part_is_not_finished(part, file, damage):
+    damage(getattr(part, file))
     assert part.finished(PLAN) is None
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "5", "null", "{}", '{"files": 5}', '{"files": {"a": 5}}', '{"files": []}']
 )
-def test_a_part_whose_manifest_is_none_is_not_finished(part, content):
+def test_a_part_with_a_malformed_manifest_is_not_finished(part, content):
     part.manifest.write_text(content)
     assert part.finished(PLAN) is None
 
@@ -312,7 +312,7 @@ def test_a_part_written_again_is_the_same(part, objects):
     assert {path: path.read_bytes() for path in part.directory.iterdir()} == before
 
 
-# ---------------------------------------------------------------- other people's readers
+# ---------------------------------------------------------------- other readers
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +322,7 @@ def empty(objects, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_empty_part(objects, tmp_path_factory):
-    """A unit without objects, as a plan never has it, and no rejects either."""
+    """A unit without objects or rejects, which a plan never has."""
     folder = tmp_path_factory.mktemp("nothing")
     part = Part(folder, 0)
     part.write(PLAN, PROVENANCE, *rows(objects, slice(0)))
@@ -331,7 +331,7 @@ def one_empty_part(objects, tmp_path_factory):
 
 @pytest.mark.parametrize("files", ["merged", "empty", "one_empty_part"])
 @pytest.mark.parametrize("which", [0, 1], ids=[CATALOGUE, REJECTS])
-def test_fitsverify_has_nothing_to_say(program, request, files, which):
+def test_fitsverify_finds_no_fault(program, request, files, which):
     path = request.getfixturevalue(files)[which]
     done = subprocess.run([program("fitsverify"), path], capture_output=True, text=True, check=False)
     assert "**** Verification found 0 warning(s) and 0 error(s). ****" in done.stdout
@@ -349,11 +349,11 @@ def test_an_empty_catalogue_is_a_valid_one(empty, which, table):
 def test_stilts_reads_the_same_values(program, merged, which, table):
     command = [program("stilts"), "tpipe", f"in={merged[which]}#1", "omode=out", "out=-", "ofmt=csv"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    theirs = list(csv.DictReader(done.stdout.splitlines()))
+    converted = list(csv.DictReader(done.stdout.splitlines()))
     ours, _ = read(merged[which], table)
-    assert list(theirs[0]) == list(ours.dtype.names)
-    assert len(theirs) == len(ours)
-    for row, expected in zip(theirs, ours, strict=True):
+    assert list(converted[0]) == list(ours.dtype.names)
+    assert len(converted) == len(ours)
+    for row, expected in zip(converted, ours, strict=True):
         for name, text in row.items():
             value = expected[name]
             if name == "REASON":

@@ -1,4 +1,4 @@
-"""Every cutout is judged for the one reason that holds, and a refused one leaves no pixel behind."""
+"""Every rejected cutout has the one reason that applies, and none of its pixels is left."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from catalogs.products.schema import Flag, Reject
 from catalogs.products.screen import screen_estimates, screen_images
 
 PIXELS = 64 * 64
-BAND = (0, 2)  # of the one cutout
+BAND = (0, 2)  # cutout 0, band i
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ def nan_pixels(image, count):
     image[BAND].reshape(-1)[:count] = np.nan
 
 
-def fill(place, value):
+def fill(index, value):
     def spoil(image):
-        image[place] = value
+        image[index] = value
 
     return spoil
 
@@ -54,15 +54,15 @@ CASES = {
 
 
 @pytest.mark.parametrize(("spoil", "expected"), CASES.values(), ids=CASES)
-def test_a_cutout_is_judged_for_its_fault(cutout, spoil, expected):
+def test_a_cutout_is_rejected_for_its_fault(cutout, spoil, expected):
     image = np.concatenate([cutout, cutout, cutout])
     spoil(image[1:2])
-    given = image.copy()
+    before = image.copy()
     clean, reason, _ = screen_images(image, np.zeros(3, bool))
     assert reason.tolist() == ["", expected, ""]
-    np.testing.assert_array_equal(clean[[0, 2]], given[[0, 2]])  # its neighbours are untouched
-    np.testing.assert_array_equal(clean[1], 0 if expected else np.nan_to_num(given[1]))
-    np.testing.assert_array_equal(image, given)  # and so is what was passed
+    np.testing.assert_array_equal(clean[[0, 2]], before[[0, 2]])  # its neighbours are untouched
+    np.testing.assert_array_equal(clean[1], 0 if expected else np.nan_to_num(before[1]))
+    np.testing.assert_array_equal(image, before)  # and so is the argument
 
 
 @pytest.mark.parametrize(("spoil", "_reason"), CASES.values(), ids=CASES)
@@ -102,26 +102,26 @@ def test_no_cutouts_are_no_trouble():
         (-np.inf, Reject.BAD_OUTPUT, 0),
     ],
 )
-def test_a_redshift_is_judged_by_what_is_possible_and_what_was_learnt(redshift, reason, flags):
+def test_a_redshift_is_screened_for_possible_values_and_the_training_range(redshift, reason, flags):
     z_range = (0.01, 4.0)
-    judged = screen_estimates(np.array([redshift]), {}, np.array([""]), z_range)
-    assert (judged[0].tolist(), judged[1].tolist()) == ([reason], [flags])
+    screened = screen_estimates(np.array([redshift]), {}, np.array([""]), z_range)
+    assert (screened[0].tolist(), screened[1].tolist()) == ([reason], [flags])
 
 
-def test_what_the_model_makes_of_a_refused_cutout_does_not_change_its_reason():
+def test_the_estimate_for_a_rejected_cutout_does_not_change_its_reason():
     reason = np.array([Reject.ZERO_BAND, Reject.ALL_NAN, ""])
-    judged, _ = screen_estimates(np.array([np.nan, 0.5, 0.5]), {}, reason, (0, 4))
-    assert judged.tolist() == reason.tolist()
+    screened, _ = screen_estimates(np.array([np.nan, 0.5, 0.5]), {}, reason, (0, 4))
+    assert screened.tolist() == reason.tolist()
 
 
-def test_a_p_of_z_that_is_no_clear_answer_is_flagged():
-    """At redshift 1: wide beyond a half width of 0.3; another peak; one galaxy in 2000 as odd as this one."""
-    said = {
+def test_a_broad_or_two_peaked_p_of_z_and_an_atypical_galaxy_are_flagged():
+    """At redshift 1: broad beyond a half width of 0.3; a second peak; one galaxy in 2000 is as atypical."""
+    columns = {
         "PHOTOZ_ERR68_MIN": np.array([0.8, 0.69, 0.8, 0.8]),
         "PHOTOZ_ERR68_MAX": np.array([1.2, 1.31, 1.2, 1.2]),
         "PHOTOZ_MODE2": np.array([np.nan, np.nan, 2.0, np.nan]),
         "OOD_SCORE": np.array([0.5, 0.5, np.nan, 0.0005]),
     }
-    reason, flags = screen_estimates(np.ones(4), said, np.full(4, ""), (0.01, 4.0))
+    reason, flags = screen_estimates(np.ones(4), columns, np.full(4, ""), (0.01, 4.0))
     assert (reason == "").all()
     assert flags.tolist() == [0, Flag.BROAD, Flag.TWO_PEAKS, Flag.ATYPICAL]
