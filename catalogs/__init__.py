@@ -1,1 +1,1 @@
-"""Data products on disk: what a survey hands in, what we hand out."""
+"""Data on disk: the input from surveys, and the products written from it."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and directories with one writer."""
+"""Atomic writing of files, and exclusive locks on directories."""
 
 import contextlib
 import fcntl
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".partial"
-"""Ending of everything unfinished; whatever carries it may be deleted."""
+"""Ending of the names of unfinished files, which may be deleted."""
 
 
 def sync(path: Path) -> None:
@@ -25,15 +25,15 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what was written there takes the name `path` on success."""
-    # random, for a process number is unique on one node only
+    """Yield a temporary path beside `path`, and rename it to `path` on success."""
+    # random, because a process number is unique on one node only
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         yield temporary
         sync(temporary)
         temporary.replace(path)
     except OSError as error:
-        if error.errno and error.filename is None:  # a write does not say of what
+        if error.errno and error.filename is None:  # an error of a write has no file name
             error.filename = str(path)
         raise
     finally:
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, whole or not at all."""
+    """Write `content` as JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -54,23 +54,23 @@ def sha256(path: Path) -> str:
 
 
 def digest(content: Any) -> str:
-    """Hex sha256 of JSON-able content, the same for equal content however it is ordered."""
+    """Hex sha256 of JSON content, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def entry(path: Path) -> dict[str, int | str]:
-    """Size and sha256 of a file, as manifests keep them."""
+    """Size and sha256 of a file, as in manifests."""
     return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def matches(path: Path, expected: dict[str, int | str]) -> bool:
-    """Whether the file is there with the size and sha256 a manifest gave it."""
+    """Whether the file exists with the size and sha256 of its manifest entry."""
     return path.is_file() and path.stat().st_size == expected["size"] and sha256(path) == expected["sha256"]
 
 
 @contextlib.contextmanager
 def owned(directory: Path) -> Iterator[None]:
-    """Hold a directory as its only writer; the kernel lets go when the owner dies, however it dies.
+    """Lock a directory as its only writer; the kernel releases the lock however the owner ends.
 
     Raises
     ------

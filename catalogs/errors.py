@@ -1,4 +1,4 @@
-"""What a user can do about a failure decides its class, and the class decides the exit code."""
+"""Failures by what a user can do about them; each class has an exit code."""
 
 
 class UsageError(ValueError):
@@ -10,4 +10,4 @@ class InputRefused(ValueError):
 
 
 class Interrupted(Exception):
-    """Stopped on request; the same command goes on from where this one ended. Exit code 4."""
+    """Stopped on request; the same command resumes from there. Exit code 4."""

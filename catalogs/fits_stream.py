@@ -1,4 +1,4 @@
-"""A FITS file with binary tables, written block by block: memory does not grow with the rows."""
+"""Writing of FITS files with binary tables block by block: memory does not grow with the rows."""
 
 import os
 from collections.abc import Iterable
@@ -10,11 +10,10 @@ from astropy.io import fits
 
 BLOCK = 2880
 WHEN = "data of this HDU"
-"""astropy puts the wall time here by custom; equal tables must be equal files."""
-
+"""Comment of the checksums in place of astropy's wall time, so that equal tables are equal files."""
 
 Table = tuple[fits.Header, Iterable[np.ndarray]]
-"""Complete header of a table, NAXIS2 included; and its rows, structured arrays, packed and big-endian."""
+"""Complete header of a table, NAXIS2 included, and its rows as packed, big-endian structured arrays."""
 
 
 def write_tables(path: Path, primary: fits.Header, tables: Iterable[Table]) -> None:
@@ -22,9 +21,9 @@ def write_tables(path: Path, primary: fits.Header, tables: Iterable[Table]) -> N
 
     Parameters
     ----------
-    path : written to directly; the caller gives a temporary name.
+    path : written to directly; the caller passes a temporary name.
     primary : header cards of the primary HDU.
-    tables : the blocks of one are read before the next one is asked for.
+    tables : the blocks of a table are read before the next table is requested.
 
     CHECKSUM and DATASUM are those of the FITS standard 4.0, section 4.4.2.7 and appendix J.
     """
@@ -74,16 +73,16 @@ def encode_checksum(total: int) -> str:
     """The 16 letters and digits that bring the sum of an HDU from `total` to all ones (appendix J).
 
     Each byte of the complement is spread over four characters; punctuation between the digits and the
-    letters is avoided by moving neighbours apart, which keeps their sum.
+    letters is avoided by moving pairs of characters apart, which preserves their sum.
     """
     columns = []
     for byte in (0xFFFFFFFF - total).to_bytes(4, "big"):
-        four = [byte // 4 + byte % 4 + 48, *[byte // 4 + 48] * 3]
-        while any(chr(c) in ":;<=>?@[\\]^_`" for c in four):
+        codes = [byte // 4 + byte % 4 + 48, *[byte // 4 + 48] * 3]
+        while any(chr(c) in ":;<=>?@[\\]^_`" for c in codes):
             for pair in (0, 2):
-                if any(chr(c) in ":;<=>?@[\\]^_`" for c in four[pair : pair + 2]):
-                    four[pair] += 1
-                    four[pair + 1] -= 1
-        columns.append(four)
+                if any(chr(c) in ":;<=>?@[\\]^_`" for c in codes[pair : pair + 2]):
+                    codes[pair] += 1
+                    codes[pair + 1] -= 1
+        columns.append(codes)
     text = "".join(chr(columns[j][i]) for i in range(4) for j in range(4))
     return text[-1] + text[:-1]  # rotated by one: the value field starts at byte 12 of its card

@@ -1,4 +1,4 @@
-"""FITS files opened without forgiveness: astropy only warns of a bad checksum or a cut file."""
+"""Strict reading of FITS files: astropy only warns of a bad checksum or a truncated file."""
 
 import contextlib
 import warnings
@@ -13,47 +13,47 @@ from catalogs import fits_stream
 from catalogs.errors import InputRefused
 
 BLOCK = 2**20
-"""Bytes summed up at a time, whole FITS blocks of 4-byte words."""
+"""Bytes summed at a time, a multiple of 4-byte words."""
 DAMAGE = r"(Checksum|Datasum) verification failed|.*truncated|Error validating header"
 
 
 @contextlib.contextmanager
 def opened(path: Path, used: Container[str] | None = None) -> Iterator[list[fits.hdu.base.ExtensionHDU]]:
-    """The HDUs of a file; what is wrong with it, found now or while they are read, raises InputRefused.
+    """Open a file and yield its HDUs; damage found now or while they are read raises InputRefused.
 
-    used : names of the HDUs that are of interest; the others are neither read, summed up nor given.
+    used : names of the HDUs to yield; the others are neither read nor verified.
     """
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", DAMAGE, AstropyWarning)
             with path.open("rb") as file, fits.open(file) as hdus:
-                found = [hdu for hdu in hdus if used is None or hdu.name in used]
-                for hdu in found:
+                selected = [hdu for hdu in hdus if used is None or hdu.name in used]
+                for hdu in selected:
                     if not _intact(file, hdu):
-                        what = hdu.name or "an HDU"
-                        raise InputRefused(f"{path} is damaged (checksum of {what}): fetch it again")
-                yield found
+                        name = hdu.name or "an HDU"
+                        raise InputRefused(f"{path} is damaged (checksum of {name}): fetch it again")
+                yield selected
     except (OSError, ValueError, TypeError, KeyError, AstropyWarning, fits.VerifyError) as error:
         if isinstance(error, InputRefused) or (isinstance(error, OSError) and error.errno):
-            raise  # said already, or the disk's fault and not the file's
+            raise  # already refused, or a disk error
         reason = str(error).partition("\n")[0]
         raise InputRefused(f"{path} is damaged or no FITS file ({reason}): fetch it again") from error
 
 
 def _intact(file: BinaryIO, hdu: fits.hdu.base.ExtensionHDU) -> bool:
-    """Whether the bytes of an HDU are those it got its CHECKSUM for (all add up to -0), or else its DATASUM.
+    """Whether the bytes of an HDU match its CHECKSUM (they add up to -0), or else its DATASUM.
 
-    (astropy's verify_checksum sums up the header as astropy would write it, which need not be as it was.)
+    (astropy's verify_checksum sums the header as astropy would write it, which may differ from the file.)
     """
-    place = hdu.fileinfo()
+    location = hdu.fileinfo()
     if str(hdu.header.get("CHECKSUM", "")).strip():
-        start, expected = place["hdrLoc"], 0xFFFFFFFF
+        start, expected = location["hdrLoc"], 0xFFFFFFFF
     elif datasum := str(hdu.header.get("DATASUM", "")).strip():
-        start, expected = place["datLoc"], int(datasum)
+        start, expected = location["datLoc"], int(datasum)
     else:
         return True
     file.seek(start)
-    left, total = place["datLoc"] + place["datSpan"] - start, 0
-    while data := file.read(min(left, BLOCK)):
-        total, left = fits_stream.add_words(data, total), left - len(data)
-    return left == 0 and total == expected
+    remaining, total = location["datLoc"] + location["datSpan"] - start, 0
+    while data := file.read(min(remaining, BLOCK)):
+        total, remaining = fits_stream.add_words(data, total), remaining - len(data)
+    return remaining == 0 and total == expected

@@ -1,4 +1,4 @@
-"""HDF5 written so that a full disk is an error: libhdf5 alone fails to close the file then, and crashes."""
+"""Writing of HDF5 in which a full disk is an error: libhdf5 alone cannot close the file, and crashes."""
 
 import contextlib
 import io
@@ -10,26 +10,26 @@ import h5py
 
 
 class _Stream(io.FileIO):
-    """A file that keeps its first failure to itself, and from then on only pretends to write."""
+    """A file that stores its first failure instead of raising it, and discards all later writes."""
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        with self._keeping():
-            while len(rest) and self.failure is None:
-                rest = rest[super().write(rest) :]
+        remaining = memoryview(data).cast("B")
+        size = len(remaining)
+        with self._storing_failure():
+            while len(remaining) and self.failure is None:
+                remaining = remaining[super().write(remaining) :]
         return size
 
     def truncate(self, size: int | None = None) -> int:
-        with self._keeping():
+        with self._storing_failure():
             if self.failure is None:
                 super().truncate(size)
         return size or 0
 
     @contextlib.contextmanager
-    def _keeping(self) -> Iterator[None]:
+    def _storing_failure(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -42,9 +42,9 @@ class _Stream(io.FileIO):
 
 @contextlib.contextmanager
 def create(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Create a file; gives it, and a function that raises OSError if a write to it has failed.
+    """Create a file; yield it, and a function that raises OSError if a write to it has failed.
 
-    The function is for those who write for long: it is called at the end in any case.
+    The function serves to stop a long write early; it is called at the end in any case.
     """
     with _Stream(path, "w+") as stream:
         with h5py.File(stream, "w") as file:

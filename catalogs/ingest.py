@@ -17,19 +17,19 @@ from catalogs.surveys.galaxiesml import PIXEL_SCALE, ZERO_POINT, open_galaxiesml
 class Ingest:
     """Turn a GalaxiesML or GalaxiesML-Spectra HDF5 file into a cutout store (sharded Zarr v3).
 
-    With spectra in the file the store can be trained on; without, inferred on. Images larger than 64 pixels
-    are cut about their centre. The store appears when it is complete, with a manifest (sha256 a shard) beside
-    it. After a crash, run it again: shards that are done are kept, if the input is still the same.
+    A file with spectra gives a store for training, one without a store for inference. Images larger than 64
+    pixels are cropped about their centre. The store appears when it is complete, with a manifest (sha256 of
+    each shard) beside it. After a crash, run it again: finished shards are kept if the input is unchanged.
 
-    In parallel, the same bytes: mpirun -n 8 python -m mpi4py -m jobs.ingest INPUT OUTPUT
+    In parallel, with the same bytes: mpirun -n 8 python -m mpi4py -m jobs.ingest INPUT OUTPUT
     """
 
     input: Positional[Path]
     """HDF5 file to read."""
     output: Positional[Path]
-    """Store to write, by custom NAME.zarr."""
+    """Store to write, usually NAME.zarr."""
     shard_rows: int = SHARD
-    """Rows a shard, a multiple of 64: what one rank writes, and one unit of inference reads, at a time."""
+    """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
 
 
 def main(config: Ingest, comm: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Plant a DESI release and the GalaxiesML file that overlaps it: the files' real layout, invented objects.
+"""Write a DESI release and the GalaxiesML file that overlaps it: real file layouts, invented objects.
 
 zcatalog/v1/zall-pix-test.fits
 healpix/main/dark/272/27247/coadd-main-dark-27247.fits, redrock-main-dark-27247.fits
@@ -17,10 +17,10 @@ from astropy_healpix import HEALPix
 from catalogs.surveys import desi
 
 ARMS = {"B": (3600.0, 2751), "R": (5760.0, 2326), "Z": (7520.0, 2881)}
-"""First wavelength and number of pixels."""
+"""First wavelength (A) and number of pixels of each arm."""
 FOLDERS = HEALPix(nside=64, order="nested")
 LINES = {3728.5: 2.0, 4862.7: 1.0, 4960.3: 1.5, 5008.2: 4.5, 6564.6: 4.0}
-"""Rest wavelength (vacuum): height."""
+"""Rest wavelength (A, vacuum) -> height."""
 NOISE = 0.2
 
 
@@ -41,7 +41,7 @@ class Target:
     tsnr2: float = 100.0
     missing: float = 0.0
     cosmic_rays: tuple[int, ...] = ()
-    """Pixels of the B arm that one hits."""
+    """Pixels of the B arm that are hit."""
 
     @property
     def cell(self) -> int:
@@ -57,19 +57,19 @@ class Target:
 
 
 def write_release(root, targets):
-    """All files of the release; the rows of the summary catalogue are in the order of the targets."""
+    """Write all files of the release; the rows of the summary catalogue are in the order of the targets."""
     write_zall(root / "zcatalog" / "v1" / "zall-pix-test.fits", targets)
-    of_file = attrgetter("folder", "name")
-    for (folder, name), group in groupby(sorted(targets, key=of_file), of_file):
-        group = list(group)
+    file_key = attrgetter("folder", "name")
+    for (folder, name), group in groupby(sorted(targets, key=file_key), file_key):
+        in_file = list(group)
         (root / folder).mkdir(parents=True, exist_ok=True)
-        write_coadd(root / folder / f"coadd-{name}", group)
-        write_redrock(root / folder / f"redrock-{name}", group)
+        write_coadd(root / folder / f"coadd-{name}", in_file)
+        write_redrock(root / folder / f"redrock-{name}", in_file)
     return root
 
 
 def table(name, columns, rows):
-    """BINTABLE of columns {name: (format, attribute of the targets)}."""
+    """BINTABLE with columns {name: (format, attribute of the targets)}."""
     columns = [
         fits.Column(column, form, array=np.array([getattr(row, attribute) for row in rows]))
         for column, (form, attribute) in columns.items()
@@ -87,7 +87,8 @@ DEPTH, PRIMARY = {"TSNR2_LRG": ("E", "tsnr2")}, {"ZCAT_PRIMARY": ("L", "primary"
 def write_zall(path, targets, without=()):
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = TARGETID | PLACE | REDSHIFT | POSITION | DEPTH | PRIMARY
-    hdu = table("ZCATALOG", {name: of for name, of in columns.items() if name not in without}, targets)
+    columns = {name: column for name, column in columns.items() if name not in without}
+    hdu = table("ZCATALOG", columns, targets)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, checksum=True, overwrite=True)
 
 
@@ -102,12 +103,12 @@ def write_redrock(path, targets):
 
 def write_coadd(path, targets):
     hdus = [fits.PrimaryHDU(), table("FIBERMAP", TARGETID | POSITION, targets)]
-    drawn = [draw(target) for target in targets]
+    spectra = [draw(target) for target in targets]
     for number, (arm, (first, pixels)) in enumerate(ARMS.items()):
         images = {
             "WAVELENGTH": first + desi.STEP * np.arange(pixels),
-            "FLUX": np.array([flux[number] for flux, _ in drawn], np.float32),
-            "IVAR": np.array([ivar[number] for _, ivar in drawn], np.float32),
+            "FLUX": np.array([flux[number] for flux, _ in spectra], np.float32),
+            "IVAR": np.array([ivar[number] for _, ivar in spectra], np.float32),
             "MASK": np.zeros((len(targets), pixels), np.int32),
         }
         hdus += [fits.ImageHDU(data, name=f"{arm}_{kind}") for kind, data in images.items()]
@@ -133,12 +134,12 @@ def draw(target):
 
 
 def image_of(object_id, size):
-    """(5, size, size) float32, told apart by its values."""
+    """Image (5, size, size) float32, identified by its values."""
     return np.full((5, size, size), object_id % 100_003, np.float32) + np.arange(5)[:, None, None]
 
 
 def write_galaxies(path, object_id, ra, dec, specz, /, size=64, **changes):
-    """A GalaxiesML file; `changes` replace datasets, or take them away (None)."""
+    """Write a GalaxiesML file; `changes` replace datasets, or remove them (None)."""
     datasets = {
         "image": np.array([image_of(name, size) for name in object_id]),
         "object_id": np.asarray(object_id, np.int64),

@@ -1,1 +1,1 @@
-"""What surveys hand in: GalaxiesML, DESI coadds, redshifts of a release."""
+"""Readers of survey data: GalaxiesML, DESI coadds, redshifts of a release."""

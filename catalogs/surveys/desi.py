@@ -1,8 +1,8 @@
-"""DESI coadds: the spectra of the three arms, joined into one.
+"""Reader of DESI coadds: the spectra of the three arms, joined into one.
 
-For each arm (B, R, Z) a coadd file holds the images `B_WAVELENGTH` (p,), `B_FLUX` and `B_IVAR` (n, p) and, as
-a rule, `B_MASK` (n, p); the table `FIBERMAP`, where there is one, says what the n fibres were put on. Images
-turned round, (p, n), are read too: the length of the wavelengths tells. The redshifts are in redrock.py.
+For each arm (B, R, Z) a coadd file holds the images `B_WAVELENGTH` (p,), `B_FLUX` and `B_IVAR` (n, p) and,
+usually, `B_MASK` (n, p); the table `FIBERMAP`, if present, lists the targets of the n fibres. Transposed
+images, (p, n), are recognised by the length of the wavelengths. The redshifts are in redrock.py.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from catalogs import fits_strict
 from catalogs.errors import InputRefused, UsageError
 
 ARMS = {"B": (3600.0, 5800.0), "R": (5760.0, 7620.0), "Z": (7520.0, 9824.0)}
-"""Of the spectrograph, A; neighbours overlap."""
+"""Wavelength ranges of the spectrograph's arms, A; neighbours overlap."""
 SKY_LINES = np.array(
     [
         *(5577.3, 5893.0, 6300.3, 6363.8, 7276.4, 7316.3, 7340.9, 7750.6, 7794.1, 7821.5, 7913.7, 7964.7),
@@ -24,13 +24,13 @@ SKY_LINES = np.array(
         *(9567.0, 9719.6),
     ]
 )
-"""A, air: the strongest of [O I], Na I and OH (Osterbrock et al. 1996)."""
+"""Strongest sky lines of [O I], Na I and OH, A in air (Osterbrock et al. 1996)."""
 FIRST, STEP, PIXELS = 3600.0, 0.8, 7781
-"""DESI's grid, 3600 to 9824 A in vacuum; every arm stands on a part of it."""
+"""DESI's wavelength grid, 3600 to 9824 A in vacuum; every arm covers a part of it."""
 BLOCK = 64
 """Fibres joined at a time, in float64."""
-ROUNDING = 0.01
-"""Pixels by which a wavelength may miss the grid."""
+TOLERANCE = 0.01
+"""Tolerance of wavelengths with respect to the grid, in pixels."""
 
 IMAGES = {f"{arm}_{kind}" for arm in ARMS for kind in ("WAVELENGTH", "FLUX", "IVAR", "MASK")}
 FIBERMAP, COLUMNS = "FIBERMAP", ("TARGETID", "TARGET_RA", "TARGET_DEC")
@@ -38,7 +38,7 @@ FIBERMAP, COLUMNS = "FIBERMAP", ("TARGETID", "TARGET_RA", "TARGET_DEC")
 
 @dataclass
 class Spectra:
-    """Spectra of n fibres on one grid of P pixels; None for what the file does not say of their targets."""
+    """Spectra of n fibres on one grid of P pixels; columns missing from the file are None."""
 
     target_id: np.ndarray | None
     """(n,) int64"""
@@ -57,8 +57,8 @@ class Spectra:
 class Arm(NamedTuple):
     """Images of one arm, as they are on disk."""
 
-    place: np.ndarray
-    """(p,) int, places of its pixels on the grid"""
+    grid_index: np.ndarray
+    """(p,) int, indices of its pixels on the grid"""
     flux: np.ndarray
     """(n, p)"""
     ivar: np.ndarray
@@ -75,19 +75,19 @@ def read_coadd(path: Path, targets: np.ndarray | None = None) -> Spectra:
 
     Parameters
     ----------
-    targets : (m,) int64, TARGETIDs whose spectra are wanted, in this order; None: every fibre's, in the
-        order of the file. The others are neither joined nor held in memory.
+    targets : (m,) int64, TARGETIDs of the spectra to return, in this order; None: all fibres, in the order of
+        the file. Other spectra are neither joined nor held in memory.
 
     Raises
     ------
     UsageError : there is no file `path`.
-    InputRefused : it is damaged, cut short, not laid out as a coadd, on another wavelength grid, or does not
-        have one of the targets.
+    InputRefused : it is damaged, truncated, not laid out as a coadd, on another wavelength grid, or lacks one
+        of the targets.
     """
     if not path.is_file():
         raise UsageError(f"{path} is a folder, not a coadd" if path.is_dir() else f"there is no file {path}")
     with fits_strict.opened(path, {*IMAGES, FIBERMAP}) as hdus:
-        arrays = _find(hdus)
+        arrays = _arrays(hdus)
         arms = [_arm(path, arrays, name) for name in ARMS]
         fibres = {len(arm.flux) for arm in arms} | {len(arrays[name]) for name in COLUMNS if name in arrays}
         if len(fibres) > 1:
@@ -99,24 +99,24 @@ def read_coadd(path: Path, targets: np.ndarray | None = None) -> Spectra:
 
 
 def locate(target_id: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Rows (m,) at which the ids `wanted` (m,) first stand in `target_id` (n,); -1 where they do not."""
+    """Rows (m,) of the first occurrence of the ids `wanted` (m,) in `target_id` (n,); -1 if missing."""
     if not len(target_id):
         return np.full(len(wanted), -1)
     order = np.argsort(target_id, kind="stable")
-    place = np.searchsorted(target_id, wanted, sorter=order)
-    rows = order[np.minimum(place, len(order) - 1)]
+    position = np.searchsorted(target_id, wanted, sorter=order)
+    rows = order[np.minimum(position, len(order) - 1)]
     return np.where(target_id[rows] == wanted, rows, -1)
 
 
-def _find(hdus: list[fits.hdu.base.ExtensionHDU]) -> dict[str, np.ndarray]:
-    """The images of the arms and the columns of the fibermap, as many as there are, as they are on disk."""
-    found = {}
+def _arrays(hdus: list[fits.hdu.base.ExtensionHDU]) -> dict[str, np.ndarray]:
+    """Images of the arms and columns of the fibermap that the file has, by name, as they are on disk."""
+    arrays = {}
     for hdu in hdus:
         if hdu.is_image:
-            found[hdu.name] = np.asarray(hdu.data)
+            arrays[hdu.name] = np.asarray(hdu.data)
         elif isinstance(hdu, fits.BinTableHDU):
-            found |= {name: hdu.data[name] for name in COLUMNS if name in hdu.columns.names}
-    return found
+            arrays |= {name: hdu.data[name] for name in COLUMNS if name in hdu.columns.names}
+    return arrays
 
 
 def _native(array: np.ndarray) -> np.ndarray:
@@ -137,49 +137,49 @@ def _rows(path: Path, arrays: dict[str, np.ndarray], targets: np.ndarray) -> np.
 
 
 def _arm(path: Path, arrays: dict[str, np.ndarray], name: str) -> Arm:
-    """Check the images of an arm, and turn them the right way round."""
+    """Check the images of an arm, and transpose them where needed."""
     names = [f"{name}_{kind}" for kind in ("WAVELENGTH", "FLUX", "IVAR")]
     if missing := [image for image in names if image not in arrays]:
         raise InputRefused(f"{path} has no image {', '.join(missing)}: it is not a DESI coadd")
     wave, *images = (arrays[image] for image in names)
     images.append(arrays.get(f"{name}_MASK", np.zeros(images[0].shape, np.int32)))
-    place = _places(path, name, _native(wave))
+    index = _grid_indices(path, name, _native(wave))
     flux, ivar, mask = (image if image.shape[-1:] == wave.shape else image.T for image in images)
     if not flux.shape == ivar.shape == mask.shape or flux.shape[1:] != wave.shape:
         shapes = ", ".join(str(image.shape) for image in images)
         raise InputRefused(
             f"{path}: flux, ivar and mask of arm {name} have shapes {shapes}, not (n, {len(wave)})"
         )
-    return Arm(place, flux, ivar, mask)
+    return Arm(index, flux, ivar, mask)
 
 
-def _places(path: Path, name: str, wave: np.ndarray) -> np.ndarray:
-    """Places of wavelengths (p,) on the grid; they must fall on neighbouring ones."""
+def _grid_indices(path: Path, name: str, wave: np.ndarray) -> np.ndarray:
+    """Grid indices of wavelengths (p,), which must be consecutive."""
     exact = (wave - FIRST) / STEP
-    place = np.rint(exact)
-    on_grid = (np.abs(exact - place) < ROUNDING) & (place >= 0) & (place < PIXELS)
-    if wave.ndim != 1 or not on_grid.all() or (np.diff(place) != 1).any():
+    index = np.rint(exact)
+    on_grid = (np.abs(exact - index) < TOLERANCE) & (index >= 0) & (index < PIXELS)
+    if wave.ndim != 1 or not on_grid.all() or (np.diff(index) != 1).any():
         raise InputRefused(
             f"{path}: arm {name} is not on DESI's wavelength grid, {FIRST:g} A and on in steps of {STEP} A"
         )
-    return place.astype(int)
+    return index.astype(int)
 
 
 def _join(arms: list[Arm], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flux and ivar of some fibres on the whole grid, (len(rows), PIXELS) float32 each."""
     flux, ivar = np.zeros((2, len(rows), PIXELS), np.float32)
     for start in range(0, len(rows), BLOCK):
-        here = slice(start, start + BLOCK)
-        flux[here], ivar[here] = _mean(arms, rows[here])
+        block = slice(start, start + BLOCK)
+        flux[block], ivar[block] = _weighted_mean(arms, rows[block])
     return flux, ivar
 
 
-def _mean(arms: list[Arm], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _weighted_mean(arms: list[Arm], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     weight = np.zeros((len(rows), PIXELS))
     weighted = np.zeros_like(weight)
     for arm in arms:
         flux, ivar = (image[rows].astype(np.float64) for image in (arm.flux, arm.ivar))
         valid = np.isfinite(flux) & np.isfinite(ivar) & (ivar > 0) & (arm.mask[rows] == 0)
-        weight[:, arm.place] += np.where(valid, ivar, 0.0)
-        weighted[:, arm.place] += np.where(valid, ivar * flux, 0.0)
+        weight[:, arm.grid_index] += np.where(valid, ivar, 0.0)
+        weighted[:, arm.grid_index] += np.where(valid, ivar * flux, 0.0)
     return np.divide(weighted, weight, out=np.zeros_like(weight), where=weight > 0), weight

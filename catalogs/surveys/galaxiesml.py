@@ -1,9 +1,9 @@
-"""GalaxiesML and GalaxiesML-Spectra HDF5 files, read as they were released.
+"""Reader of GalaxiesML and GalaxiesML-Spectra HDF5 files, as they were released.
 
 GalaxiesML-Spectra: `image` (N, 5, 64, 64) or (N, 5, 127, 127); `spectrum/flux`, `spectrum/ivar`,
-`spectrum/wave` (N, 7783) each; `DESI_fibermap/DESI_redshift` (N,); `targetid` (N,), bytes that hold a decimal
+`spectrum/wave` (N, 7783) each; `DESI_fibermap/DESI_redshift` (N,); `targetid` (N,), bytes of a decimal
 integer.
-GalaxiesML, its parent: `image` and one 1-D dataset a catalogue column, `object_id`, `ra`, `dec` among them.
+GalaxiesML, its parent: `image`, and a 1-D dataset per catalogue column, among them `object_id`, `ra`, `dec`.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from catalogs.store.format import BANDS, SIZE
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
 REDSHIFT, TARGETID = "DESI_fibermap/DESI_redshift", "targetid"
 SURVEY, PIXEL_SCALE, ZERO_POINT = "HSC PDR2", 0.168, 27.0
-"""Do et al. 2024 (GalaxiesML): HSC-SSP Wide coadds, arcsec a pixel, AB mag."""
+"""Survey, arcsec a pixel, AB mag of HSC-SSP Wide coadds (Do et al. 2024, GalaxiesML)."""
 
 
 @dataclass
 class GalaxiesML:
-    """An open, checked file: use as a context manager."""
+    """An open, checked file, used as a context manager."""
 
     path: Path
     version: tuple[int, int]
-    """Size and time of change of the file when it was opened."""
+    """Size and modification time of the file when it was opened."""
     file: h5py.File = field(repr=False)
     object_id: np.ndarray = field(repr=False)
     """(N,) int64"""
@@ -49,7 +49,7 @@ class GalaxiesML:
 
     @property
     def survey(self) -> str:
-        """What the file's attribute `survey` says; the released files have none."""
+        """Attribute `survey` of the file, or SURVEY for the released files, which have none."""
         survey = self.file.attrs.get("survey", SURVEY)
         return survey.decode() if isinstance(survey, bytes) else str(survey)
 
@@ -59,28 +59,28 @@ class GalaxiesML:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over size and time of change of the file, its ids, and shapes and types of what is read.
+        """sha256 of the file's size, modification time and ids, and of shapes and types of its datasets.
 
-        No pixel is read for it; a file that was touched, or copied anew, counts as another one.
+        No pixels are read; a file that was touched, or copied again, counts as another one.
         """
-        read = [name for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT) if name in self.file]
-        layout = [(name, self.file[name].shape, self.file[name].dtype.str) for name in read]
+        names = [name for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT) if name in self.file]
+        layout = [(name, self.file[name].shape, self.file[name].dtype.str) for name in names]
         ids = hashlib.sha256(self.object_id.data).hexdigest()
         return atomic.digest([self.version, ids, layout])
 
     def rows(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Arrays of rows start:stop under the names of the cutout store.
 
-        `image` is (m, 5, 64, 64), the centre of what the file has; a file without positions gives NaN for
-        `ra`, `dec`; with spectra there are also `flux`, `ivar` (m, P) float32 and `redshift` (m,).
+        `image` is (m, 5, 64, 64), the centre of the images in the file; `ra`, `dec` are NaN if the file has
+        no positions; with spectra there are also `flux`, `ivar` (m, P) float32 and `redshift` (m,).
 
-        Raises InputRefused where pixels cannot be read, a spectrum stands on another wavelength grid, or the
-        file is no longer the one that was opened.
+        Raises InputRefused if pixels cannot be read, a spectrum is on another wavelength grid, or the file
+        has changed since it was opened.
         """
         rows = {"object_id": self.object_id[start:stop]}
         with (
             _refusing(f"{self.path}: rows {start} to {stop} cannot be read"),
-            np.errstate(over="ignore"),  # beyond float32 becomes Inf, which inference rejects by name
+            np.errstate(over="ignore"),  # beyond float32 becomes Inf, which has a reject reason
         ):
             rows["image"] = self._image(start, stop)
             for name in ("ra", "dec"):
@@ -104,10 +104,10 @@ class GalaxiesML:
     def _spectra(self, start: int, stop: int) -> dict[str, np.ndarray]:
         assert self.wave is not None
         wave = self.file[WAVE][start:stop]
-        odd = ~np.isclose(wave, self.wave, rtol=0, atol=0.1).all(-1)
-        if odd.any():
+        differs = ~np.isclose(wave, self.wave, rtol=0, atol=0.1).all(-1)
+        if differs.any():
             raise InputRefused(
-                f"{self.path}: spectrum {start + int(odd.argmax())} has another wavelength grid than the "
+                f"{self.path}: spectrum {start + int(differs.argmax())} has another wavelength grid than the "
                 "first: put all spectra on one grid"
             )
         return {
@@ -148,7 +148,7 @@ def _version(path: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _refusing(what: str) -> Iterator[None]:
-    """Turn what HDF5 raises over bytes that make no sense into InputRefused."""
+    """Turn the exceptions of HDF5 for malformed bytes into InputRefused."""
     try:
         yield
     except InputRefused:
@@ -162,7 +162,7 @@ def _refusing(what: str) -> Iterator[None]:
 
 
 def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
-    """Shapes and types of all that will be read; gives the wavelengths (P,) where there are spectra."""
+    """Check shapes and types of the datasets; return the wavelengths (P,) if there are spectra."""
     image = _dataset(path, file, "image", 4)
     n, size = image.shape[0], image.shape[-1]
     if image.shape != (n, len(BANDS), size, size) or size < SIZE:
@@ -170,7 +170,7 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
             f"{path}: image has shape {image.shape}, not (N, {len(BANDS)}, {SIZE}, {SIZE}) or larger"
         )
     lengths = {"image": n}
-    present = set(file)  # `in` would pass over a link that leads nowhere
+    present = set(file)  # `in` would ignore a dangling link
     for name, kinds in (("object_id", IDS), ("ra", NUMBERS), ("dec", NUMBERS), (TARGETID, IDS)):
         if name in present:
             lengths[name] = _dataset(path, file, name, 1, kinds).shape[0]
@@ -190,11 +190,11 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
 
 
 NUMBERS, IDS = "fiu", "iuSO"
-"""Kinds of types, as numpy abbreviates them; ids may be text."""
+"""Allowed kinds of types, as numpy abbreviates them; ids may be text."""
 
 
 def _dataset(path: Path, file: h5py.File, name: str, rank: int, kinds: str = NUMBERS) -> h5py.Dataset:
-    """A dataset whose bytes are in this file and as many as it says; no links lead elsewhere."""
+    """Open a dataset and check its rank, type and size, and that it is stored in this file itself."""
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
         if isinstance(file.get("/".join(parts[:depth]), getlink=True), h5py.ExternalLink):
@@ -223,14 +223,14 @@ def _object_ids(path: Path, file: h5py.File) -> np.ndarray:
     except (ValueError, TypeError, OverflowError) as error:
         raise InputRefused(f"{path}: {name} must hold integers below 2**63 ({error})") from error
     ordered = np.sort(ids)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        raise InputRefused(f"{path}: {name} {twice[0]} stands there twice: keep one row of each object")
+    duplicates = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(duplicates):
+        raise InputRefused(f"{path}: {name} {duplicates[0]} stands there twice: keep one row of each object")
     return ids
 
 
 def _integer(value: bytes | np.integer) -> int:
-    """An id from a number, or from text that is one; int() would take `1_000` and ` 12 ` too."""
+    """Convert an id, a number or decimal text, to int; int() would accept `1_000` and ` 12 ` too."""
     if isinstance(value, bytes) and not re.fullmatch(rb"-?[0-9]+", value):
         raise ValueError(f"there is {bytes(value)!r}")
     return int(value)

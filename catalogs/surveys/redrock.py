@@ -1,8 +1,8 @@
-"""DESI's redshifts: what redrock found for each target, from a release's summary catalogue or redrock files.
+"""Reader of DESI's redshifts, fitted by redrock: from a release's summary catalogue or from redrock files.
 
 A release is a folder laid out as DESI publishes it, or any folder with pairs of redrock and coadd files:
 
-    zcatalog/v1/zall-pix-iron.fits     ZCATALOG: a row for each target, survey and program; 28 million
+    zcatalog/v1/zall-pix-iron.fits     ZCATALOG: a row for each target, survey and program; 28 million rows
     healpix/main/dark/272/27247/
         redrock-main-dark-27247.fits   REDSHIFTS, FIBERMAP, TSNR2: the same for one HEALPix cell (nside 64)
         coadd-main-dark-27247.fits     the spectra (desi.py)
@@ -27,23 +27,24 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.surveys.desi import locate
 
 ROWS = 2**15
-"""Rows of the summary catalogue read at a time, 26 MB at 800 bytes a row; by fours, FITS sums up words."""
+"""Rows of the summary catalogue read at a time, 26 MB at 800 bytes a row; a multiple of 4 for checksums."""
 FILES, TABLES = ("redrock-", "zbest-"), ("REDSHIFTS", "ZBEST")
-"""Names of redrock files and of their table, today's and those of before 2021; a prefix may go before."""
+"""Names of redrock files and of their table, current and before 2021; file names may have a prefix."""
 REDSHIFT = {"TARGETID": "iu", "Z": "f", "ZWARN": "iu", "SPECTYPE": "S"}
 POSITION = {"TARGET_RA": "f", "TARGET_DEC": "f"}
-PLACE = {"SURVEY": "S", "PROGRAM": "S", "HEALPIX": "iu"}
-"""Columns that must be there, and the kinds of types, as numpy abbreviates them, that they may have."""
+COADD = {"SURVEY": "S", "PROGRAM": "S", "HEALPIX": "iu"}
+"""Required columns -> allowed kinds of types, as numpy abbreviates them."""
 OPTIONAL = ("OBJTYPE", "ZCAT_PRIMARY", "TSNR2_LRG")
 
 Columns = dict[str, np.ndarray]
 Near = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Positions (ra, dec), (n,) each -> mask of those of interest, (n,) bool."""
 Progress = Callable[[Any, str], Iterable]
 
 
 @dataclass
 class Targets:
-    """n spectra of targets, and their redshifts."""
+    """n spectra of targets with their redshifts."""
 
     target_id: np.ndarray
     """(n,) int64"""
@@ -58,11 +59,11 @@ class Targets:
     spectype: np.ndarray
     """(n,) str: GALAXY, QSO or STAR"""
     primary: np.ndarray
-    """(n,) bool, ZCAT_PRIMARY: the best spectrum of its target in the release; True where that is not said"""
+    """(n,) bool, ZCAT_PRIMARY: the best spectrum of its target in the release; True where unknown"""
     tsnr2: np.ndarray
-    """(n,) float64, TSNR2_LRG: how deep the spectrum is; 0 where that is not said"""
+    """(n,) float64, TSNR2_LRG: depth of the spectrum; 0 where unknown"""
     coadd: np.ndarray
-    """(n,) str, the file with the spectrum, relative to the release"""
+    """(n,) str, path of the file with the spectrum, relative to the release"""
 
     def __len__(self) -> int:
         return len(self.target_id)
@@ -77,17 +78,17 @@ class Targets:
 
 
 class Block(NamedTuple):
-    """Some rows of a release."""
+    """A block of rows of a release."""
 
     targets: Targets
-    """Those of interest."""
+    """Targets of interest."""
     redshifts: np.ndarray
-    """(k,) of all targets in the block, of interest or not, that are primary and have ZWARN 0"""
+    """(k,) of all targets of the block, of interest or not, that are primary and have ZWARN 0"""
 
 
 @dataclass(frozen=True)
 class Release:
-    """Where redshifts are: in `zall` or, where that is None, in the redrock files below `folder`."""
+    """Files with redshifts: `zall` or, if that is None, the redrock files below `folder`."""
 
     folder: Path
     zall: Path | None
@@ -98,10 +99,10 @@ class Release:
 
         Parameters
         ----------
-        near : `near(ra, dec)` says which positions, (n,) each, degrees, are of interest: (n,) bool.
+        near : `near(ra, dec)` selects positions of interest, (n,) each in degrees -> (n,) bool.
         progress : `progress(blocks, description)` wraps the sequence of blocks.
 
-        Raises InputRefused where a file is damaged, cut short, or lacks a column.
+        Raises InputRefused if a file is damaged, truncated, or lacks a column.
         """
         if self.zall is not None:
             yield from _read_zall(self.zall, near, progress)
@@ -111,7 +112,7 @@ class Release:
 
 
 def open_release(folder: Path, zall: Path | None = None) -> Release:
-    """Find the redshifts of a release: in `zall`, else its one `zall-pix-*.fits`, else its redrock files.
+    """Find the redshifts of a release: in `zall`, else in its only `zall-pix-*.fits`, else in redrock files.
 
     Raises
     ------
@@ -122,11 +123,13 @@ def open_release(folder: Path, zall: Path | None = None) -> Release:
         raise UsageError(f"{folder} is not a folder: name the one that holds DESI's healpix/, or coadds")
     if zall is not None and not zall.is_file():
         raise UsageError(f"there is no file {zall}")
-    found = [zall] if zall else _find_zall(folder)
-    if len(found) > 1:
-        raise UsageError(f"{folder} has {len(found)} summary catalogues: pass --zall {found[-1]}, or another")
-    if found:
-        return Release(folder, found[0], ())
+    summaries = [zall] if zall else _find_zall(folder)
+    if len(summaries) > 1:
+        raise UsageError(
+            f"{folder} has {len(summaries)} summary catalogues: pass --zall {summaries[-1]}, or another"
+        )
+    if summaries:
+        return Release(folder, summaries[0], ())
     redrock = sorted(path for name in FILES for path in folder.rglob(f"*{name}*.fits"))
     if not redrock:
         raise InputRefused(
@@ -137,24 +140,24 @@ def open_release(folder: Path, zall: Path | None = None) -> Release:
 
 
 def _find_zall(folder: Path) -> list[Path]:
-    found = {*folder.glob("zall-pix-*.fits"), *folder.glob("zcatalog/**/zall-pix-*.fits")}
-    return sorted(path for path in found if not path.stem.endswith(("-imaging", "-extra")))
+    paths = {*folder.glob("zall-pix-*.fits"), *folder.glob("zcatalog/**/zall-pix-*.fits")}
+    return sorted(path for path in paths if not path.stem.endswith(("-imaging", "-extra")))
 
 
 # ---------------------------------------------------------------- rows
 
 
-def _check(path: Path, dtypes: Mapping[str, np.dtype], required: dict[str, str]) -> None:
-    odd = [name for name, kinds in required.items() if name not in dtypes or dtypes[name].kind not in kinds]
-    if odd:
-        raise InputRefused(f"{path} has no column {', '.join(odd)} as DESI writes it: fetch a released one")
+def _check_columns(path: Path, dtypes: Mapping[str, np.dtype], required: dict[str, str]) -> None:
+    bad = [name for name, kinds in required.items() if name not in dtypes or dtypes[name].kind not in kinds]
+    if bad:
+        raise InputRefused(f"{path} has no column {', '.join(bad)} as DESI writes it: fetch a released one")
 
 
 def _is_primary(columns: Columns) -> np.ndarray:
     primary = columns.get("ZCAT_PRIMARY")
     if primary is None:
         return np.ones(len(columns["Z"]), bool)
-    return primary == ord("T")  # as FITS writes True
+    return primary == ord("T")  # FITS stores True as T
 
 
 def _select(columns: Columns, near: Near) -> tuple[np.ndarray, np.ndarray]:
@@ -186,22 +189,23 @@ def _targets(columns: Columns, coadd: np.ndarray) -> Targets:
 
 
 class Layout(NamedTuple):
-    """Where the rows of a FITS table are."""
+    """Layout of a FITS table in its file."""
 
     row: np.dtype
     """Type of a row, big-endian."""
     rows: int
+    """Number of rows."""
     start: int
-    """Byte at which they begin."""
+    """Offset of the first row, in bytes."""
     datasum: int | None
-    """Sum of their bytes as FITS defines it, where the file gives it."""
+    """DATASUM of the rows; None if the file has none."""
 
 
 def _read_zall(path: Path, near: Near, progress: Progress) -> Iterator[Block]:
-    layout = _layout(path)
+    layout = _read_layout(path)
     dtypes = {name: layout.row[name] for name in layout.row.names or ()}
-    _check(path, dtypes, REDSHIFT | POSITION | PLACE)
-    names = [name for name in (*REDSHIFT, *POSITION, *PLACE, *OPTIONAL) if name in dtypes]
+    _check_columns(path, dtypes, REDSHIFT | POSITION | COADD)
+    names = [name for name in (*REDSHIFT, *POSITION, *COADD, *OPTIONAL) if name in dtypes]
     if not layout.rows:
         raise InputRefused(f"{path} has no rows: fetch it again")
     total = 0
@@ -216,13 +220,13 @@ def _read_zall(path: Path, near: Near, progress: Progress) -> Iterator[Block]:
             table = np.frombuffer(data, layout.row)
             rows, redshifts = _select({name: table[name] for name in names}, near)
             columns = {name: table[name][rows] for name in names}
-            yield Block(_targets(columns, _coadds(columns)), redshifts)
+            yield Block(_targets(columns, _coadd_paths(columns)), redshifts)
     if layout.datasum not in (None, total):
         raise InputRefused(f"{path} is damaged (DATASUM verification failed): fetch it again")
 
 
-def _layout(path: Path) -> Layout:
-    """Read the headers only; `fits_strict` would sum the whole file first."""
+def _read_layout(path: Path) -> Layout:
+    """Read the headers only; `fits_strict` would read and sum the whole file first."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", fits_strict.DAMAGE, AstropyWarning)
@@ -230,7 +234,7 @@ def _layout(path: Path) -> Layout:
                 if "ZCATALOG" not in hdus:
                     raise InputRefused(f"{path} has no table ZCATALOG: it is not DESI's zall-pix-*.fits")
                 table = hdus["ZCATALOG"]
-                heap = table.header["PCOUNT"]  # bytes after the rows, which are summed up too
+                heap = table.header["PCOUNT"]  # bytes after the rows, which DATASUM includes
                 datasum = "" if heap else str(table.header.get("DATASUM", "")).strip()
                 return Layout(
                     row=table.columns.dtype.newbyteorder(">"),
@@ -245,8 +249,8 @@ def _layout(path: Path) -> Layout:
         raise InputRefused(f"{path} is damaged or no FITS file ({reason}): fetch it again") from error
 
 
-def _coadds(columns: Columns) -> np.ndarray:
-    """Paths of the coadds in a release, (n,) str."""
+def _coadd_paths(columns: Columns) -> np.ndarray:
+    """Paths of the coadds, relative to the release, (n,) str."""
     survey, program = (np.char.strip(columns[name]).astype(str) for name in ("SURVEY", "PROGRAM"))
     paths = [
         f"healpix/{s}/{p}/{cell // 100}/{cell}/coadd-{s}-{p}-{cell}.fits"
@@ -261,31 +265,31 @@ def _coadds(columns: Columns) -> np.ndarray:
 def _read_redrock(folder: Path, path: Path, near: Near) -> Block:
     with fits_strict.opened(path, {*TABLES, "FIBERMAP", "TSNR2"}) as hdus:
         tables = {hdu.name: hdu.data for hdu in hdus if isinstance(hdu, fits.BinTableHDU)}
-        named = [name for name in TABLES if name in tables]
-        if len(named) != 1:
+        names = [name for name in TABLES if name in tables]
+        if len(names) != 1:
             raise InputRefused(f"{path} has no table REDSHIFTS: it is not redrock's output")
-        columns = _columns(tables[named[0]], REDSHIFT)
-        _check(path, {name: values.dtype for name, values in columns.items()}, REDSHIFT)
+        columns = _read_columns(tables[names[0]], REDSHIFT)
+        _check_columns(path, {name: values.dtype for name, values in columns.items()}, REDSHIFT)
         for table in (name for name in ("FIBERMAP", "TSNR2") if name in tables):
-            other = _columns(tables[table], ("TARGETID", *POSITION, *OPTIONAL))
-            columns |= _aligned(path, table, other, columns["TARGETID"])
-    _check(path, {name: values.dtype for name, values in columns.items()}, POSITION)
+            joined = _read_columns(tables[table], ("TARGETID", *POSITION, *OPTIONAL))
+            columns |= _align(path, table, joined, columns["TARGETID"])
+    _check_columns(path, {name: values.dtype for name, values in columns.items()}, POSITION)
     rows, redshifts = _select(columns, near)
-    name = path.name
+    coadd_name = path.name
     for kind in FILES:
-        name = name.replace(kind, "coadd-")
-    coadd = path.with_name(name).relative_to(folder).as_posix()
+        coadd_name = coadd_name.replace(kind, "coadd-")
+    coadd = path.with_name(coadd_name).relative_to(folder).as_posix()
     return Block(_targets({k: v[rows] for k, v in columns.items()}, np.full(len(rows), coadd)), redshifts)
 
 
-def _columns(table: fits.FITS_rec, names: Iterable[str]) -> Columns:
-    """As many of the columns as there are, in memory, as they are on disk (text as bytes)."""
+def _read_columns(table: fits.FITS_rec, names: Iterable[str]) -> Columns:
+    """Those of the columns that the table has, copied as they are on disk (text as bytes)."""
     raw = table.view(np.ndarray)
     return {name: np.array(raw[name]) for name in names if name in (raw.dtype.names or ())}
 
 
-def _aligned(path: Path, table: str, columns: Columns, target_id: np.ndarray) -> Columns:
-    """Columns of another table, in the order of the targets."""
+def _align(path: Path, table: str, columns: Columns, target_id: np.ndarray) -> Columns:
+    """Reorder columns of another table by its TARGETID to match `target_id`."""
     rows = locate(columns.pop("TARGETID", np.zeros(0, np.int64)), target_id)
     if (rows < 0).any():
         raise InputRefused(f"{path}: {table} lacks target {target_id[rows < 0][0]}: fetch it again")

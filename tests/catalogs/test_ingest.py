@@ -1,4 +1,4 @@
-"""`mmae ingest` is killed, and the same command again goes on."""
+"""`mmae ingest` is killed, and resumed by the same command."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def galaxies(drawn, tmp_path):
-    """A copy to change."""
+    """A copy to be edited."""
     return Path(shutil.copy(drawn, tmp_path))
 
 
@@ -66,16 +66,16 @@ def killed(galaxies, tmp_path):
     return store
 
 
-def manifest_of_a_run_in_one_go(galaxies, tmp_path):
-    store = tmp_path / "one-go.zarr"
+def uninterrupted_manifest(galaxies, tmp_path):
+    store = tmp_path / "uninterrupted.zarr"
     ingest.main(ingest.Ingest(galaxies, store, SHARD_ROWS))
     return cutout_format.manifest_path(store).read_bytes()
 
 
-def test_a_killed_ingest_goes_on(galaxies, killed, tmp_path, capsys):
+def test_a_killed_ingest_is_resumed(galaxies, killed, tmp_path, capsys):
     assert run(galaxies, killed) == cli.OK
     assert "resuming: 2 of 4 shards are done" in capsys.readouterr().out
-    assert cutout_format.manifest_path(killed).read_bytes() == manifest_of_a_run_in_one_go(galaxies, tmp_path)
+    assert cutout_format.manifest_path(killed).read_bytes() == uninterrupted_manifest(galaxies, tmp_path)
     assert not altered_files(killed)
     assert names(killed.parent) == {"a.zarr", "a.zarr.manifest.json"}
 
@@ -86,7 +86,7 @@ def edit_pixels(path):
 
 
 def edit_ids(path):
-    """As old and as large as before."""
+    """Exchange two ids, keeping size and modification time."""
     status = path.stat()
     with h5py.File(path, "a") as file:
         file["targetid"][0], file["targetid"][1] = file["targetid"][1], file["targetid"][0]
@@ -99,10 +99,10 @@ def test_an_input_that_changed_is_not_mixed_in(galaxies, killed, tmp_path, capsy
     change(galaxies)
     assert run(galaxies, killed) == cli.OK
     assert "is of another input" in capsys.readouterr().out
-    assert cutout_format.manifest_path(killed).read_bytes() == manifest_of_a_run_in_one_go(galaxies, tmp_path)
+    assert cutout_format.manifest_path(killed).read_bytes() == uninterrupted_manifest(galaxies, tmp_path)
 
 
-def test_an_input_that_changes_meanwhile_is_refused(galaxies, tmp_path, capsys, monkeypatch):
+def test_an_input_that_changes_during_ingest_is_refused(galaxies, tmp_path, capsys, monkeypatch):
     read = GalaxiesML._image
 
     def read_and_touch(self, start, stop):

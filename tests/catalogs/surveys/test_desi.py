@@ -1,4 +1,4 @@
-"""Arms of a coadd become one spectrum; what is damaged or no coadd is refused in one sentence."""
+"""Arms of a coadd are joined into one spectrum; damaged files and other layouts are refused."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.surveys.desi import read_coadd
 
 IDS = [39627000000000001, 39627000000000002]
-# First wavelength and number of pixels of arms of a few pixels: B and R share 3602.4 and 3603.2 A.
+# First wavelength and number of pixels of each tiny arm: B and R share 3602.4 and 3603.2 A.
 TINY = {"B": (3600.0, 5), "R": (3602.4, 4), "Z": (9822.4, 3)}
 
 
@@ -70,15 +70,15 @@ def test_targets_come_with_the_spectra(tmp_path):
     assert spectra.flux.dtype == spectra.ivar.dtype == np.float32
 
 
-def test_only_the_targets_asked_for_come_in_the_order_asked(tmp_path):
+def test_only_the_requested_targets_are_returned_in_their_order(tmp_path):
     hdus = coadd()
     hdus["B_FLUX"].data[1] = 7
     path = write(tmp_path, hdus)
-    every = read_coadd(path)
+    all_spectra = read_coadd(path)
     for rows in ([1, 0], [1], []):
-        some = read_coadd(path, np.array(IDS, np.int64)[rows])
+        selected = read_coadd(path, np.array(IDS, np.int64)[rows])
         for name in ("target_id", "ra", "dec", "flux", "ivar"):
-            np.testing.assert_array_equal(getattr(some, name), getattr(every, name)[rows])
+            np.testing.assert_array_equal(getattr(selected, name), getattr(all_spectra, name)[rows])
     with pytest.raises(InputRefused, match="no spectrum of target 5"):
         read_coadd(path, np.array([IDS[0], 5]))
 
@@ -90,20 +90,20 @@ def test_targets_of_a_coadd_without_fibermap_are_not_known(tmp_path):
         read_coadd(write(tmp_path, hdus), np.array(IDS))
 
 
-def test_images_turned_round_without_mask_and_fibermap_read_the_same(tmp_path):
+def test_transposed_images_without_mask_and_fibermap_read_the_same(tmp_path):
     hdus = coadd()
     for kind in ("FLUX", "IVAR"):
         hdus[f"B_{kind}"].data[:] *= np.arange(1, 11).reshape(2, 5)
-    straight = read_coadd(write(tmp_path, hdus))
+    expected = read_coadd(write(tmp_path, hdus))
     for name in ["FIBERMAP", *(f"{arm}_MASK" for arm in TINY)]:
         del hdus[name]
     for name in (f"{arm}_{kind}" for arm in TINY for kind in ("FLUX", "IVAR")):
         hdus[name].data = np.ascontiguousarray(hdus[name].data.T)
-    (tmp_path / "turned").mkdir()
-    turned = read_coadd(write(tmp_path / "turned", hdus))
-    np.testing.assert_array_equal(turned.flux, straight.flux)
-    np.testing.assert_array_equal(turned.ivar, straight.ivar)
-    assert turned.target_id is turned.ra is turned.dec is None
+    (tmp_path / "transposed").mkdir()
+    transposed = read_coadd(write(tmp_path / "transposed", hdus))
+    np.testing.assert_array_equal(transposed.flux, expected.flux)
+    np.testing.assert_array_equal(transposed.ivar, expected.ivar)
+    assert transposed.target_id is transposed.ra is transposed.dec is None
 
 
 def drop_arm(hdus):
@@ -163,12 +163,12 @@ def test_other_layouts_are_refused(tmp_path, damage, message):
 
 def test_damage_is_refused(tmp_path):
     path = write(tmp_path, coadd())
-    whole = path.read_bytes()
-    for size in (0, 1000, 4000, len(whole) // 2, len(whole) - 4000, len(whole) - 2000):
-        path.write_bytes(whole[:size])
+    content = path.read_bytes()
+    for size in (0, 1000, 4000, len(content) // 2, len(content) - 4000, len(content) - 2000):
+        path.write_bytes(content[:size])
         with pytest.raises(InputRefused):
             read_coadd(path)
-    flipped = bytearray(whole)
+    flipped = bytearray(content)
     flipped[-2880] ^= 1  # the last image
     path.write_bytes(flipped)
     with pytest.raises(InputRefused, match="checksum of Z_MASK"):
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_there(tmp_path):
         read_coadd(tmp_path)
 
 
-def test_real_coadds_agree_with_spectra_joined_by_others(real_data):
+def test_real_coadds_agree_with_spectra_joined_by_other_programs(real_data):
     """Twelve spectra of two releases: chi2 per pixel below 1e-6 (measured: 0), the same ivar to 1e-5."""
     joined = np.load(real_data / "desi_spectra_7781px.npz")
     for flux, ivar, source in zip(joined["flux"], joined["ivar"], joined["source"], strict=True):

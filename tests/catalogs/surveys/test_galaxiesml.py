@@ -1,4 +1,4 @@
-"""A GalaxiesML file becomes a store with the same content, or is refused whole."""
+"""A GalaxiesML file becomes a store with the same content, or is refused entirely."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def draw(size=64, pixels=7783):
 
 
 def without_spectra():
-    """Datasets of a GalaxiesML file; the catalogue has other columns too, which nobody reads."""
+    """Datasets of a GalaxiesML file, with a catalogue column that is not read."""
     rng = np.random.default_rng(0)
     return {
         "image": rng.normal(size=(N, 5, 64, 64)).astype(np.float32),
@@ -60,7 +60,7 @@ def good():
     return draw()
 
 
-# ---------------------------------------------------------------- what comes in goes out
+# ---------------------------------------------------------------- content
 
 
 @pytest.mark.parametrize("size", [64, 127])
@@ -115,13 +115,13 @@ def test_ids_may_be_text_or_numbers(tmp_path, good, kind):
 
 
 @pytest.mark.parametrize(
-    ("said", "survey"), [(None, "HSC PDR2"), ("mock", "mock"), (np.bytes_(b"mock"), "mock")]
+    ("attribute", "survey"), [(None, "HSC PDR2"), ("mock", "mock"), (np.bytes_(b"mock"), "mock")]
 )
-def test_a_file_may_name_its_survey(tmp_path, said, survey):
+def test_a_file_may_name_its_survey(tmp_path, attribute, survey):
     path = save(tmp_path / "a.hdf5", without_spectra())
-    if said is not None:
+    if attribute is not None:
         with h5py.File(path, "a") as file:
-            file.attrs["survey"] = said
+            file.attrs["survey"] = attribute
     with open_galaxiesml(path) as source:
         assert source.survey == survey
 
@@ -130,7 +130,7 @@ def test_a_file_may_name_its_survey(tmp_path, said, survey):
 
 
 def change(**changes):
-    """A good file but for these datasets; `__` stands for the slash, None takes one away."""
+    """Replace datasets of a good file; `__` stands for the slash, None removes one."""
 
     def make(path, good):
         save(path, good | {name.replace("__", "/"): values for name, values in changes.items()})
@@ -139,7 +139,7 @@ def change(**changes):
 
 
 def relink(make_link):
-    """A good file whose spectra are elsewhere."""
+    """Move the spectra of a good file to another file."""
 
     def make(path, good):
         elsewhere = save(path.with_name("elsewhere.hdf5"), good)
@@ -194,7 +194,7 @@ def cut(path, good):
 
 def spoil_signature(path, good):
     content = bytearray(save(path, good).read_bytes())
-    content[1] ^= 1  # of \x89HDF
+    content[1] ^= 1  # the H of \x89HDF
     path.write_bytes(content)
 
 
@@ -208,7 +208,7 @@ os._exit(0)
 
 
 def left_open(path, good):
-    """Its writer died; HDF5 notes in the file that somebody writes it."""
+    """The writer was killed, so that HDF5's flag of an open writer stays in the file."""
     subprocess.run([sys.executable, "-c", LEFT_OPEN, path], check=True)
 
 
@@ -218,7 +218,7 @@ def other_grid(path, good):
     save(path, good | {"spectrum/wave": wave})
 
 
-def twice(ids):
+def with_duplicate(ids):
     ids = ids.copy()
     ids[66] = ids[3]
     return ids
@@ -263,7 +263,10 @@ REFUSED = {
     "more positions": (change(ra=np.ones(N + 1)), "differ in length"),
     "redshifts of rank 2": (change(DESI_fibermap__DESI_redshift=np.ones((N, 1))), "not laid out"),
     "fluxes on fewer pixels": (change(spectrum__ivar=np.ones((N, 100))), "has shape"),
-    "an id twice": (lambda path, good: save(path, good | {"targetid": twice(good["targetid"])}), "twice"),
+    "an id twice": (
+        lambda path, good: save(path, good | {"targetid": with_duplicate(good["targetid"])}),
+        "twice",
+    ),
     "an id that is no number": (with_id(b"SDSS J1030"), "integers below"),
     "an id of no letters": (with_id(b""), "integers below"),
     "an id with an underscore": (with_id(b"1_000"), "there is b'1_000'"),
@@ -279,7 +282,7 @@ REFUSED = {
 
 
 def refuse(capfd, folder, path, code):
-    """Ingest through the command; gives its one sentence, and checks that it left nothing."""
+    """Run the command, check that it left nothing, and return its error message of one line."""
     before = sorted(entry.name for entry in folder.iterdir())
     assert cli.run_command("ingest", [str(path), str(folder / "a.zarr"), "--shard-rows", "64"]) == code
     error = capfd.readouterr().err
@@ -340,15 +343,15 @@ def test_a_file_that_is_still_being_written_is_refused(tmp_path, capfd, good):
 
 
 def test_damage_to_the_head_of_a_file_never_ends_in_a_traceback(tmp_path, good):
-    """It may go unnoticed where HDF5 keeps nothing; what is noticed is refused with a sentence."""
+    """Damage to unused bytes may go undetected; detected damage is refused with a sentence."""
     content = save(tmp_path / "good.hdf5", good).read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(100):
-        spoilt = bytearray(content)
-        for place in rng.integers(0, 4096, 3):
-            spoilt[place] = rng.integers(256)
-        (tmp_path / "a.hdf5").write_bytes(spoilt)
+        damaged = bytearray(content)
+        for offset in rng.integers(0, 4096, 3):
+            damaged[offset] = rng.integers(256)
+        (tmp_path / "a.hdf5").write_bytes(damaged)
         try:
             with open_galaxiesml(tmp_path / "a.hdf5") as source:
                 source.rows(0, 1)
