@@ -1,18 +1,17 @@
 """Artefacts in spectra: single pixels too sharp for the spectrograph, replaced with the median flux.
 
-They are what DESI's own masks leave of cosmic rays and of the edges of detectors. An emission line, however
-narrow, reaches its neighbours: by DESI's resolution matrices the two beside its peak have 0.38 to 0.6 of its
-height.
+They are cosmic rays and detector edges that DESI's own masks miss. An emission line, however narrow, extends
+to neighbouring pixels: by DESI's resolution matrices the two beside its peak have 0.38 to 0.6 of its height.
 """
 
 import numpy as np
 
 SIGNIFICANCE = 10.0
-"""An artefact stands out by this many times its error, and as many times the scatter around it."""
+"""Smallest excess of an artefact, in units of its error and of the scatter around it."""
 WINDOW = 51
 """Pixels over which the median and the scatter are taken: 41 A, many times the width of a narrow line."""
 SHARPNESS = 0.25
-"""Its neighbours stand out by less than this share of it, on average."""
+"""Largest mean excess of an artefact's neighbours, as a share of its own."""
 
 
 def replace_artefacts(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -22,12 +21,12 @@ def replace_artefacts(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, n
 
     - more than 10 times its error, ivar ** -0.5,
     - more than 10 times the scatter (1.4826 MAD) of those 51 pixels, and
-    - more than 4 times the mean excess of its two neighbours; beside an edge or a gap there is but one
+    - more than 4 times the mean excess of its two neighbours; beside an edge or a gap there is only one
       neighbour, or none, which counts as 0.
 
-    Its ivar becomes 0, for nothing is known of the flux there. Normalisation (spectra.py), for which a pixel
-    is valid where ivar > 0, then passes over it as over any gap; the median is for readers without an eye on
-    ivar, as in the released data.
+    Its ivar becomes 0, as the flux there is unknown. Normalisation (spectra.py), for which a pixel is valid
+    where ivar > 0, then skips it as any gap; the median is for readers that ignore ivar, as in the released
+    data.
 
     Parameters
     ----------
@@ -38,19 +37,19 @@ def replace_artefacts(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, n
     flux, ivar : (n, P), new arrays
     artefact : (n, P) bool
     """
-    artefact = _find(flux, ivar)
+    artefact = _is_artefact(flux, ivar)
     flux, ivar = flux.copy(), np.where(artefact, ivar.dtype.type(0), ivar)
     for row in np.flatnonzero(artefact.any(1)):
         flux[row, artefact[row]] = np.median(flux[row, ivar[row] > 0])
     return flux, ivar, artefact
 
 
-def _find(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
-    """Where the artefacts are, (n, P) bool."""
+def _is_artefact(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
+    """Mask of the artefacts, (n, P) bool."""
     valid = ivar > 0
     error = np.where(valid, ivar, 1.0) ** -0.5
     beside, neighbours = _mean_of_neighbours(np.where(valid, flux, 0.0), valid)
-    # what stands out less from its neighbours cannot pass: medians are taken about few pixels
+    # smaller steps from the neighbours cannot pass: only the few candidates left need a running median
     step = np.abs(flux - beside) > (1 - SHARPNESS) * SIGNIFICANCE * error
     row, column = np.nonzero(valid & (step | (neighbours == 0)))
 
@@ -72,9 +71,9 @@ def _find(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_neighbours(flux: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the valid pixels beside each pixel, (n, P), and how many they are: 0, 1 or 2."""
+    """Mean over the valid pixels beside each pixel, (n, P), and their number: 0, 1 or 2."""
     total, count = np.zeros(flux.shape), np.zeros(flux.shape, int)
-    for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :-1], np.s_[:, 1:])):
-        total[here] += flux[there]
-        count[here] += valid[there]
+    for pixel, neighbour in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :-1], np.s_[:, 1:])):
+        total[pixel] += flux[neighbour]
+        count[pixel] += valid[neighbour]
     return total / np.maximum(count, 1), count

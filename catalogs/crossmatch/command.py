@@ -7,44 +7,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional
 
-from catalogs import atomic, hdf5_stream, ingest
-from catalogs.crossmatch.artefacts import replace_artefacts
-from catalogs.crossmatch.cutflow import Census, Cut, Summary, cut_table, summarise, summary_table
+from catalogs import atomic, ingest
+from catalogs.crossmatch.cutflow import Cut, RedshiftHistogram, Summary, cut_table, summarise, summary_table
 from catalogs.crossmatch.galaxies import I_MAG, Z_HSC, Galaxies, open_galaxies
 from catalogs.crossmatch.pairs import Pairs, cut, match
 from catalogs.crossmatch.sky import MAX_RADIUS, Positions
+from catalogs.crossmatch.writer import MAX_MISSING, write_pairs
 from catalogs.errors import InputRefused, UsageError
-from catalogs.store.format import CHUNK, manifest_path
-from catalogs.surveys import desi
-from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
+from catalogs.store.format import manifest_path
 from catalogs.surveys.redrock import Release, Targets, open_release
 
-MISSING = 0.8
-"""A spectrum with more than this share of its pixels missing is dropped (paper, section 3)."""
-
-REPORT, WANTED = "crossmatch.json", "missing.txt"
-"""Endings of the files beside the output: what was done, and which coadds are not there."""
+REPORT, MISSING_COADDS = "crossmatch.json", "missing.txt"
+"""Endings of the files beside the output: the report, and the list of missing coadds."""
 
 
 @dataclass(frozen=True)
 class Crossmatch:
     """Join GalaxiesML images with DESI spectra: GalaxiesML-Spectra (Himes et al. 2025, section 3).
 
-    All pairs of a galaxy and a DESI target within the radius are found. Then are removed, each counted: the
-    spectra of a target but for its primary one; stars; duplicates (a pair stays if each is the other's
-    nearest); redshifts that redrock warns of; redshifts unlike HSC's specz_redshift, where there is one;
-    spectra with more than 80 % of their pixels missing. Pixels that are artefacts get the median flux, and
-    ivar 0. OUT.crossmatch.json holds the cut flow, and a summary as in the paper's Table 1. Rows are in the
-    order of the coadds' paths, then of TARGETID.
+    All pairs of a galaxy and a DESI target within the radius are found. The following are then removed and
+    counted: all spectra of a target except its primary one; stars; duplicates (a pair stays if each is the
+    other's nearest); redshifts with a warning by redrock; redshifts that disagree with HSC's specz_redshift,
+    where known; spectra with more than 80 % of their pixels missing. Pixels that are artefacts get the median
+    flux, and ivar 0. OUT.crossmatch.json holds the cut flow, and a summary as in the paper's Table 1. Rows
+    are in the order of the coadds' paths, then of TARGETID.
 
     --desi is a folder as DESI publishes it, with zcatalog/v1/zall-pix-iron.fits and, below healpix/, the
-    coadds that are needed: without them, their list is written. Or it is any folder with pairs of
+    coadds needed: if they are missing, their list is written. Or it is any folder with pairs of
     redrock-*.fits and coadd-*.fits.
     """
 
@@ -53,14 +47,14 @@ class Crossmatch:
     desi: Path
     """The DESI release. DR1 is at https://data.desi.lbl.gov/public/dr1/spectro/redux/iron"""
     out: Path
-    """NAME.hdf5: GalaxiesML-Spectra, images as large as they were. NAME.zarr: a training store; the HDF5 file
-    stands beside it meanwhile, and takes as much space."""
+    """NAME.hdf5: GalaxiesML-Spectra, images in their original size. NAME.zarr: a training store; meanwhile
+    the HDF5 file takes as much space beside it."""
     zall: Path | None = None
-    """Summary catalogue of the release, where it is not in the folder."""
+    """Summary catalogue of the release, if it is not in the folder."""
     radius: float = 1.0
-    """arcsec, at most 10."""
+    """Largest separation, arcsec, at most 10."""
     max_dz: float = 0.05
-    """|z_DESI - z_HSC| / (1 + z_DESI), at most. The paper's value is not known; its Table 1 has an object at
+    """Largest |z_DESI - z_HSC| / (1 + z_DESI). The paper's value is not known; its Table 1 has an object at
     z 4.119 for which HSC has 4.000 or less, so it is above 0.023."""
 
     def __post_init__(self) -> None:
@@ -80,18 +74,18 @@ def main(config: Crossmatch) -> None:
             raise UsageError(f"{taken} exists already: remove it, or choose another name")
     release = open_release(config.desi, config.zall)
     with open_galaxies(config.galaxies) as galaxies:
-        census = Census()
+        redshifts = RedshiftHistogram()
         positions = Positions(galaxies.ra, galaxies.dec)
-        pairs = match(positions, _targets(release, positions, census), config.radius)
+        pairs = match(positions, _targets(release, positions, redshifts), config.radius)
         pairs, cuts = cut(pairs, galaxies.object_id, galaxies.column(Z_HSC), config.max_dz)
-        _refuse_none(config, cuts)
-        _refuse_missing(config, pairs)
-        with _workplace(config.out) as folder:
+        _refuse_empty(config, cuts)
+        _refuse_missing_coadds(config, pairs)
+        with _working_folder(config.out) as folder:
             path = folder / "spectra.hdf5"
-            written, artefacts = _write(path, galaxies, pairs, config.desi)
-            cuts.append(Cut("missing pixels", f"over {MISSING:.0%} of them", len(pairs), len(written)))
-            _refuse_none(config, cuts)
-            _report(config, cuts, artefacts, [census.summary("DESI"), *_summaries(galaxies, written)])
+            written, artefacts = write_pairs(path, galaxies, pairs, config.desi)
+            cuts.append(Cut("missing pixels", f"over {MAX_MISSING:.0%} of them", len(pairs), len(written)))
+            _refuse_empty(config, cuts)
+            _report(config, cuts, artefacts, [redshifts.summary("DESI"), *_summaries(galaxies, written)])
             if config.out.suffix == ".zarr":
                 ingest.main(ingest.Ingest(path, config.out))
             else:
@@ -102,34 +96,34 @@ def main(config: Crossmatch) -> None:
     print(f"wrote {_beside(config.out, REPORT)}: cut flow and summary")
 
 
-def _targets(release: Release, positions: Positions, census: Census) -> Iterator[Targets]:
-    """The release's targets near a galaxy, block by block; all go through the census."""
+def _targets(release: Release, positions: Positions, redshifts: RedshiftHistogram) -> Iterator[Targets]:
+    """The release's targets near a galaxy, block by block; the redshifts of all targets are counted."""
     for block in release.blocks(positions.near, track):
-        census.add(block.redshifts)
+        redshifts.add(block.redshifts)
         yield block.targets
 
 
-def _refuse_none(config: Crossmatch, cuts: list[Cut]) -> None:
+def _refuse_empty(config: Crossmatch, cuts: list[Cut]) -> None:
     if not cuts[0].before:
         raise InputRefused(
             f"no galaxy is within {config.radius:g} arcsec of a DESI target: do both cover the same sky?"
         )
     if not cuts[-1].after:
-        removed = ", ".join(f"{line.removed} by {line.name}" for line in cuts)
+        removed = ", ".join(f"{cut.removed} by {cut.name}" for cut in cuts)
         raise InputRefused(f"no pair is left of {cuts[0].before}: removed are {removed}")
 
 
-def _refuse_missing(config: Crossmatch, pairs: Pairs) -> None:
+def _refuse_missing_coadds(config: Crossmatch, pairs: Pairs) -> None:
     needed = np.unique(pairs.target.coadd).tolist()
     missing = [coadd for coadd in needed if not (config.desi / coadd).is_file()]
     if missing:
-        listed = _beside(config.out, WANTED)
-        listed.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(listed) as temporary:
+        list_path = _beside(config.out, MISSING_COADDS)
+        list_path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(list_path) as temporary:
             temporary.write_text("\n".join(missing) + "\n")
         raise InputRefused(
             f"{config.desi} lacks {len(missing)} of {len(needed)} coadds, {missing[0]} first: fetch what is "
-            f"listed in {listed} (DR1: xargs -a {listed} -I % curl -f --create-dirs -o {config.desi}/% "
+            f"listed in {list_path} (DR1: xargs -a {list_path} -I % curl -f --create-dirs -o {config.desi}/% "
             "https://data.desi.lbl.gov/public/dr1/spectro/redux/iron/%)"
         )
 
@@ -163,12 +157,9 @@ def _beside(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.name}.{ending}")
 
 
-# ---------------------------------------------------------------- writing
-
-
 @contextlib.contextmanager
-def _workplace(out: Path) -> Iterator[Path]:
-    """A folder for what is not finished, of this process alone; what a dead one left there goes."""
+def _working_folder(out: Path) -> Iterator[Path]:
+    """A folder for unfinished files, locked by this process; leftovers of a killed process are deleted."""
     folder = out.with_name(f".{out.name}{atomic.TEMPORARY}")
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -179,53 +170,3 @@ def _workplace(out: Path) -> Iterator[Path]:
                 shutil.rmtree(folder)
     except BlockingIOError:
         raise UsageError(f"{out} is being written by another process") from None
-
-
-def _write(path: Path, galaxies: Galaxies, pairs: Pairs, folder: Path) -> tuple[Pairs, int]:
-    """Write the pairs as GalaxiesML-Spectra, coadd by coadd, without spectra of which too much is missing.
-
-    Returns
-    -------
-    written : the pairs that were written
-    artefacts : number of pixels replaced
-    """
-    kept, artefacts = [], 0
-    coadds, starts = np.unique(pairs.target.coadd, return_index=True)  # the pairs are in this order
-    with hdf5_stream.create(path) as (file, check):
-        file.attrs["survey"] = galaxies.survey
-        _create(file, galaxies.image_shape)
-        parts = np.split(np.arange(len(pairs)), starts[1:])
-        for coadd, rows in track(list(zip(coadds, parts, strict=True)), "spectra (coadds)"):
-            spectra = desi.read_coadd(folder / coadd, pairs.target.target_id[rows])
-            enough = np.flatnonzero((spectra.ivar == 0).mean(1) <= MISSING)
-            for some in np.split(enough, range(CHUNK, len(enough), CHUNK)):
-                image = galaxies.images(pairs.galaxy[rows[some]])
-                artefacts += _append(file, image, spectra.flux[some], spectra.ivar[some], spectra.wave)
-            kept.append(rows[enough])
-            check()
-        written = pairs.take(np.concatenate(kept))
-        columns = {"object_id": galaxies.object_id, "ra": galaxies.ra, "dec": galaxies.dec} | galaxies.columns
-        for name, values in columns.items():
-            file[name] = values[written.galaxy]
-        file[TARGETID] = written.target.target_id.astype("S20")
-        file[REDSHIFT] = written.target.z
-    return written, artefacts
-
-
-def _create(file: h5py.File, image_shape: tuple[int, ...]) -> None:
-    """Datasets that grow, a chunk a galaxy: how many spectra will be written is not known before."""
-    for name in ("image", FLUX, IVAR, WAVE):
-        shape = image_shape if name == "image" else (desi.PIXELS,)
-        packed = {"compression": "gzip", "shuffle": True} if name == WAVE else {}  # the same in every row
-        file.create_dataset(name, (0, *shape), "f4", maxshape=(None, *shape), chunks=(1, *shape), **packed)
-
-
-def _append(file: h5py.File, image: np.ndarray, flux: np.ndarray, ivar: np.ndarray, wave: np.ndarray) -> int:
-    """Append m galaxies, their spectra without artefacts; gives the number of these."""
-    flux, ivar, artefact = replace_artefacts(flux, ivar)
-    rows = {"image": image, FLUX: flux, IVAR: ivar, WAVE: np.broadcast_to(wave, flux.shape)}
-    for name, values in rows.items():
-        dataset = file[name]
-        dataset.resize(len(dataset) + len(values), axis=0)
-        dataset[len(dataset) - len(values) :] = values
-    return int(artefact.sum())

@@ -1,4 +1,4 @@
-"""What a selection left after each of its cuts, and a summary of its data as in Table 1 of the paper."""
+"""The cut flow of a selection, and a summary of its data as in Table 1 of the paper."""
 
 import math
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class Cut(NamedTuple):
 
     name: str
     meaning: str
-    """What was removed."""
+    """Description of the removed pairs."""
     before: int
     after: int
 
@@ -23,7 +23,7 @@ class Cut(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A line of Table 1; None where a dataset does not say."""
+    """A line of Table 1; None where a dataset has no values."""
 
     dataset: str
     n: int
@@ -32,8 +32,8 @@ class Summary(NamedTuple):
     i_mag_p90: float | None
 
 
-class Census:
-    """Counts of redshifts in bins: percentiles of any number of them, in the memory of the bins."""
+class RedshiftHistogram:
+    """Counts of redshifts in bins, for percentiles of any number of redshifts in constant memory."""
 
     def __init__(self) -> None:
         self.edges = np.linspace(0, 10, 100_001)
@@ -46,23 +46,24 @@ class Census:
         self.largest = max(self.largest, z.max(initial=-math.inf))
 
     def summary(self, dataset: str) -> Summary:
-        """The percentile is good to 1e-4."""
-        total = np.cumsum(self.counts)
-        n = int(total[-1])
+        """Summary of the redshifts; the percentile is good to 1e-4."""
+        cumulative = np.cumsum(self.counts)
+        n = int(cumulative[-1])
         if not n:
             return Summary(dataset, 0, None, None, None)
-        return Summary(dataset, n, float(self.edges[np.searchsorted(total, 0.9 * n)]), self.largest, None)
+        z_p90 = float(self.edges[np.searchsorted(cumulative, 0.9 * n)])
+        return Summary(dataset, n, z_p90, self.largest, None)
 
 
 def summarise(dataset: str, z: np.ndarray, i_mag: np.ndarray) -> Summary:
-    """Summary of n objects; z that is not above 0, and i_mag that is no magnitude (99), say nothing."""
+    """Summary of n objects, ignoring z that is not above 0 and invalid i_mag (99)."""
     known_z, known_mag = z[z > 0], i_mag[(i_mag > 0) & (i_mag < 50)]
     z_p90, mag_p90 = (float(np.percentile(x, 90)) if len(x) else None for x in (known_z, known_mag))
     return Summary(dataset, len(z), z_p90, float(known_z.max()) if len(known_z) else None, mag_p90)
 
 
 def cut_table(first: str, cuts: list[Cut]) -> Table:
-    """The cut flow for the eye; `first` says what there was before."""
+    """Cut flow as a printed table; `first` describes the pairs before all cuts."""
     table = Table(box=box.SIMPLE)
     table.add_column("cut")
     for name in ("removed", "left"):

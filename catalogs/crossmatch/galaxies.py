@@ -1,4 +1,4 @@
-"""Several GalaxiesML files as one: it was released in three, for training, validation and test."""
+"""Several GalaxiesML files read as one: the release has three, for training, validation and test."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from catalogs.surveys.galaxiesml import GalaxiesML, open_galaxiesml
 
 Z_HSC, I_MAG = "specz_redshift", "i_cmodel_mag"
 CARRIED = (Z_HSC, *(f"{band}_cmodel_mag" for band in BANDS))
-"""Columns that are read where all files have them."""
+"""Columns that are read if all files have them."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Galaxies:
     """(N,) float64 each, those of CARRIED that all files have"""
 
     def column(self, name: str) -> np.ndarray:
-        """(N,) float64; NaN where the files do not have it."""
+        """Column (N,) float64; NaN if the files do not have it."""
         return self.columns.get(name, np.full(len(self.object_id), np.nan))
 
     @property
@@ -46,14 +46,14 @@ class Galaxies:
         return self.sources[0].file["image"].shape[1:]
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        """Images (m, 5, S, S) float32, as large as they are."""
+        """Images (m, 5, S, S) float32 in their original size."""
         starts = np.cumsum([0, *(source.n for source in self.sources)])
         image = np.empty((len(rows), *self.image_shape), np.float32)
         for k, row in enumerate(rows):
-            number = int(np.searchsorted(starts, row, "right")) - 1
-            source = self.sources[number]
+            file_index = int(np.searchsorted(starts, row, "right")) - 1
+            source = self.sources[file_index]
             with _refusing(source), np.errstate(over="ignore"):  # beyond float32 becomes Inf, as in ingest
-                image[k] = source.file["image"][row - starts[number]]
+                image[k] = source.file["image"][row - starts[file_index]]
         return image
 
 
@@ -68,7 +68,7 @@ def open_galaxies(paths: Sequence[Path]) -> Iterator[Galaxies]:
     Raises
     ------
     UsageError : there is no such file.
-    InputRefused : one is damaged or has no positions, or they do not go together.
+    InputRefused : a file is damaged or has no positions, or the files do not fit together.
     """
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(open_galaxiesml(path)) for path in paths]
@@ -84,16 +84,16 @@ def open_galaxies(paths: Sequence[Path]) -> Iterator[Galaxies]:
                 f"object_id {unique[counts > 1][0]} is in two of the files: name each file once"
             )
         columns = [_columns(source, ("ra", "dec", *CARRIED)) for source in sources]
-        for path, its in zip(paths, columns, strict=True):
-            if "ra" not in its or "dec" not in its:
+        for path, file_columns in zip(paths, columns, strict=True):
+            if "ra" not in file_columns or "dec" not in file_columns:
                 raise InputRefused(f"{path} has no ra and dec: without positions it cannot be matched")
-        common = [name for name in columns[0] if all(name in its for its in columns)]
-        joined = {name: np.concatenate([its[name] for its in columns]) for name in common}
+        common = [name for name in columns[0] if all(name in file_columns for file_columns in columns)]
+        joined = {name: np.concatenate([part[name] for part in columns]) for name in common}
         yield Galaxies(sources, object_id, joined.pop("ra"), joined.pop("dec"), joined)
 
 
 def _columns(source: GalaxiesML, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Those of the columns that the file has, (n,) float64."""
+    """Those of the named columns that the file has, (n,) float64."""
     columns = {}
     for name in names:
         column = source.file.get(name)

@@ -1,8 +1,8 @@
-"""Pairs of a galaxy image and a DESI spectrum: found on the sky, then cut, and every cut counted.
+"""Pairs of a galaxy image and a DESI spectrum: matched on the sky, then selected by cuts that are counted.
 
 The cuts are those of the paper (Himes et al. 2025, section 3): stars, duplicates, inconsistent redshifts, and
-spectra with more than 80 % missing, which is known only when they are read (command.py). What is kept
-depends neither on the order of rows in any file nor on how they were cut into blocks.
+spectra with more than 80 % missing, which is known only when they are read (writer.py). The pairs kept
+depend neither on the order of rows in any file nor on their division into blocks.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,30 +35,30 @@ class Pairs:
 
 
 def match(galaxies: Positions, blocks: Iterable[Targets], radius: float) -> Pairs:
-    """All pairs of a galaxy and a spectrum up to `radius` arcsec apart; only they and a block are held."""
-    found = []
+    """All pairs of a galaxy and a spectrum up to `radius` arcsec apart; memory holds them and one block."""
+    parts = []
     for targets in blocks:
         row, galaxy, separation = galaxies.within(targets.ra, targets.dec, radius)
-        found.append(Pairs(galaxy, targets.take(row), separation))
+        parts.append(Pairs(galaxy, targets.take(row), separation))
     return Pairs(
-        np.concatenate([pairs.galaxy for pairs in found]),
-        Targets.join([pairs.target for pairs in found]),
-        np.concatenate([pairs.separation for pairs in found]),
+        np.concatenate([pairs.galaxy for pairs in parts]),
+        Targets.join([pairs.target for pairs in parts]),
+        np.concatenate([pairs.separation for pairs in parts]),
     )
 
 
 def cut(pairs: Pairs, object_id: np.ndarray, redshift: np.ndarray, max_dz: float) -> tuple[Pairs, list[Cut]]:
-    """Make the cuts one after the other, those that need no pixels.
+    """Apply, one after the other, the cuts that need no pixels.
 
     Parameters
     ----------
-    object_id, redshift : (N,) of the galaxies; a redshift that is not a number above 0 says nothing.
-    max_dz : redshifts agree up to this |dz| / (1 + z).
+    object_id, redshift : (N,) of the galaxies; a redshift that is not a number above 0 is unknown.
+    max_dz : largest |dz| / (1 + z) between redshifts that agree.
 
     Returns
     -------
-    pairs : what is left, in the order of their coadds' paths, then of TARGETID
-    cuts : how many were left after each
+    pairs : the remaining pairs, in the order of their coadds' paths, then of TARGETID
+    cuts : numbers of pairs before and after each cut
     """
     cuts: list[tuple[str, str, Callable[[Pairs], np.ndarray]]] = [
         ("repeated spectra", "of a target that has a better one", _is_best_spectrum),
@@ -77,16 +77,16 @@ def cut(pairs: Pairs, object_id: np.ndarray, redshift: np.ndarray, max_dz: float
     ]
     flow = []
     for name, meaning, keep in cuts:
-        left = pairs.take(keep(pairs))
-        flow.append(Cut(name, meaning, len(pairs), len(left)))
-        pairs = left
+        remaining = pairs.take(keep(pairs))
+        flow.append(Cut(name, meaning, len(pairs), len(remaining)))
+        pairs = remaining
     return pairs.take(np.lexsort((pairs.target.target_id, pairs.target.coadd))), flow
 
 
 def _is_best_spectrum(pairs: Pairs) -> np.ndarray:
-    """Of a target's spectra the primary one; else, as DESI chooses it, ZWARN 0, then the deepest.
+    """Mask of each target's best spectrum: the primary one; else, as DESI selects it, ZWARN 0, then depth.
 
-    Two as good as each other: the first in the order of their coadds' paths.
+    Ties go to the first in the order of the coadds' paths.
     """
     target = pairs.target
     order = np.lexsort((target.coadd, -target.tsnr2, target.zwarn != 0, ~target.primary, target.target_id))
@@ -97,16 +97,16 @@ def _is_best_spectrum(pairs: Pairs) -> np.ndarray:
 
 
 def _is_mutual_nearest(pairs: Pairs, object_id: np.ndarray) -> np.ndarray:
-    """Whether target and galaxy are each other's nearest; at equal distance the lowest ids are.
+    """Mask of pairs whose target and galaxy are each other's nearest; ties go to the lowest ids.
 
-    One pair of a galaxy with duplicates is kept: it is no worse than others, and cannot be in training and
-    test set at once. Should the spectrum be a neighbour's, the redshifts will not agree.
+    One pair of a galaxy with duplicates is kept: it is no worse than other pairs, and cannot be in training
+    and test set at once. If the spectrum is that of a neighbour, the redshifts will disagree.
     """
     order = np.lexsort((object_id[pairs.galaxy], pairs.target.target_id, pairs.separation))
-    of_galaxy, of_target = (
+    nearest_target, nearest_galaxy = (
         order[np.unique(ids[order], return_index=True)[1]] for ids in (pairs.galaxy, pairs.target.target_id)
     )
-    return np.isin(np.arange(len(pairs)), np.intersect1d(of_galaxy, of_target))
+    return np.isin(np.arange(len(pairs)), np.intersect1d(nearest_target, nearest_galaxy))
 
 
 def _has_redshift(pairs: Pairs) -> np.ndarray:

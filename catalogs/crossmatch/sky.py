@@ -1,4 +1,4 @@
-"""Which positions lie close together on the sky: a join over HEALPix cells."""
+"""Search for positions that are close together on the sky: a join over HEALPix cells."""
 
 import numpy as np
 from astropy import units as u
@@ -8,29 +8,29 @@ from astropy_healpix import HEALPix
 CELLS = HEALPix(nside=2**12, order="nested")
 """Cells of 51 arcsec: 200 million on the sky."""
 MAX_RADIUS = 10.0
-"""arcsec; less than the width of any cell, so that what is this close is in the cell itself or beside it."""
+"""Largest radius, arcsec: below the width of any cell, so that matches are in the same cell or beside it."""
 
 
 class Positions:
-    """Positions (N,), each filed under its cell and the 8 around it, so that no border parts a pair.
+    """Positions (N,), each indexed under its cell and the 8 around it, so that no cell border splits a pair.
 
-    Memory is 144 bytes a position; what they are compared with comes in blocks of any size, and no pair
-    depends on how it was cut into blocks. Positions that are not finite are near nothing.
+    Memory is 144 bytes a position. They are compared with blocks of any size, and the pairs do not depend on
+    the division into blocks. Positions that are not finite have no matches.
     """
 
     def __init__(self, ra: np.ndarray, dec: np.ndarray) -> None:
         self.ra, self.dec = ra, dec
         known = np.flatnonzero(np.isfinite(ra) & (np.abs(dec) <= 90))
-        own = _cell(ra[known], dec[known])
-        with np.errstate(invalid="ignore"):  # 24 cells on the sky have but 7 neighbours; the eighth is -1
-            cells = np.concatenate([own[None], CELLS.neighbours(own)]).ravel()
+        cell = _cell(ra[known], dec[known])
+        with np.errstate(invalid="ignore"):  # 24 cells on the sky have only 7 neighbours; the eighth is -1
+            cells = np.concatenate([cell[None], CELLS.neighbours(cell)]).ravel()
         order = np.argsort(cells, kind="stable")
         order = order[cells[order] >= 0]
         self.cells = cells[order]
         self.index = np.tile(known, 9)[order]
 
     def near(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-        """Whether a position (m,) is in the cell of one of these, or in the next: (m,) bool."""
+        """Mask (m,) of positions (m,) in the same cell as one of these, or in a neighbouring cell."""
         cell = _cell(ra, dec)
         first = np.searchsorted(self.cells, cell)
         return np.append(self.cells, -1)[first] == cell
@@ -42,8 +42,8 @@ class Positions:
 
         Returns
         -------
-        row : (p,) int, places in ra and dec
-        index : (p,) int, places in these positions
+        row : (p,) int, indices into ra and dec
+        index : (p,) int, indices into these positions
         separation : (p,) float64, arcsec
         """
         assert 0 < radius <= MAX_RADIUS, radius
@@ -52,9 +52,9 @@ class Positions:
         count = end - first
         row = np.repeat(np.arange(len(ra)), count)
         index = self.index[np.arange(len(row)) + np.repeat(first - np.cumsum(count) + count, count)]
-        there = np.radians([ra[row], dec[row]])
-        here = np.radians([self.ra[index], self.dec[index]])
-        separation = np.degrees(angular_separation(*there, *here)) * 3600
+        position = np.radians([ra[row], dec[row]])
+        candidate = np.radians([self.ra[index], self.dec[index]])
+        separation = np.degrees(angular_separation(*position, *candidate)) * 3600
         close = separation <= radius
         return row[close], index[close], separation[close]
 

@@ -1,4 +1,4 @@
-"""Cosmic rays go, lines of galaxies and quasars stay: on real spectra."""
+"""Cosmic rays are removed and lines of galaxies and quasars kept, on real spectra."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ LINES = {
     "[O III]": 5008.24,
     "H-alpha": 6564.6,
 }
-"""Vacuum, angstrom, at rest."""
+"""Rest wavelengths in vacuum, angstrom."""
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def real(real_data):
 
 def test_real_lines_are_left_as_they_are(real):
     flux, ivar, artefact = replace_artefacts(real["flux"], real["ivar"])
-    seen = 0
+    visible = 0
     for rest in LINES.values():
         near = np.abs(real["wave"] / (1 + real["z"][:, None]) - rest) < 20
-        seen += near.any(1).sum()
+        visible += near.any(1).sum()
         assert not artefact[near].any()
-    assert seen >= 30
+    assert visible >= 30
     assert artefact.sum() <= 2 * len(flux)
     np.testing.assert_array_equal(flux[~artefact], real["flux"][~artefact])
     np.testing.assert_array_equal(ivar, np.where(artefact, 0, real["ivar"]))
@@ -36,14 +36,14 @@ def test_real_lines_are_left_as_they_are(real):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_cosmic_rays_planted_in_real_spectra_become_the_median(real, sign):
+def test_cosmic_rays_injected_into_real_spectra_become_the_median(real, sign):
     flux, ivar = real["flux"].copy(), real["ivar"]
     hit = np.zeros(flux.shape, bool)
     for row, pixels in enumerate(np.random.default_rng(0).integers(0, 7781, (len(flux), 8))):
         hit[row, pixels] = ivar[row, pixels] > 0
     flux[hit] += sign * 100 * ivar[hit] ** -0.5
     cleaned, weight, artefact = replace_artefacts(flux, ivar)
-    assert (artefact & hit).sum() >= 0.97 * hit.sum()  # a few are on lines that are as bright
+    assert (artefact & hit).sum() >= 0.97 * hit.sum()  # a few are on equally bright lines
     assert (artefact & ~hit).sum() <= 2 * len(flux)
     for row in range(len(flux)):
         median = np.median(flux[row][(ivar[row] > 0) & ~artefact[row]])
@@ -51,12 +51,12 @@ def test_cosmic_rays_planted_in_real_spectra_become_the_median(real, sign):
     assert not weight[artefact].any()
 
 
-def test_a_line_as_narrow_as_the_spectrograph_makes_them_stays():
+def test_a_line_at_the_resolution_of_the_spectrograph_is_kept():
     """FWHM 1.8 A: a Gaussian of 0.95 pixels, centred anywhere in a pixel, 1000 times its error."""
     rng = np.random.default_rng(0)
-    place = np.arange(7781)
+    pixel = np.arange(7781)
     centre = np.arange(100, 7700, 100)[:, None] + rng.uniform(-0.5, 0.5, (76, 1))
-    lines = np.exp(-0.5 * ((place - centre) / 0.95) ** 2).sum(0)
+    lines = np.exp(-0.5 * ((pixel - centre) / 0.95) ** 2).sum(0)
     flux = np.float32(lines * 1000 + rng.normal(size=(4, 7781)))
     assert not replace_artefacts(flux, np.ones_like(flux))[2].any()
 
@@ -67,8 +67,8 @@ def test_edges_gaps_and_empty_spectra():
         np.ones((3, 200), np.float32),
     )
     ivar[0, 50], ivar[0, 90:93], ivar[0, 91] = 0, 0, 1
-    flux[0, [0, 49, 91, 199]] = 500  # at both edges, beside a gap, and alone between two
-    flux[0, 50] = np.nan  # where nothing is valid, nothing is known, or done
+    flux[0, [0, 49, 91, 199]] = 500  # at both edges, beside a gap, and between two gaps
+    flux[0, 50] = np.nan  # invalid pixels are left as they are
     flux[1, 100:102] = 500  # as wide as a line
     ivar[2] = 0
     flux[2, 7] = 500

@@ -1,4 +1,4 @@
-"""A planted survey: what is matched, cut and written is what was planted, however its files are ordered."""
+"""A simulated survey: pairs are matched, cut and written as designed, in any order of its files."""
 
 import dataclasses
 import itertools
@@ -32,52 +32,53 @@ RAY = 1500
 """Pixel that a cosmic ray hits."""
 
 
-class Plants:
-    """Galaxies and targets, put down place by place."""
+class Survey:
+    """Galaxies and targets, added position by position."""
 
     def __init__(self):
-        self.galaxies, self.targets, self.places = [], [], 0
+        self.galaxies, self.targets, self.positions = [], [], 0
 
-    def place(self):
-        """The next position, 36 arcsec from the last; some are where coordinates are at their worst."""
-        self.places += 1
+    def position(self):
+        """The next position, 36 arcsec from the last; the first ones are at poles, wraps and cell corners."""
+        self.positions += 1
         corner = CELLS.healpix_to_lonlat([5_000_000], 0, 0)
-        worst = [(0.0, 1.0), (120.0, 90.0), (45.0, -90.0), (corner[0].deg[0], corner[1].deg[0])]
+        edges = [(0.0, 1.0), (120.0, 90.0), (45.0, -90.0), (corner[0].deg[0], corner[1].deg[0])]
         return (
-            (*worst, (359.99999, -3.0))[self.places - 1]
-            if self.places <= 5
-            else (150 + self.places / 100, 2.0)
+            (*edges, (359.99999, -3.0))[self.positions - 1]
+            if self.positions <= 5
+            else (150 + self.positions / 100, 2.0)
         )
 
-    def galaxy(self, place, specz=0.3):
-        self.galaxies.append((36_000_000_000_000_001 + 7 * len(self.galaxies), *place, specz))
+    def galaxy(self, position, specz=0.3):
+        self.galaxies.append((36_000_000_000_000_001 + 7 * len(self.galaxies), *position, specz))
 
-    def target(self, place, offset=0.3, **properties):
-        """A target `offset` arcsec away."""
-        sky = SkyCoord(*place, unit="deg").directional_offset_by(len(self.targets) * u.rad, offset * u.arcsec)
-        name = properties.pop("target_id", 39_627_000_000_000_001 + 3 * len(self.targets))
-        self.targets.append(Target(name, float(sky.ra.deg), float(sky.dec.deg), **properties))
+    def target(self, position, offset=0.3, **properties):
+        """Add a target `offset` arcsec away."""
+        angle = len(self.targets) * u.rad
+        sky = SkyCoord(*position, unit="deg").directional_offset_by(angle, offset * u.arcsec)
+        target_id = properties.pop("target_id", 39_627_000_000_000_001 + 3 * len(self.targets))
+        self.targets.append(Target(target_id, float(sky.ra.deg), float(sky.dec.deg), **properties))
         return self.targets[-1]
 
     def pair(self, offset=0.3, specz=0.3, **properties):
-        place = self.place()
-        self.galaxy(place, specz)
-        return self.target(place, offset, **properties)
+        position = self.position()
+        self.galaxy(position, specz)
+        return self.target(position, offset, **properties)
 
 
-def plant():
-    """The planted survey, and how many pairs each cut must take."""
-    plants = Plants()
+def simulate():
+    """The simulated survey, and the number of pairs each cut must remove."""
+    survey = Survey()
     for k in range(20):
-        plants.pair(offset=0.04 * k, cosmic_rays=(RAY,) if k < 4 else ())
+        survey.pair(offset=0.04 * k, cosmic_rays=(RAY,) if k < 4 else ())
     for unknown in (np.nan, -99.0, 0.0, 0.33):  # no redshift to compare with; 0.33 is within 0.05 * 1.3
-        plants.pair(specz=unknown)
-    plants.pair(missing=0.79)
-    plants.pair(offset=1.01)  # beyond the radius
-    plants.galaxy(plants.place())
-    plants.target(plants.place())
-    plants.pair(objtype="SKY")
-    planted = {
+        survey.pair(specz=unknown)
+    survey.pair(missing=0.79)
+    survey.pair(offset=1.01)  # beyond the radius
+    survey.galaxy(survey.position())
+    survey.target(survey.position())
+    survey.pair(objtype="SKY")
+    removed = {
         "repeated spectra": 4,
         "stars": 3,
         "duplicates": 6,
@@ -86,8 +87,8 @@ def plant():
         "missing pixels": 3,
     }
     for k in range(4):  # the same target in two surveys: the deeper with ZWARN 0 is the primary
-        first = plants.pair(tsnr2=100, zwarn=0)
-        plants.target(
+        first = survey.pair(tsnr2=100, zwarn=0)
+        survey.target(
             (first.ra, first.dec),
             0.0,
             target_id=first.target_id,
@@ -98,33 +99,33 @@ def plant():
             z=0.9,
         )
     for _ in range(3):
-        plants.pair(spectype="STAR", z=-1e-4)
-    for nearer, farther in ((0.2, 0.6), (0.6, 0.2), (0.0, 0.0)):  # two targets by one galaxy
-        place = plants.place()
-        plants.galaxy(place)
-        plants.target(place, nearer)
-        plants.target(place, farther)
-    for shift in (0.5, -0.5, 0.2):  # two galaxies by one target
-        place = plants.place()
-        plants.galaxy(place)
-        plants.galaxy((place[0], place[1] + shift * ARCSEC))
-        plants.target(place, 0.0)
+        survey.pair(spectype="STAR", z=-1e-4)
+    for first, second in ((0.2, 0.6), (0.6, 0.2), (0.0, 0.0)):  # two targets near one galaxy
+        position = survey.position()
+        survey.galaxy(position)
+        survey.target(position, first)
+        survey.target(position, second)
+    for shift in (0.5, -0.5, 0.2):  # two galaxies near one target
+        position = survey.position()
+        survey.galaxy(position)
+        survey.galaxy((position[0], position[1] + shift * ARCSEC))
+        survey.target(position, 0.0)
     for bad in ({"zwarn": 4}, {"zwarn": 4}, {"zwarn": 1 << 9}, {"z": np.nan}, {"z": -0.001}):
-        plants.pair(**bad)
-    for other in (0.22, 2.0):
-        plants.pair(specz=other)
+        survey.pair(**bad)
+    for specz in (0.22, 2.0):
+        survey.pair(specz=specz)
     for _ in range(3):
-        plants.pair(missing=0.81)
-    return plants, planted
+        survey.pair(missing=0.81)
+    return survey, removed
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory):
-    plants, cuts = plant()
-    folder = tmp_path_factory.mktemp("planted")
-    desi_release.write_release(folder / "desi", plants.targets)
-    desi_release.write_galaxies(folder / "galaxies.hdf5", *zip(*plants.galaxies, strict=True))
-    return folder, plants, cuts
+def simulated(tmp_path_factory):
+    survey, cuts = simulate()
+    folder = tmp_path_factory.mktemp("simulated")
+    desi_release.write_release(folder / "desi", survey.targets)
+    desi_release.write_galaxies(folder / "galaxies.hdf5", *zip(*survey.galaxies, strict=True))
+    return folder, survey, cuts
 
 
 def run(folder, out, *galaxies, **flags):
@@ -134,43 +135,43 @@ def run(folder, out, *galaxies, **flags):
 
 
 @pytest.fixture(scope="module")
-def matched(planted):
-    return run(planted[0], planted[0] / "spectra.hdf5")
+def matched(simulated):
+    return run(simulated[0], simulated[0] / "spectra.hdf5")
 
 
-def test_every_cut_takes_what_was_planted_for_it(planted, matched):
+def test_every_cut_removes_the_pairs_made_for_it(simulated, matched):
     report = json.loads((matched.parent / "spectra.hdf5.crossmatch.json").read_text())
-    assert {line["name"]: line["removed"] for line in report["cuts"]} == planted[2]
+    assert {line["name"]: line["removed"] for line in report["cuts"]} == simulated[2]
     assert [line["before"] for line in report["cuts"][1:]] == [line["after"] for line in report["cuts"][:-1]]
     left = 20 + 4 + 1 + 4 + 3 + 3
     assert report["cuts"][-1]["after"] == left
-    assert report["cuts"][0]["before"] == left + sum(planted[2].values())
+    assert report["cuts"][0]["before"] == left + sum(simulated[2].values())
     assert report["artefact_pixels"] == 4
     with open_galaxiesml(matched) as source:
         assert source.n == left
 
 
-def nearest_galaxy(plants, target):
-    _, ra, dec, _ = (np.radians(column) for column in np.array(plants.galaxies, float).T)
+def nearest_galaxy(survey, target):
+    _, ra, dec, _ = (np.radians(column) for column in np.array(survey.galaxies, float).T)
     separation = angular_separation(ra, dec, *np.radians([target.ra, target.dec]))
-    return plants.galaxies[separation.argmin()]
+    return survey.galaxies[separation.argmin()]
 
 
-def test_what_is_written_is_each_galaxy_with_its_own_spectrum(planted, matched):
-    folder, plants, _ = planted
-    targets = {(target.target_id, target.survey): target for target in plants.targets}
+def test_each_galaxy_is_written_with_its_own_spectrum(simulated, matched):
+    folder, survey, _ = simulated
+    targets = {(target.target_id, target.survey): target for target in survey.targets}
     with h5py.File(matched) as file:
         rows = {name: file[name][:] for name in ("object_id", "ra", "dec", "specz_redshift")}
         target_id = file["targetid"][:].astype(int)
-        places = []
+        order = []
         for k, name in enumerate(target_id):
             target = targets[name, "main"]
-            places.append((f"{target.folder}/coadd-{target.name}", name))
-            np.testing.assert_equal([rows[of][k] for of in rows], nearest_galaxy(plants, target))
+            order.append((f"{target.folder}/coadd-{target.name}", name))
+            np.testing.assert_equal([rows[column][k] for column in rows], nearest_galaxy(survey, target))
             image = desi_release.image_of(rows["object_id"][k], 64)
             np.testing.assert_array_equal(file["image"][k], image)
             assert file["DESI_fibermap/DESI_redshift"][k] == target.z
-            spectrum = read_coadd(folder / "desi" / places[-1][0], np.array([name]))
+            spectrum = read_coadd(folder / "desi" / order[-1][0], np.array([name]))
             flux, ivar = spectrum.flux[0].copy(), spectrum.ivar[0].copy()
             for pixel in target.cosmic_rays:
                 ivar[pixel] = 0
@@ -178,8 +179,8 @@ def test_what_is_written_is_each_galaxy_with_its_own_spectrum(planted, matched):
             np.testing.assert_array_equal(file["spectrum/flux"][k], flux)
             np.testing.assert_array_equal(file["spectrum/ivar"][k], ivar)
             np.testing.assert_array_equal(file["spectrum/wave"][k], spectrum.wave.astype(np.float32))
-        assert places == sorted(places)
-        assert file["spectrum/flux"].shape == (len(places), 7781)
+        assert order == sorted(order)
+        assert file["spectrum/flux"].shape == (len(order), 7781)
 
 
 def shuffled(rows, seed):
@@ -188,33 +189,33 @@ def shuffled(rows, seed):
 
 @pytest.mark.parametrize("rows_a_block", [8, 2**15])
 def test_neither_the_order_of_rows_nor_blocks_change_a_byte(
-    planted, matched, tmp_path, monkeypatch, rows_a_block
+    simulated, matched, tmp_path, monkeypatch, rows_a_block
 ):
-    folder, plants, _ = planted
+    folder, survey, _ = simulated
     monkeypatch.setattr(redrock, "ROWS", rows_a_block)
-    desi_release.write_zall(tmp_path / "zall.fits", shuffled(plants.targets, rows_a_block))
-    columns = zip(*shuffled(plants.galaxies, rows_a_block), strict=True)
+    desi_release.write_zall(tmp_path / "zall.fits", shuffled(survey.targets, rows_a_block))
+    columns = zip(*shuffled(survey.galaxies, rows_a_block), strict=True)
     desi_release.write_galaxies(tmp_path / "galaxies.hdf5", *columns)
     out = run(folder, tmp_path / "a.hdf5", tmp_path / "galaxies.hdf5", zall=tmp_path / "zall.fits")
     assert out.read_bytes() == matched.read_bytes()
 
 
-def test_redrock_files_alone_give_the_same_as_the_summary_catalogue(planted, matched, tmp_path):
-    shutil.copytree(planted[0] / "desi" / "healpix", tmp_path / "desi" / "healpix")
-    out = run(planted[0], tmp_path / "a.hdf5", desi=tmp_path / "desi")
+def test_redrock_files_give_the_same_as_the_summary_catalogue(simulated, matched, tmp_path):
+    shutil.copytree(simulated[0] / "desi" / "healpix", tmp_path / "desi" / "healpix")
+    out = run(simulated[0], tmp_path / "a.hdf5", desi=tmp_path / "desi")
     assert out.read_bytes() == matched.read_bytes()
 
 
-def test_files_that_split_the_galaxies_give_the_same_as_one(planted, matched, tmp_path):
+def test_galaxies_split_over_files_give_the_same_as_one_file(simulated, matched, tmp_path):
     halves = []
     for part in (np.s_[:20], np.s_[20:]):
         halves.append(tmp_path / f"{part.start}.hdf5")
-        desi_release.write_galaxies(halves[-1], *zip(*planted[1].galaxies[part], strict=True))
-    assert run(planted[0], tmp_path / "a.hdf5", *halves).read_bytes() == matched.read_bytes()
+        desi_release.write_galaxies(halves[-1], *zip(*simulated[1].galaxies[part], strict=True))
+    assert run(simulated[0], tmp_path / "a.hdf5", *halves).read_bytes() == matched.read_bytes()
 
 
-def test_a_store_is_what_ingest_makes_of_the_file(planted, matched, tmp_path):
-    direct = run(planted[0], tmp_path / "direct.zarr")
+def test_the_store_is_the_same_as_from_ingest(simulated, matched, tmp_path):
+    direct = run(simulated[0], tmp_path / "direct.zarr")
     ingest.main(ingest.Ingest(matched, tmp_path / "ingested.zarr"))
     assert manifest_path(direct).read_text() == manifest_path(tmp_path / "ingested.zarr").read_text()
     assert cutouts.open_store(direct).has_spectra
@@ -223,38 +224,38 @@ def test_a_store_is_what_ingest_makes_of_the_file(planted, matched, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
-def test_images_stay_as_large_as_they_are(planted, tmp_path):
-    plants = planted[1]
-    desi_release.write_galaxies(tmp_path / "g.hdf5", *zip(*plants.galaxies[:2], strict=True), size=127)
-    with h5py.File(run(planted[0], tmp_path / "a.hdf5", tmp_path / "g.hdf5")) as file:
+def test_images_keep_their_size(simulated, tmp_path):
+    survey = simulated[1]
+    desi_release.write_galaxies(tmp_path / "g.hdf5", *zip(*survey.galaxies[:2], strict=True), size=127)
+    with h5py.File(run(simulated[0], tmp_path / "a.hdf5", tmp_path / "g.hdf5")) as file:
         assert file["image"].shape == (2, 5, 127, 127)
 
 
 # ---------------------------------------------------------------- the sky
 
 
-def test_no_border_of_a_cell_or_of_a_coordinate_parts_a_pair():
+def test_no_border_of_a_cell_or_of_a_coordinate_splits_a_pair():
     rng = np.random.default_rng(0)
     ra, dec = rng.uniform(0, 360, 3000), np.degrees(np.arcsin(rng.uniform(-1, 1, 3000)))
     dec[:200] = np.copysign(90 - rng.uniform(0, 1, 200) ** 3, rng.normal(size=200))  # about the poles
     ra[200:400] = rng.choice([0.0, 360.0, 1e-5, 359.99999], 200)
     # corners of cells, those of the 12 base cells among them, where only 7 cells are neighbours
-    at = [*np.arange(12) * CELLS.nside**2, *rng.integers(0, CELLS.npix, 388)]
-    lon, lat = CELLS.healpix_to_lonlat(at, *rng.integers(0, 2, (2, 400)))
+    cells = [*np.arange(12) * CELLS.nside**2, *rng.integers(0, CELLS.npix, 388)]
+    lon, lat = CELLS.healpix_to_lonlat(cells, *rng.integers(0, 2, (2, 400)))
     ra[400:800], dec[400:800] = lon.deg, lat.deg
     centre = SkyCoord(ra, dec, unit="deg")
     moved = centre.directional_offset_by(rng.uniform(0, 360, 3000) * u.deg, 9.9 * u.arcsec)
     row, index, separation = Positions(ra, dec).within(moved.ra.deg, moved.dec.deg, 10.0)
-    expected = moved[:, None].separation(centre[None]).arcsec  # every one with every other
+    expected = moved[:, None].separation(centre[None]).arcsec  # all pairs
     pairs = np.argwhere(expected <= 10)
-    found = np.lexsort((index, row))
-    np.testing.assert_array_equal(np.stack([row, index], 1)[found], pairs)
-    np.testing.assert_allclose(separation[found], expected[tuple(pairs.T)], atol=1e-6)
+    order = np.lexsort((index, row))
+    np.testing.assert_array_equal(np.stack([row, index], 1)[order], pairs)
+    np.testing.assert_allclose(separation[order], expected[tuple(pairs.T)], atol=1e-6)
     across = CELLS.lonlat_to_healpix(moved.ra, moved.dec) != CELLS.lonlat_to_healpix(centre.ra, centre.dec)
     assert across.sum() > 500
 
 
-def test_a_position_that_is_none_is_near_nothing():
+def test_an_invalid_position_has_no_matches():
     positions = Positions(np.array([np.nan, 10.0, 10.0]), np.array([0.0, 91.0, 5.0]))
     assert positions.near(np.array([10.0, 200.0]), np.array([5.0, 5.0])).tolist() == [True, False]
     assert positions.within(np.array([10.0]), np.array([5.0]), 1.0)[1].tolist() == [2]
@@ -277,10 +278,8 @@ def test_real_coadds_and_redrock_files(real_data, tmp_path):
     assert rows["object_id"].tolist() == list(targets)
     np.testing.assert_allclose(rows["redshift"], z, atol=1e-8)
     for k in range(2):
-        (other,) = np.flatnonzero(
-            np.char.startswith(joined["source"], ("fsf_coadd-4", "fsf_coadd-special")[k])
-        )
-        chi2_per_pixel = ((rows["flux"][k] - joined["flux"][other]) ** 2 * joined["ivar"][other]).mean()
+        (row,) = np.flatnonzero(np.char.startswith(joined["source"], ("fsf_coadd-4", "fsf_coadd-special")[k]))
+        chi2_per_pixel = ((rows["flux"][k] - joined["flux"][row]) ** 2 * joined["ivar"][row]).mean()
         assert chi2_per_pixel < 1e-6
 
 
@@ -307,7 +306,7 @@ def cut_in_half(path):
 
 def flip_a_bit(path):
     content = bytearray(path.read_bytes())
-    content[-2880] ^= 1  # the first of the last table
+    content[-2880] ^= 1  # in the first byte of the last table
     path.write_bytes(content)
 
 
@@ -316,14 +315,14 @@ def forget_a_target(hdus):
 
 
 class Case:
-    """Two matched galaxies and a release, to be spoilt."""
+    """Two matched galaxies and a release, to be damaged."""
 
     def __init__(self, folder):
-        plants = Plants()
+        survey = Survey()
         for _ in range(6):
-            plants.pair()
-        self.plants, self.folder = plants, folder
-        self.targets, self.galaxies = plants.targets[-1:], plants.galaxies[-1:]
+            survey.pair()
+        self.survey, self.folder = survey, folder
+        self.targets, self.galaxies = survey.targets[-1:], survey.galaxies[-1:]
         desi_release.write_release(folder / "desi", self.targets)
         self.release = folder / "desi"
         self.files = [self.write_galaxies()]
@@ -417,7 +416,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("spoil", "code", "sentence"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_matched_is_refused_and_nothing_is_written(tmp_path, capfd, spoil, code, sentence):
+def test_a_refused_input_writes_nothing(tmp_path, capfd, spoil, code, sentence):
     case = Case(tmp_path)
     spoil(case)
     before = sorted(tmp_path.iterdir())
@@ -440,15 +439,15 @@ def test_missing_coadds_are_listed_to_be_fetched(tmp_path, capfd):
     assert not (tmp_path / "out.hdf5").exists()
 
 
-def test_one_process_writes_and_what_a_dead_one_left_goes(tmp_path):
+def test_one_process_writes_and_removes_leftovers_of_a_killed_one(tmp_path):
     case = Case(tmp_path)
-    left = tmp_path / ".a.hdf5.partial"
-    left.mkdir()
-    (left / "spectra.hdf5").write_text("half")
-    with atomic.owned(left), pytest.raises(UsageError, match="is being written by another process"):
+    leftover = tmp_path / ".a.hdf5.partial"
+    leftover.mkdir()
+    (leftover / "spectra.hdf5").write_text("half")
+    with atomic.owned(leftover), pytest.raises(UsageError, match="is being written by another process"):
         run(tmp_path, tmp_path / "a.hdf5", *case.files)
     assert run(tmp_path, tmp_path / "a.hdf5", *case.files).exists()
-    assert not left.exists()
+    assert not leftover.exists()
 
 
 FULL = """
@@ -460,8 +459,8 @@ sys.exit(cli.run_command("crossmatch", sys.argv[1:]))
 
 
 @pytest.mark.parametrize("name", ["a.hdf5", "a.zarr"])
-def test_a_full_disk_ends_in_a_sentence_and_nothing_half_written(planted, tmp_path, name):
-    arguments = [planted[0] / "galaxies.hdf5", "--desi", planted[0] / "desi", "--out", tmp_path / name]
+def test_a_full_disk_ends_in_a_sentence_and_leaves_no_files(simulated, tmp_path, name):
+    arguments = [simulated[0] / "galaxies.hdf5", "--desi", simulated[0] / "desi", "--out", tmp_path / name]
     done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True)
     assert done.returncode == cli.IO_FAILED
     assert done.stderr.count("\n") == 1
@@ -469,7 +468,7 @@ def test_a_full_disk_ends_in_a_sentence_and_nothing_half_written(planted, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_redrock_files_of_before_2021_are_read_and_prefixes_passed_over(tmp_path):
+def test_redrock_files_from_before_2021_and_prefixes_are_read(tmp_path):
     case = Case(tmp_path)
     case.zall.unlink()
     edit(case.redrock, rename("REDSHIFTS", "ZBEST"))
