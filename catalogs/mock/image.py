@@ -1,7 +1,7 @@
-"""The image: GalSim's profiles and PSFs, multiplied in Fourier space; then noise, and what goes wrong.
+"""Images: GalSim's profiles and PSFs, multiplied in Fourier space; then noise and artefacts.
 
-A profile is transformed once and serves all bands, and the transforms of all that is in a stamp are added
-before one inverse transform a band: twenty times the rate of a convolution each.
+A profile is transformed once for all bands, and the transforms of all sources in a stamp are added before one
+inverse transform per band: twenty times the rate of separate convolutions.
 """
 
 from enum import IntEnum
@@ -25,24 +25,24 @@ from catalogs.store.format import BANDS, SIZE
 from catalogs.surveys.galaxiesml import PIXEL_SCALE, ZERO_POINT
 
 PADDED = 2 * SIZE
-"""Room for light that the periodic transform would fold back into the stamp."""
+"""Pixels on a side of the transform, with room for light that it would otherwise wrap into the stamp."""
 KY, KX = np.meshgrid(
     2 * np.pi * np.fft.fftfreq(PADDED, PIXEL_SCALE),
     2 * np.pi * np.fft.rfftfreq(PADDED, PIXEL_SCALE),
     indexing="ij",
 )
-"""Radians an arcsec, (128, 65) each."""
+"""Wave numbers, radians per arcsec, (128, 65) each."""
 HALF_PLANE = galsim.BoundsI(0, PADDED // 2, -PADDED // 2, PADDED // 2 - 1)
 
 
 def transform(profile: galsim.GSObject) -> np.ndarray:
-    """Fourier transform of a profile, on the half plane that a real image needs: (128, 65)."""
+    """Fourier transform of a profile on the half plane of a real image, (128, 65)."""
     plane = profile.drawKImage(galsim.ImageCD(HALF_PLANE), scale=KX[0, 1], recenter=False)
     return np.fft.ifftshift(plane.array, axes=0)
 
 
 def profile(component: Component, rng: np.random.Generator) -> galsim.GSObject:
-    """A component at flux 1; `rng` scatters its knots."""
+    """Profile of a component at flux 1; `rng` scatters its knots."""
     if component.radius == 0:
         return galsim.DeltaFunction()
     round_radius = component.radius * component.axis_ratio**0.5  # GalSim's shear keeps the area
@@ -60,7 +60,7 @@ def transforms(source: Source, rng: np.random.Generator) -> np.ndarray:
 
 
 def _psf() -> galsim.GSObject:
-    """PSF of FWHM 1: turbulence, and wings as wide again that hold WINGS of the light."""
+    """PSF of FWHM 1: turbulence, and wings of twice its width with the share WINGS of the light."""
     psf = galsim.Kolmogorov(fwhm=1.0) * (1 - WINGS) + galsim.Kolmogorov(fwhm=2.0) * WINGS
     return psf.dilate(1 / psf.calculateFWHM())
 
@@ -69,7 +69,7 @@ PSF = _psf()
 
 
 def seeing(rng: np.random.Generator) -> np.ndarray:
-    """Transfer functions of one field, g r i z y, pixel response included: (5, 128, 65)."""
+    """Optical transfer functions of one field, g r i z y, pixel response included: (5, 128, 65)."""
     psfs = []
     for fwhm in SEEING * rng.lognormal(0, SEEING_SCATTER, len(SEEING)):
         e1, e2 = rng.normal(0, 0.015, 2)
@@ -95,37 +95,38 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     white = rng.standard_normal((*shape[:-2], rows + 2, columns + 2))
     a = SKY_CORRELATION / 2  # to first order
     along_y = white[..., 1:-1, :] + a * (white[..., :-2, :] + white[..., 2:, :])
-    both = along_y[..., 1:-1] + a * (along_y[..., :-2] + along_y[..., 2:])
-    return both / (1 + 2 * a**2)
+    correlated = along_y[..., 1:-1] + a * (along_y[..., :-2] + along_y[..., 2:])
+    return correlated / (1 + 2 * a**2)
 
 
 def observe_image(
     rng: np.random.Generator, source: Source, shape: np.ndarray, artefact_share: float
 ) -> tuple[np.ndarray, "Artefact"]:
-    """Stamp with neighbours, the noise of the sky and of what is in it, and perhaps an artefact.
+    """Stamp with neighbours, the noise of the sky and of the sources, and possibly an artefact.
 
-    `shape` are the transforms of the source. Gives (5, 64, 64) float32 and what is wrong with it.
+    `shape` are the transforms of the source. Returns (5, 64, 64) float32 and its artefact.
     """
     psf = seeing(rng)
     neighbours = [draw_neighbour(rng) for _ in range(rng.poisson(NEIGHBOURS))]
     shapes = [shape, *(transforms(neighbour, rng) for neighbour in neighbours)]
-    reach = np.array([0.5] + [SIZE / 2] * len(neighbours)) * PIXEL_SCALE
-    light = render([source, *neighbours], shapes, rng.uniform(-1, 1, (len(reach), 2)) * reach[:, None], psf)
+    max_offset = np.array([0.5] + [SIZE / 2] * len(neighbours)) * PIXEL_SCALE
+    offsets = rng.uniform(-1, 1, (len(max_offset), 2)) * max_offset[:, None]
+    light = render([source, *neighbours], shapes, offsets, psf)
     artefact = Artefact(int(rng.integers(1, len(Artefact))) if rng.random() < artefact_share else 0)
     if artefact is Artefact.SATURATED_NEIGHBOUR:
         light += bright_star(rng, psf)
     variance = SKY_SIGMA[:, None, None] ** 2 + np.maximum(light, 0) / GAIN[:, None, None]
     image = light + np.sqrt(variance) * noise(rng, light.shape)
     image = np.minimum(image, SATURATION)
-    spoil(rng, image, artefact)
+    add_artefact(rng, image, artefact)
     return image.astype(np.float32), artefact
 
 
-# --- What goes wrong ---------------------------------------------------------------------------------------
+# --- Artefacts ---------------------------------------------------------------------------------------------
 
 
 class Artefact(IntEnum):
-    """What is wrong with an image; codes of the truth table."""
+    """Artefacts of images; the values are codes of the truth table."""
 
     NONE = 0
     BLEED_TRAIL = 1
@@ -143,8 +144,8 @@ def bright_star(rng: np.random.Generator, psf: np.ndarray) -> np.ndarray:
     return np.fft.irfft2(star)[:, :SIZE, :SIZE]
 
 
-def spoil(rng: np.random.Generator, image: np.ndarray, artefact: Artefact) -> None:
-    """Put an artefact into an image (5, 64, 64), in place."""
+def add_artefact(rng: np.random.Generator, image: np.ndarray, artefact: Artefact) -> None:
+    """Add an artefact to an image (5, 64, 64), in place."""
     band = rng.integers(len(BANDS))
     if artefact is Artefact.MISSING_BAND:
         image[band] = 0
@@ -162,9 +163,9 @@ def spoil(rng: np.random.Generator, image: np.ndarray, artefact: Artefact) -> No
 
 def _aperture() -> np.ndarray:
     """Share of each pixel of a stamp centred on pixel (0, 0) that the fibre covers, (128, 128)."""
-    fine = (np.arange(PADDED * 10) - 4.5) / 10 * PIXEL_SCALE
-    fine = (fine + PADDED / 2 * PIXEL_SCALE) % (PADDED * PIXEL_SCALE) - PADDED / 2 * PIXEL_SCALE
-    inside = np.hypot(fine[:, None], fine) < FIBRE_DIAMETER / 2
+    subpixel = (np.arange(PADDED * 10) - 4.5) / 10 * PIXEL_SCALE
+    subpixel = (subpixel + PADDED / 2 * PIXEL_SCALE) % (PADDED * PIXEL_SCALE) - PADDED / 2 * PIXEL_SCALE
+    inside = np.hypot(subpixel[:, None], subpixel) < FIBRE_DIAMETER / 2
     return inside.reshape(PADDED, 10, PADDED, 10).mean((1, 3))
 
 

@@ -1,4 +1,4 @@
-"""What the mock survey looks through: the passbands and skies of HSC, the fibres and arms of DESI."""
+"""Instruments of the mock survey: passbands and sky of HSC, fibres and arms of DESI."""
 
 import numpy as np
 from speclite import filters
@@ -14,14 +14,14 @@ C = 2.99792458e18
 
 PIXELS = 7783
 WAVE = np.linspace(3600.0, 9824.0, PIXELS)
-"""A, vacuum: the grid of GalaxiesML-Spectra."""
+"""Wavelength grid of GalaxiesML-Spectra, A, vacuum."""
 STEP = WAVE[1] - WAVE[0]
 FIBRE_DIAMETER = 1.5
-"""arcsec"""
+"""Diameter of a fibre, arcsec."""
 FIBRE_SEEING = 1.1
-"""FWHM at the focal plane of DESI, arcsec."""
+"""FWHM of the seeing at the focal plane of DESI, arcsec."""
 RESOLUTION = 1.8
-"""FWHM in A, nearly the same from R = 2000 at 3600 A to 5500 at 9800 A (Abareshi et al. 2022)."""
+"""FWHM of a line, A, nearly the same from R = 2000 at 3600 A to 5500 at 9800 A (Abareshi et al. 2022)."""
 FIBRE_SKY = 2.5
 """Sky in a fibre, 1e-17 erg/s/cm2/A: scales the Poisson noise of the object."""
 NOISE = np.array(
@@ -32,7 +32,7 @@ NOISE = np.array(
         (9824, 0.25),
     ]
 )  # fmt: skip
-"""(A, 1e-17 erg/s/cm2/A): noise between sky lines in 1000 s of dark time, from coadds of DESI's early data
+"""Noise between sky lines in 1000 s of dark time, (A, 1e-17 erg/s/cm2/A), from coadds of DESI's early data
 release; the two bumps are the dichroics."""
 
 
@@ -55,21 +55,21 @@ SKY_LINE_PROFILES = sky_lines(RESOLUTION / 2.355)
 SEEING = np.array([0.79, 0.75, 0.61, 0.68, 0.68])
 """Median FWHM g r i z y, arcsec, pixel response included (Aihara et al. 2019, PDR2 Wide)."""
 SEEING_SCATTER = 0.1
-"""Of ln FWHM, from field to field; bands of one field are seen on different nights."""
+"""Scatter of ln FWHM between fields and bands; bands of one field are observed on different nights."""
 WINGS = 0.3
 """Share of the PSF's light in its wings: 8, 2 and 0.6 % of the peak are left at 2.2, 3.4 and 4.5 HWHM."""
 SKY_SIGMA = np.array([0.037, 0.057, 0.077, 0.156, 0.287])
 """Sky noise a pixel, g r i z y, HSC-SSP Wide coadds."""
 SKY_CORRELATION = 0.1
-"""Of neighbouring pixels: the coadd's warping smooths the noise."""
+"""Correlation of the noise of neighbouring pixels, which the coadd's warping smooths."""
 GAIN = np.array([2300.0, 2400.0, 3300.0, 2000.0, 1100.0])
 """Effective electrons a unit of flux: dark sky of 21.9 20.9 19.9 18.9 18.2 mag/arcsec^2 over SKY_SIGMA^2."""
 SATURATION = 10 ** (0.4 * (ZERO_POINT - 20.0))
-"""Flux in one pixel beyond which it is saturated: the peak of a star of magnitude 17."""
+"""Flux above which a pixel is saturated: the peak of a star of magnitude 17."""
 FILTERS = dict(zip(BANDS, ("hsc2017-g", "hsc2017-r2", "hsc2017-i2", "hsc2017-z", "hsc2017-y"), strict=True))
-"""Total responses (Kawanomoto et al. 2018), as speclite carries them; r2 and i2 replaced r and i in 2016."""
+"""Total responses (Kawanomoto et al. 2018) in speclite; r2 and i2 replaced r and i in 2016."""
 GRID = WAVE[0] + STEP * np.arange(9190)
-"""A; WAVE carried on to the red end of y."""
+"""Wavelengths of SEDs, A: WAVE extended to the red end of y."""
 
 
 def _band_weights() -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The population: which objects there are, how bright, how large, and of what they are made."""
+"""The population of objects: redshifts, magnitudes, sizes, shapes and stellar populations."""
 
 import dataclasses
 from functools import cached_property
@@ -23,14 +23,14 @@ GALAXY_I = (
 )
 """Median i of galaxies at z: DESI's bright galaxies to z = 0.4, its luminous red ones beyond."""
 NEIGHBOURS = 1.2
-"""Mean number in a stamp to i = 24.5, from 40 galaxies an arcmin^2."""
+"""Mean number of neighbours in a stamp to i = 24.5, from 40 galaxies an arcmin^2."""
 STAMP_RADIUS = 4.0
-"""arcsec: what is larger does not fit into a stamp."""
+"""Largest half-light radius that fits into a stamp, arcsec."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Component:
-    """A part of an object with one spectrum and one Sersic profile; a point where its radius is 0."""
+    """A part of an object with one spectrum and one Sersic profile; a point source if its radius is 0."""
 
     sed: np.ndarray
     """(len(GRID),) 1e-17 erg/s/cm2/A"""
@@ -39,9 +39,9 @@ class Component:
     """Half-light semi-major axis, arcsec."""
     axis_ratio: float = 1.0
     angle: float = 0.0
-    """Of the major axis from x towards y, radians."""
+    """Angle of the major axis from x towards y, radians."""
     knots: int = 0
-    """Points drawn from the profile in its stead."""
+    """Number of points drawn from the profile, in place of it; 0: none."""
 
     @cached_property
     def flux(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Source:
 
     redshift: float
     kind: str
-    """GALAXY or QSO, as DESI calls them."""
+    """GALAXY or QSO, as DESI's SPECTYPE."""
     components: tuple[Component, ...]
 
     @property
@@ -70,7 +70,7 @@ class Source:
 
 
 def _scaled(seds: np.ndarray, i_mag: float) -> np.ndarray:
-    """Spectra (K, len(GRID)) that add up to an i magnitude."""
+    """Scale spectra (K, len(GRID)) to a total i magnitude."""
     flux = BAND_WEIGHTS[BANDS.index("i")] @ seds.sum(0)
     return seds * 10 ** (0.4 * (ZERO_POINT - i_mag)) / flux
 
@@ -101,29 +101,29 @@ def half_light_radius(redshift: float, i_mag: float, passive: bool) -> float:
     return float(10**log_kpc / (distance / (1 + redshift)) * 206.265)
 
 
-# Mean shares of the templates in the light at 5500 A, and how tightly they are held (the sum of a Dirichlet
+# Mean shares of the templates in the light at 5500 A, and their concentration (the sum of a Dirichlet
 # distribution's parameters): from fits of the templates to the photometry of massive galaxies in HSC (S16A,
 # 0.2 < z < 0.5) and of galaxies with i < 21.5 of DEEP2/3 in the Extended Groth Strip and of zCOSMOS.
 PASSIVE_SHARES = np.array([[0.21, 0.002, 0.02, 0.758, 0.01], [0.05, 0.003, 0.12, 0.80, 0.027]])
-"""At z < 0.4 and z > 0.7; in between they change over."""
+"""Shares at z < 0.4 and z > 0.7, interpolated in between."""
 ACTIVE_SHARES = np.array([0.09, 0.05, 0.26, 0.27, 0.33])
-PASSIVE_GRIP, ACTIVE_GRIP = 30.0, 3.0
+PASSIVE_CONCENTRATION, ACTIVE_CONCENTRATION = 30.0, 3.0
 
 
 def draw_shares(rng: np.random.Generator, redshift: float, passive: bool) -> np.ndarray:
     """Shares of the templates in the light of a galaxy at 5500 A, (5,)."""
     if not passive:
-        return rng.dirichlet(ACTIVE_SHARES * ACTIVE_GRIP)
-    early = np.clip((redshift - 0.4) / 0.3, 0, 1)
-    return rng.dirichlet((np.array([1 - early, early]) @ PASSIVE_SHARES) * PASSIVE_GRIP)
+        return rng.dirichlet(ACTIVE_SHARES * ACTIVE_CONCENTRATION)
+    high_z = np.clip((redshift - 0.4) / 0.3, 0, 1)
+    return rng.dirichlet((np.array([1 - high_z, high_z]) @ PASSIVE_SHARES) * PASSIVE_CONCENTRATION)
 
 
 Parts = tuple[np.ndarray, list[dict[str, Any]]]
-"""Shares (K, 5) of each template's light in the K components of a galaxy, and the components' shapes."""
+"""Shares (K, 5) of each template's light in the K components of a galaxy, and the shapes of these."""
 
 
 def spheroid(rng: np.random.Generator, radius: float) -> Parts:
-    """What a passive galaxy is."""
+    """A passive galaxy: one spheroid."""
     shape = {"radius": radius, "axis_ratio": rng.uniform(0.55, 1), "angle": rng.uniform(0, np.pi)}
     return np.ones((1, 5)), [shape | {"sersic": rng.choice([2.5, 3.0, 3.5, 4.0, 4.5, 5.0])}]
 
@@ -139,7 +139,7 @@ def disc_galaxy(rng: np.random.Generator, radius: float) -> Parts:
 
 
 def draw_galaxy(rng: np.random.Generator, redshift: float, i_mag: float, passive: bool) -> Source:
-    """A galaxy of given redshift, magnitude and kind."""
+    """Draw a galaxy of given redshift, magnitude and type."""
     radius = half_light_radius(redshift, i_mag, passive) * rng.lognormal(0, 0.3)
     parts, shapes = (spheroid if passive else disc_galaxy)(rng, min(radius, STAMP_RADIUS))
     shares = parts * draw_shares(rng, redshift, passive)
@@ -152,13 +152,13 @@ def draw_galaxy(rng: np.random.Generator, redshift: float, i_mag: float, passive
 
 
 def draw_quasar(rng: np.random.Generator, redshift: float, i_mag: float) -> Source:
-    """A point whose light outshines its host."""
+    """Draw a quasar: a point source, whose host is too faint to be seen."""
     light = sed.quasar(rng, redshift) * sed.intergalactic(rng, redshift)
     return Source(redshift, "QSO", (Component(_scaled(light[None], i_mag)[0]),))
 
 
 def draw_target(rng: np.random.Generator) -> Source:
-    """One object as DESI selects them within the HSC survey."""
+    """Draw an object as DESI selects them within the HSC survey."""
     redshift = float(np.interp(rng.random(), *REDSHIFT_CDF))
     if rng.random() < np.interp(redshift, *QUASAR_SHARE):
         return draw_quasar(rng, redshift, rng.normal(20.2, 0.7))
@@ -168,6 +168,6 @@ def draw_target(rng: np.random.Generator) -> Source:
 
 
 def draw_neighbour(rng: np.random.Generator) -> Source:
-    """A field galaxy; counts rise tenfold in 2.9 magnitudes, as in deep i-band counts."""
+    """Draw a field galaxy; counts rise tenfold in 2.9 magnitudes, as in deep i-band counts."""
     i_mag = max(24.5 + np.log10(rng.random()) / 0.35, 19.0)
     return draw_galaxy(rng, min(0.7 * rng.lognormal(0, 0.5), 3.0), i_mag, rng.random() < 0.2)

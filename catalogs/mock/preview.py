@@ -1,7 +1,6 @@
-"""A page to look at: each object's cutouts and spectrum beside its numbers."""
+"""Preview page: each object's cutouts and spectrum with its properties."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,13 +9,15 @@ from matplotlib.figure import Figure
 from catalogs import atomic
 from catalogs.mock.image import Artefact
 from catalogs.mock.instruments import SKY_SIGMA, WAVE
+from catalogs.mock.objects import Objects
 from catalogs.store.format import BANDS
 from catalogs.store.preview import composite
 
 ROWS = 16
+"""Largest number of objects on the page."""
 SMOOTHING = 9
-"""Pixels of the spectrum averaged into one, as an eye would."""
-MARKS = {
+"""Pixels of the spectrum averaged into one."""
+LINES = {
     "Lyα": 1215.67,
     "C IV": 1549.1,
     "C III]": 1908.7,
@@ -30,17 +31,18 @@ MARKS = {
     "Na D": 5894.6,
     "Hα": 6564.6,
 }
+"""Rest wavelengths of the lines that are marked, A in vacuum."""
 
 
 def signal_to_noise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
-    """Median S/N a pixel of spectra (..., P) over their valid pixels; 0 without any."""
+    """Median S/N per pixel of spectra (..., P) over their valid pixels; 0 if none is valid."""
     ratio = np.where(ivar > 0, flux * np.sqrt(ivar), np.nan)
     empty = np.asarray((ivar <= 0).all(-1))
     return np.where(empty, 0, np.nanmedian(np.where(empty[..., None], 0, ratio), -1))
 
 
-def draw_page(objects: Any, path: Path) -> None:
-    """Write a PNG of the first objects (`survey.Objects`): composite, five bands, spectrum, numbers."""
+def draw_page(objects: Objects, path: Path) -> None:
+    """Write a PNG of the first objects: composite, five bands, spectrum, properties."""
     rows = min(ROWS, len(objects.redshift))
     figure = Figure(figsize=(20, 1.7 * rows), layout="constrained", dpi=80)
     axes = figure.subplots(rows, 7, squeeze=False, width_ratios=[1] * 6 + [6])
@@ -57,21 +59,21 @@ def draw_page(objects: Any, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def describe(objects: Any, k: int) -> str:
+def describe(objects: Objects, k: int) -> str:
     kind = "quasar" if objects.kind[k] == "QSO" else f'{objects.radius[k]:.1f}"'
-    flaw = Artefact(objects.artefact[k])
-    flawed = "" if flaw is Artefact.NONE else f"\n{flaw.name.lower().replace('_', ' ')}"
-    return f"z {objects.redshift[k]:.3f}  {kind}{flawed}"
+    artefact = Artefact(objects.artefact[k])
+    line = "" if artefact is Artefact.NONE else f"\n{artefact.name.lower().replace('_', ' ')}"
+    return f"z {objects.redshift[k]:.3f}  {kind}{line}"
 
 
 def draw_band(axis: Axes, image: np.ndarray, sigma: float) -> None:
-    """One band from sky to a bright galaxy, asinh of the flux in units of the sky noise; NaN is red."""
+    """Draw one band: asinh of the flux in units of the sky noise, up to a bright galaxy; NaN is red."""
     axis.set_facecolor("red")
     axis.imshow(np.arcsinh(image / sigma / 2), origin="lower", cmap="gray", vmin=-1, vmax=5)
 
 
 def draw_spectrum(axis: Axes, flux: np.ndarray, ivar: np.ndarray, redshift: float) -> None:
-    """Weighted means of neighbouring pixels, the noise, and where lines are expected."""
+    """Draw weighted means of neighbouring pixels, the noise, and the expected positions of lines."""
     size = len(WAVE) // SMOOTHING * SMOOTHING
     wave, weight, weighted = (a[:size].reshape(-1, SMOOTHING) for a in (WAVE, ivar, flux * ivar))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -81,7 +83,7 @@ def draw_spectrum(axis: Axes, flux: np.ndarray, ivar: np.ndarray, redshift: floa
     top = max(np.nanpercentile(smooth, 99.7) * 1.25, 1e-3) if np.isfinite(smooth).any() else 1
     axis.set(xlim=(WAVE[0], WAVE[-1]), ylim=(min(0, np.nanpercentile(smooth, 1)), top))
     axis.tick_params(labelsize=7)
-    for name, rest in MARKS.items():
+    for name, rest in LINES.items():
         if WAVE[0] < rest * (1 + redshift) < WAVE[-1]:
             axis.axvline(rest * (1 + redshift), color="C1", lw=0.4)
             axis.text(rest * (1 + redshift), top, name, fontsize=7, va="top", color="C1")

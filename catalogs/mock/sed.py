@@ -1,8 +1,8 @@
-"""Spectral energy distributions: f_lambda as it arrives, on the observed wavelengths GRID.
+"""Spectral energy distributions: f_lambda above the atmosphere, on the observed wavelengths GRID.
 
 Galaxies are mixtures of the five templates of kcorrect (Blanton & Roweis 2007): stars of Bruzual & Charlot
-(2003) with dust, and the nebulae around them. The templates are sampled every 257 km/s, too coarse for the
-lines that DESI resolves, so their emission lines are cut out, measured and drawn anew.
+(2003) with dust, and nebular emission. The templates are sampled every 257 km/s, too coarse for the lines
+that DESI resolves, so their emission lines are measured, removed and replaced with Gaussians.
 """
 
 from importlib.resources import files
@@ -13,14 +13,15 @@ from astropy.io import fits
 from catalogs.mock.instruments import GRID
 
 DUSTY_OLD, NEBULA, DUSTY_YOUNG, OLD, YOUNG = range(5)
-"""The templates in the order of the file, by their looks; their shares are of the light at 5500 A."""
+"""Templates in the order of the file, named by their spectra; their shares are of the light at 5500 A."""
 EMITTERS = (DUSTY_OLD, NEBULA, DUSTY_YOUNG)
-"""Those with emission lines; the others have Balmer lines of stars at the same places, in absorption."""
+"""Templates with emission lines; at these wavelengths, the others have stellar Balmer absorption."""
 PIVOT = 5500.0
+"""Wavelength of normalisation, A."""
 LIGHT_SPEED = 2.998e5  # km/s
 
-# Emission features of the templates: where each is cut out (A), and the lines it is made of with their shares
-# of its flux. Wavelengths in vacuum; ratios of doublets from Osterbrock & Ferland (2006).
+# Emission features of the templates: the range removed (A), and the lines of the feature with their shares of
+# its flux. Wavelengths in vacuum; ratios of doublets from Osterbrock & Ferland (2006).
 FEATURES: tuple[tuple[tuple[float, float], dict[float, float]], ...] = (
     ((3712, 3745), {3727.09: 0.42, 3729.88: 0.58}),  # [O II]
     ((3860, 3878), {3869.86: 1}),  # [Ne III]
@@ -88,13 +89,13 @@ TEMPLATE_WAVE, CONTINUA, LINE_FLUX = _templates()
 
 
 def lines(wave: np.ndarray, centre: np.ndarray, flux: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Sums of Gaussian lines (L,) on a uniform grid (P,): fluxes (..., L) in A -> (..., P)."""
+    """Sum of Gaussian lines (L,) on a uniform grid (P,): fluxes (..., L) in A -> (..., P)."""
     result = np.zeros((*flux.shape[:-1], len(wave)))
     step = wave[1] - wave[0]
-    for k, (middle, width) in enumerate(zip(centre, sigma, strict=True)):
-        first, last = (int((middle + side * 6 * width - wave[0]) / step) for side in (-1, 1))
+    for k, (mean, width) in enumerate(zip(centre, sigma, strict=True)):
+        first, last = (int((mean + side * 6 * width - wave[0]) / step) for side in (-1, 1))
         near = slice(max(first, 0), max(last + 1, 0))
-        profile = np.exp(-0.5 * ((wave[near] - middle) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+        profile = np.exp(-0.5 * ((wave[near] - mean) / width) ** 2) / (width * np.sqrt(2 * np.pi))
         result[..., near] += flux[..., k, None] * profile
     return result
 
@@ -104,8 +105,8 @@ def galaxy(
 ) -> np.ndarray:
     """Components of a galaxy, each a mixture of the templates: shares (K, 5) -> f_lambda (K, len(GRID)).
 
-    All lines of a galaxy are stronger or weaker by 0.3 in ln, and each by another 0.15; `dispersion` is their
-    sigma in km/s, `ebv` the reddening of dust beyond that of the templates.
+    The strength of all lines of a galaxy scatters by 0.3 in ln, that of each line by another 0.15;
+    `dispersion` is their sigma in km/s, `ebv` the reddening by dust beyond that of the templates.
     """
     rest = GRID / (1 + redshift)
     stars = np.stack([np.interp(rest, TEMPLATE_WAVE, template) for template in CONTINUA])  # (5, P)
@@ -123,9 +124,9 @@ def attenuation(rest: np.ndarray, ebv: float) -> np.ndarray:
 
 
 def quasar(rng: np.random.Generator, redshift: float) -> np.ndarray:
-    """Power law with broad lines (Vanden Berk et al. 2001), all of which scatter: (len(GRID),).
+    """Power law with broad lines (Vanden Berk et al. 2001), all with scatter: (len(GRID),).
 
-    A few are red with dust of the Small Magellanic Cloud: 1.39 E(B-V) / wavelength in micron (Prevot 1984).
+    A few are reddened by SMC dust: 1.39 E(B-V) / wavelength in micron (Prevot 1984).
     """
     rest = GRID / (1 + redshift)
     slope = rng.normal(-1.56, 0.2)
@@ -138,12 +139,12 @@ def quasar(rng: np.random.Generator, redshift: float) -> np.ndarray:
     return continuum * (1 + bump + lines(rest, centre, width, sigma)) * dust
 
 
-# --- What lies between -------------------------------------------------------------------------------------
+# --- Intergalactic absorption ------------------------------------------------------------------------------
 
 FOREST_SIGMA = 1.5
-"""Of ln optical depth: what a lognormal density field gives at DESI's resolution (Bi & Davidsen 1997)."""
+"""Scatter of ln optical depth of a lognormal density field at DESI's resolution (Bi & Davidsen 1997)."""
 FOREST_DEPTH = np.geomspace(1e-4, 30, 200)
-"""Median optical depths that FOREST_MEAN is tabulated at."""
+"""Median optical depths at which FOREST_MEAN is tabulated."""
 
 
 def _forest_mean() -> np.ndarray:
@@ -157,7 +158,7 @@ FOREST_MEAN = _forest_mean()
 
 
 def mean_transmission(wave: np.ndarray, redshift: float) -> np.ndarray:
-    """Of hydrogen along the line of sight (Madau 1995): four Lyman lines and the limit, (P,)."""
+    """Mean transmission of intergalactic hydrogen (Madau 1995): four Lyman lines and the limit, (P,)."""
     optical_depth = np.zeros_like(wave)
     for line, strength in ((1215.67, 3.6e-3), (1025.72, 1.7e-3), (972.54, 1.2e-3), (949.74, 9.3e-4)):
         optical_depth += np.where(wave < line * (1 + redshift), strength * (wave / line) ** 3.46, 0)
@@ -166,15 +167,15 @@ def mean_transmission(wave: np.ndarray, redshift: float) -> np.ndarray:
 
 
 def intergalactic(rng: np.random.Generator, redshift: float) -> np.ndarray:
-    """Transmission of one line of sight: a forest about the mean of its wavelength, (len(GRID),)."""
+    """Transmission of one line of sight: a forest about the mean transmission, (len(GRID),)."""
     if (1 + redshift) * 1215.67 < GRID[0]:
         return np.ones(len(GRID))
     mean = mean_transmission(GRID, redshift)
     white = rng.standard_normal((2, len(GRID)))
-    reach = np.arange(-12, 13)
+    offset = np.arange(-12, 13)
     field = np.zeros(len(GRID))
     for noise, width in zip(white, (1.5, 4.0), strict=True):  # pixels: 70 and 200 km/s at 5000 A
-        kernel = np.exp(-0.5 * (reach / width) ** 2)
+        kernel = np.exp(-0.5 * (offset / width) ** 2)
         field += np.convolve(noise, kernel / np.sqrt(2 * (kernel**2).sum()), mode="same")
     depth = np.interp(mean, FOREST_MEAN[::-1], FOREST_DEPTH[::-1])
     return np.where(mean < 1, np.exp(-depth * np.exp(FOREST_SIGMA * field)), 1.0)

@@ -1,4 +1,4 @@
-"""The spectrum: what of the light enters a fibre, at DESI's resolution, with its noise and its flaws."""
+"""Spectra: the light that enters a fibre, at DESI's resolution, with noise and lost pixels."""
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from catalogs.mock.instruments import (
 from catalogs.mock.population import Source
 from catalogs.surveys.desi import ARMS
 
-REACH = 5
-KERNEL = np.exp(-0.5 * (np.arange(-REACH, REACH + 1) * STEP * 2.355 / RESOLUTION) ** 2)
+KERNEL_RADIUS = 5
+"""Half width of the kernel, pixels."""
+KERNEL = np.exp(-0.5 * (np.arange(-KERNEL_RADIUS, KERNEL_RADIUS + 1) * STEP * 2.355 / RESOLUTION) ** 2)
+"""Line spread function at DESI's resolution, not normalised."""
 LOST_ARM = 0.003
 """Share of spectra that lack one of the three arms."""
 
@@ -24,15 +26,15 @@ LOST_ARM = 0.003
 def fibre_spectrum(source: Source, shape: np.ndarray) -> np.ndarray:
     """Noiseless spectrum, 1e-17 erg/s/cm2/A on WAVE: (7783,); `shape` are the transforms of the source."""
     seds = np.stack([component.sed for component in source.components])
-    light = np.einsum("k,kp->p", fibre_fractions(shape), seds[:, : PIXELS + REACH])
-    return np.convolve(np.pad(light, (REACH, 0), mode="edge"), KERNEL / KERNEL.sum(), mode="valid")
+    light = np.einsum("k,kp->p", fibre_fractions(shape), seds[:, : PIXELS + KERNEL_RADIUS])
+    return np.convolve(np.pad(light, (KERNEL_RADIUS, 0), mode="edge"), KERNEL / KERNEL.sum(), mode="valid")
 
 
 def observe_spectrum(rng: np.random.Generator, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Flux and inverse variance of a noiseless spectrum, (7783,) float32 each.
 
     Exposures and conditions scatter the noise by 0.25 in ln, calibration tilts the flux by 3 %, the sky is
-    subtracted to a third of its noise at each strong line, a few runs of pixels are lost to cosmic rays.
+    subtracted to a third of its noise at each strong line, a few ranges of pixels are lost to cosmic rays.
     """
     sigma = SPECTRUM_SIGMA * rng.lognormal(0, 0.25) * np.sqrt(1 + np.maximum(light, 0) / FIBRE_SKY)
     tilt = 1 + 0.03 * rng.standard_normal() * np.linspace(-1, 1, PIXELS)

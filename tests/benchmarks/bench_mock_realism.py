@@ -18,9 +18,10 @@ from astropy.table import Table
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from catalogs.mock.image import observe_image, transforms
+from catalogs.mock.objects import TRAINING, draw
 from catalogs.mock.population import draw_target
 from catalogs.mock.preview import signal_to_noise
-from catalogs.mock.survey import TRAINING, draw, workers
+from catalogs.mock.workers import workers
 from catalogs.store.format import BANDS, SIZE
 
 SEED = 2026

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import report
 
-from catalogs.mock.survey import BLOCK, TRAINING, Mock, drawn, workers
+from catalogs.mock.objects import TRAINING
+from catalogs.mock.survey import BLOCK, Mock, draw_blocks
+from catalogs.mock.workers import workers
 
 OBJECTS, ROUNDS = 480, 5
 
@@ -20,8 +22,9 @@ OBJECTS, ROUNDS = 480, 5
 def rate(pool: ProcessPoolExecutor, processes: int, start: int) -> float:
     config = Mock(Path("unused"), processes=processes)
     began = time.perf_counter()
-    made = sum(len(block.redshift) for block in drawn(pool, config, TRAINING, start, start + OBJECTS, "draw"))
-    return made / (time.perf_counter() - began)
+    blocks = draw_blocks(pool, config, TRAINING, start, start + OBJECTS, "draw")
+    drawn = sum(len(block.redshift) for block in blocks)
+    return drawn / (time.perf_counter() - began)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import h5py
 import pytest
 
 from catalogs import ingest
-from catalogs.mock.survey import TRAINING, draw, write_galaxies
+from catalogs.mock.objects import TRAINING, draw
+from catalogs.mock.survey import write_galaxies
 from catalogs.store import format as cutout_format
 from catalogs.store.manifest import altered_files
 from catalogs.surveys.galaxiesml import GalaxiesML

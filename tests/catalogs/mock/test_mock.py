@@ -1,4 +1,4 @@
-"""Image and spectrum of the mock survey are two views of one object, and its files are what they claim."""
+"""Image and spectrum of a mock object agree with its properties, and the files have the right layout."""
 
 import hashlib
 import subprocess
@@ -16,17 +16,18 @@ from catalogs.errors import UsageError
 from catalogs.mock import instruments, sed
 from catalogs.mock.image import (
     Artefact,
+    add_artefact,
     fibre_fractions,
     noise,
     observe_image,
     render,
     seeing,
-    spoil,
     transforms,
 )
+from catalogs.mock.objects import TILE, TRAINING, draw
 from catalogs.mock.population import Component, Source, draw_galaxy, draw_quasar
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
-from catalogs.mock.survey import TILE, TRAINING, Mock, draw, main
+from catalogs.mock.survey import Mock, main
 from catalogs.products.schema import Reject
 from catalogs.products.screen import screen_images
 from catalogs.store import cutouts
@@ -52,12 +53,12 @@ def spectrum(source):
 
 
 def test_an_object_is_the_same_whichever_others_are_drawn():
-    alone, among = draw(1, TRAINING, [7]), draw(1, TRAINING, range(5, 9))
-    for name in vars(alone):
-        np.testing.assert_array_equal(getattr(alone, name)[0], getattr(among, name)[2], err_msg=name)
+    single, batch = draw(1, TRAINING, [7]), draw(1, TRAINING, range(5, 9))
+    for name in vars(single):
+        np.testing.assert_array_equal(getattr(single, name)[0], getattr(batch, name)[2], err_msg=name)
 
 
-def test_streams_and_seeds_are_different_universes():
+def test_streams_and_seeds_give_different_objects():
     first = draw(1, TRAINING, [0])
     for other in (draw(1, TILE, [0]), draw(2, TRAINING, [0])):
         assert other.redshift[0] != first.redshift[0]
@@ -95,7 +96,7 @@ def test_a_radius_is_the_half_light_semi_major_axis():
 
 
 def test_image_and_spectrum_hold_the_same_light():
-    """speclite's magnitude of the spectrum is that of the image, less what misses the fibre."""
+    """speclite's magnitude of the spectrum is that of the image, less the light outside the fibre."""
     source = galaxy(0.2, 18.5, passive=True)
     shape = transforms(source, generator())
     light = fibre_spectrum(source, shape) * 1e-17 * units.erg / units.s / units.cm**2 / units.AA
@@ -113,7 +114,7 @@ def test_a_fibre_takes_most_of_a_point_and_little_of_a_large_galaxy():
 # --- Spectra -----------------------------------------------------------------------------------------------
 
 
-def test_lines_cut_out_of_the_templates_are_those_of_nebulae():
+def test_lines_removed_from_the_templates_are_nebular_lines():
     assert len(sed.LINES) == sed.LINE_FLUX.shape[1] == sum(len(lines) for _, lines in sed.FEATURES)
     for _, lines in sed.FEATURES:
         assert sum(lines.values()) == pytest.approx(1)
@@ -123,7 +124,7 @@ def test_lines_cut_out_of_the_templates_are_those_of_nebulae():
 
 
 @pytest.mark.parametrize(("rest", "redshift"), [(6564.63, 0.1), (3728.7, 0.8)], ids=["H-alpha", "[O II]"])
-def test_an_emission_line_stands_at_one_plus_z(rest, redshift):
+def test_an_emission_line_is_redshifted(rest, redshift):
     light = spectrum(galaxy(redshift))
     near = np.abs(instruments.WAVE - rest * (1 + redshift)) < 40
     peak = instruments.WAVE[near][light[near].argmax()]
@@ -132,10 +133,10 @@ def test_an_emission_line_stands_at_one_plus_z(rest, redshift):
 
 def test_lines_have_their_flux_and_width():
     wave = np.arange(5000.0, 6000.0, 0.8)
-    two = sed.lines(wave, np.array([5300.0, 5700.0]), np.array([[1.0, 4.0]]), np.array([2.0, 5.0]))[0]
-    assert two.sum() * 0.8 == pytest.approx(5, rel=1e-3)
+    lines = sed.lines(wave, np.array([5300.0, 5700.0]), np.array([[1.0, 4.0]]), np.array([2.0, 5.0]))[0]
+    assert lines.sum() * 0.8 == pytest.approx(5, rel=1e-3)
     near = np.abs(wave - 5700) < 100
-    variance = (two[near] * (wave[near] - 5700) ** 2).sum() / two[near].sum()
+    variance = (lines[near] * (wave[near] - 5700) ** 2).sum() / lines[near].sum()
     assert variance**0.5 == pytest.approx(5, rel=0.01)
 
 
@@ -153,8 +154,8 @@ def test_the_forest_scatters_about_its_mean():
 def test_ivar_is_the_inverse_variance_of_the_noise():
     light = spectrum(galaxy(0.5, 21.0))
     flux, ivar = observe_spectrum(generator(5), light)
-    calm = (ivar > 0) & (instruments.SKY_LINE_PROFILES.max(0) < 0.01)
-    pull = ((flux - light) * np.sqrt(ivar))[calm]
+    off_lines = (ivar > 0) & (instruments.SKY_LINE_PROFILES.max(0) < 0.01)
+    pull = ((flux - light) * np.sqrt(ivar))[off_lines]
     assert pull.std() == pytest.approx(1, abs=0.03)
     assert 0 < (ivar == 0).sum() < 0.05 * len(ivar)
     assert (flux[ivar == 0] == 0).all()
@@ -180,7 +181,7 @@ def test_noise_of_neighbouring_pixels_is_correlated():
         assert product.mean() == pytest.approx(expected, abs=0.01)
 
 
-def test_artefacts_are_as_frequent_as_told_and_of_every_kind():
+def test_artefacts_have_the_requested_share_and_every_kind():
     source = quasar()
     shape = transforms(source, generator())
     kinds = [observe_image(generator(k), source, shape, artefact_share=0.5)[1] for k in range(120)]
@@ -197,16 +198,16 @@ def test_artefacts_are_as_frequent_as_told_and_of_every_kind():
         (Artefact.SATURATED_NEIGHBOUR, ""),
     ],
 )
-def test_inference_rejects_what_has_lost_a_band_and_not_what_is_only_ugly(artefact, reason):
+def test_inference_rejects_images_without_a_band_but_not_other_artefacts(artefact, reason):
     image = generator().normal(size=(5, 64, 64))
-    spoil(generator(), image, artefact)
+    add_artefact(generator(), image, artefact)
     _, reasons, _ = screen_images(image[None], np.zeros(1, bool))
     assert reasons[0] == reason
 
 
 def test_a_nan_patch_is_in_one_band():
     image = generator().normal(size=(5, 64, 64))
-    spoil(generator(), image, Artefact.NAN_PATCH)
+    add_artefact(generator(), image, Artefact.NAN_PATCH)
     assert sorted(np.isnan(image).any((1, 2))) == [False] * 4 + [True]
 
 

@@ -1,13 +1,14 @@
-"""The mock survey against the real sky; numbers and tolerances are those of bench_mock_realism.py.
+"""The mock survey compared with the real sky; values and tolerances are those of bench_mock_realism.py.
 
-Fewer objects are drawn than there: enough for medians, and for photometry to be no better than it may be.
+Fewer objects are drawn than in the benchmark: enough for medians and for the photometric baseline.
 """
 
 import bench_mock_realism as realism
 import numpy as np
 import pytest
 
-from catalogs.mock.survey import TRAINING, draw, workers
+from catalogs.mock.objects import TRAINING, draw
+from catalogs.mock.workers import workers
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,88 @@
+"""Objects of the mock survey: draw a target, and observe its image and spectrum."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from catalogs.mock.image import observe_image, transforms
+from catalogs.mock.population import draw_target
+from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
+from catalogs.store.format import BANDS
+
+TRAINING, TILE = 0, 1
+"""Random streams: training pairs, and the field that the model is applied to."""
+FIRST_ID = (39_627_000_000_000_000, 43_000_000_000_000_000)
+"""First object id of each stream."""
+FIELD_CENTRE, FIELD_SIDE = (150.1, 2.2), 0.5
+"""Centre (ra, dec) and side of the field, deg: COSMOS."""
+ARTEFACTS = 0.015
+"""Share of images with an artefact, by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """Simulated survey data and the truth behind them, one row an object."""
+
+    object_id: np.ndarray
+    """(N,) int64"""
+    ra: np.ndarray
+    """(N,) float64, deg"""
+    dec: np.ndarray
+    """(N,) float64, deg"""
+    redshift: np.ndarray
+    """(N,) float64, true"""
+    kind: np.ndarray
+    """(N,) str, GALAXY or QSO"""
+    magnitudes: np.ndarray
+    """(N, 5) float64, true total AB magnitudes g r i z y"""
+    radius: np.ndarray
+    """(N,) float64, true half-light semi-major axis before the PSF, arcsec; 0 for a point"""
+    artefact: np.ndarray
+    """(N,) int, an `image.Artefact`"""
+    image: np.ndarray
+    """(N, 5, 64, 64) float32, zero point 27.0"""
+    flux: np.ndarray
+    """(N, 7783) float32, 1e-17 erg/s/cm2/A"""
+    ivar: np.ndarray
+    """(N, 7783) float32, inverse variance of `flux`; 0 marks a lost pixel"""
+
+    def truth(self) -> Table:
+        """Table of the true properties, N rows."""
+        table = Table({"OBJECT_ID": self.object_id, "Z_SPEC": self.redshift, "SPECTYPE": self.kind})
+        for band, magnitude in zip(BANDS, self.magnitudes.T, strict=True):
+            table[f"MAG_{band.upper()}"] = magnitude.astype(np.float32)
+        table["RADIUS"], table["ARTEFACT"] = self.radius.astype(np.float32), self.artefact.astype(np.int16)
+        return table
+
+
+def _observe(seed: int, stream: int, index: int, artefacts: float) -> dict[str, Any]:
+    """One row of Objects, which depends on its own number only: each object has its own generator."""
+    rng = np.random.default_rng([seed, stream, index])
+    source = draw_target(rng)
+    dec = FIELD_CENTRE[1] + FIELD_SIDE * rng.uniform(-0.5, 0.5)
+    ra = FIELD_CENTRE[0] + FIELD_SIDE * rng.uniform(-0.5, 0.5) / np.cos(np.radians(dec))
+    shape = transforms(source, rng)
+    flux, ivar = observe_spectrum(rng, fibre_spectrum(source, shape))
+    image, artefact = observe_image(rng, source, shape, artefacts)
+    return {
+        "object_id": np.int64(FIRST_ID[stream] + index),
+        "ra": ra,
+        "dec": dec,
+        "redshift": source.redshift,
+        "kind": source.kind,
+        "magnitudes": source.magnitudes,
+        "radius": source.radius,
+        "artefact": artefact,
+        "image": image,
+        "flux": flux,
+        "ivar": ivar,
+    }
+
+
+def draw(seed: int, stream: int, indices: Iterable[int], artefacts: float = ARTEFACTS) -> Objects:
+    """Draw objects by number; object k is the same, bit for bit, whichever others are drawn."""
+    rows = [_observe(seed, stream, index, artefacts) for index in indices]
+    return Objects(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
