@@ -93,7 +93,7 @@ def open_galaxies(paths: Sequence[Path]) -> Iterator[Galaxies]:
 
 
 def _columns(source: GalaxiesML, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Those of the named columns that the file has, (n,) float64."""
+    """Columns by name, as far as the file has them, (n,) float64."""
     columns = {}
     for name in names:
         column = source.file.get(name)

@@ -184,8 +184,8 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
         lengths[REDSHIFT] = _dataset(path, file, REDSHIFT, 1).shape[0]
         wave = spectra[2][0].astype(np.float64) if n else np.zeros(pixels)
     if set(lengths.values()) != {n}:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputRefused(f"{path}: datasets differ in length ({listed})")
+        listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputRefused(f"{path}: datasets differ in length ({listing})")
     return wave
 
 

@@ -283,7 +283,7 @@ def _read_redrock(folder: Path, path: Path, near: Near) -> Block:
 
 
 def _read_columns(table: fits.FITS_rec, names: Iterable[str]) -> Columns:
-    """Those of the columns that the table has, copied as they are on disk (text as bytes)."""
+    """Columns by name, as far as the table has them, copied as they are on disk (text as bytes)."""
     raw = table.view(np.ndarray)
     return {name: np.array(raw[name]) for name in names if name in (raw.dtype.names or ())}
 

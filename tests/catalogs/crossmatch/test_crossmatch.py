@@ -143,12 +143,12 @@ def test_every_cut_removes_the_pairs_made_for_it(simulated, matched):
     report = json.loads((matched.parent / "spectra.hdf5.crossmatch.json").read_text())
     assert {line["name"]: line["removed"] for line in report["cuts"]} == simulated[2]
     assert [line["before"] for line in report["cuts"][1:]] == [line["after"] for line in report["cuts"][:-1]]
-    left = 20 + 4 + 1 + 4 + 3 + 3
-    assert report["cuts"][-1]["after"] == left
-    assert report["cuts"][0]["before"] == left + sum(simulated[2].values())
+    kept = 20 + 4 + 1 + 4 + 3 + 3
+    assert report["cuts"][-1]["after"] == kept
+    assert report["cuts"][0]["before"] == kept + sum(simulated[2].values())
     assert report["artefact_pixels"] == 4
     with open_galaxiesml(matched) as source:
-        assert source.n == left
+        assert source.n == kept
 
 
 def nearest_galaxy(survey, target):
@@ -219,9 +219,9 @@ def test_the_store_is_the_same_as_from_ingest(simulated, matched, tmp_path):
     ingest.main(ingest.Ingest(matched, tmp_path / "ingested.zarr"))
     assert manifest_path(direct).read_text() == manifest_path(tmp_path / "ingested.zarr").read_text()
     assert cutouts.open_store(direct).has_spectra
-    left = {"direct.zarr", "ingested.zarr"}
-    left |= {f"{name}.manifest.json" for name in left} | {"direct.zarr.crossmatch.json"}
-    assert {path.name for path in tmp_path.iterdir()} == left
+    files = {"direct.zarr", "ingested.zarr"}
+    files |= {f"{name}.manifest.json" for name in files} | {"direct.zarr.crossmatch.json"}
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 def test_images_keep_their_size(simulated, tmp_path):
@@ -434,8 +434,8 @@ def test_missing_coadds_are_listed_to_be_fetched(tmp_path, capfd):
     arguments = [*case.files, *itertools.chain(*case.options.items())]
     assert cli.run_command("crossmatch", [str(argument) for argument in arguments]) == cli.REFUSED
     assert "lacks 1 of 1 coadds" in capfd.readouterr().err
-    (listed,) = (tmp_path / "out.hdf5.missing.txt").read_text().split()
-    assert case.release / listed == case.coadd
+    (missing,) = (tmp_path / "out.hdf5.missing.txt").read_text().split()
+    assert case.release / missing == case.coadd
     assert not (tmp_path / "out.hdf5").exists()
 
 

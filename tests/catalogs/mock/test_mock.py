@@ -60,9 +60,9 @@ def test_an_object_is_the_same_whichever_others_are_drawn():
 
 def test_streams_and_seeds_give_different_objects():
     first = draw(1, TRAINING, [0])
-    for other in (draw(1, TILE, [0]), draw(2, TRAINING, [0])):
-        assert other.redshift[0] != first.redshift[0]
-        assert not np.array_equal(other.image, first.image)
+    for second in (draw(1, TILE, [0]), draw(2, TRAINING, [0])):
+        assert second.redshift[0] != first.redshift[0]
+        assert not np.array_equal(second.image, first.image)
 
 
 # --- Light -------------------------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ def test_a_large_area_is_described_by_coarser_cells():
 
 def test_the_order_in_which_rows_come_makes_no_difference():
     cells = np.random.default_rng(0).integers(0, 4**10, 20_000)
-    whole, pieces = Coverage(), Coverage()
-    whole.add(rows_in(cells, FINEST))
-    for piece in np.array_split(cells[::-1], 7):
-        pieces.add(rows_in(piece, FINEST))
-    assert whole.moc() == pieces.moc()
-    assert len(pieces.cells) <= MAX_CELLS
+    at_once, by_parts = Coverage(), Coverage()
+    at_once.add(rows_in(cells, FINEST))
+    for part in np.array_split(cells[::-1], 7):
+        by_parts.add(rows_in(part, FINEST))
+    assert at_once.moc() == by_parts.moc()
+    assert len(by_parts.cells) <= MAX_CELLS

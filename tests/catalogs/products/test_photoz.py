@@ -205,10 +205,10 @@ def test_the_time_changes_no_byte(merged, objects, tmp_path, monkeypatch):
 
 def test_the_merge_reads_in_blocks(merged):
     path, _ = merged
-    whole = np.concatenate(list(photoz.read_blocks(path, CATALOGUE)))
+    all_rows = np.concatenate(list(photoz.read_blocks(path, CATALOGUE)))
     by_seven = list(photoz.read_blocks(path, CATALOGUE, rows_per_read=7))
     assert max(map(len, by_seven)) == 7
-    np.testing.assert_array_equal(np.concatenate(by_seven).view("V1"), whole.view("V1"))
+    np.testing.assert_array_equal(np.concatenate(by_seven).view("V1"), all_rows.view("V1"))
 
 
 @pytest.mark.filterwarnings("ignore:File may have been truncated")
