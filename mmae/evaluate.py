@@ -1,7 +1,7 @@
-"""`mmae evaluate`: photo-z, and their p(z), against spectroscopic redshifts, as tables, files and figures.
+"""`mmae evaluate`: tables, files and figures of photo-z and p(z) against spectroscopic redshifts.
 
-`mmae evaluate tile.photoz.fits --truth spectra.fits` judges a catalogue; `mmae evaluate predictions.csv`
-judges predictions that stand beside the truth, as the paper's released ones do.
+`mmae evaluate tile.photoz.fits --truth spectra.fits` evaluates a catalogue; `mmae evaluate predictions.csv`
+evaluates predictions in one table with the truth, like the paper's released ones.
 """
 
 import dataclasses
@@ -24,40 +24,40 @@ from mmae.scores.redshift_figures import calibration_figure, figure
 from mmae.scores.score_tables import flat_table, json_row, text_table
 
 CALIBRATION_SHOWN = ("coverage 68", "coverage 95", "CRPS", "CDE loss", "PIT KS", "half width")
-"""Of calibration.METRICS, those that are printed; the files hold all."""
+"""Those of calibration.METRICS that are printed; the files contain all."""
 
 TEXT_WIDTH = 200
-"""Columns of text the table may take, whatever the terminal says: a cut or folded number is a wrong one."""
+"""Width of the printed tables in characters, whatever the terminal's: it must not cut or fold a number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Measure photo-z against spectroscopic redshifts.
 
-    All metrics are made of dz = (z_phot - z_spec) / (1 + z_spec):
+    All metrics are computed from dz = (z_phot - z_spec) / (1 + z_spec):
     - bias: the median dz; biweight: its robust mean
     - sigma_NMAD: 1.4826 median|dz - median dz|; sigma_IQR: (q75 - q25) / 1.349; the widths of the core
     - |dz|>0.15 and |dz|>max(0.06,3s), s being sigma_IQR: the fractions of outliers
     - HSC loss: the mean of 1 - 1/(1 + (dz/0.15)^2), from 0 (best) to 1
-    - RMS: of dz, led by the worst outliers
+    - RMS: of dz, dominated by the worst outliers
 
     They are given with bootstrap errors, for all objects, in bins of z_spec (how well are galaxies at z
-    measured?) and in bins of z_phot (how far can a photo-z of the catalogue be trusted?). The photo-z judged
-    is PHOTOZ_BEST if the catalogue has any, else PHOTOZ_POINT. Objects IN_TRAINING (1 or 2) are left out.
+    measured?) and in bins of z_phot (how reliable is a photo-z of the catalogue?). The evaluated photo-z is
+    PHOTOZ_BEST if the catalogue has any, else PHOTOZ_POINT. Objects IN_TRAINING (1 or 2) are left out.
 
-    Where the catalogue has p(z), a second table says how far they can be trusted, in the same bins, and in
-    quarters by magnitude if the truth has MAG_I:
-    - coverage 68, coverage 95: how many z_spec lie in the 68 % and the 95 % interval
+    Where the catalogue has p(z), a second table gives their calibration, in the same bins, and in quarters by
+    magnitude if the truth has MAG_I:
+    - coverage 68, coverage 95: the fractions of z_spec in the 68 % and the 95 % interval
     - CRPS: the mean integral of (F - step at z_spec)^2 dz, F being the CDF; in z, 0 is best
     - CDE loss: the mean of integral p^2 dz - 2 p(z_spec); the lower the better
-    - PIT KS: the PIT is F(z_spec), even from 0 to 1 if all p(z) are right; its largest distance from even
+    - PIT KS: the PIT is F(z_spec), uniform from 0 to 1 if all p(z) are right; its largest distance from that
     - half width: the mean of half the 68 % interval, over 1 + z_spec; compare sigma_NMAD
-    - in the files alone: PIT CvM, n times that distance squared; PIT AD, the same with weight on the ends;
+    - only in the files: PIT CvM, n times that distance squared; PIT AD, the same with weight on the ends;
       PIT outliers, the fraction within 1e-4 of 0 or 1
 
-    F is a line through the 20 quantiles kept, and beyond them a guess. Of a Gaussian p(z) that is exactly
-    right, that alone makes PIT KS 0.013 and PIT outliers 2.6 %. In bins of z_spec, coverage and PIT need not
-    come out right even if all p(z) are: who picks z_spec picks errors of one sign.
+    F is a polyline through the 20 stored quantiles, and beyond them a guess. For a Gaussian p(z) that is
+    exactly right, that alone gives PIT KS 0.013 and PIT outliers 2.6 %. In bins of z_spec, coverage and PIT
+    can be wrong even if all p(z) are right: selecting on z_spec selects errors of one sign.
     """
 
     catalogue: tyro.conf.Positional[Path]
@@ -65,7 +65,7 @@ class Evaluate:
     .fits, .csv or .ecsv."""
 
     truth: Path | None = None
-    """Table with OBJECT_ID, Z_SPEC and perhaps MAG_I, rows in any order; it goes before a Z_SPEC of the
+    """Table with OBJECT_ID, Z_SPEC and optionally MAG_I, rows in any order; overrides a Z_SPEC of the
     catalogue."""
 
     out: Path | None = None
@@ -80,7 +80,7 @@ class Evaluate:
 
 
 class Calibration(NamedTuple):
-    """How far the p(z) of a catalogue can be trusted."""
+    """Calibration of the p(z) of a catalogue."""
 
     pit: np.ndarray
     """(N,) of the objects with a p(z)."""
@@ -94,20 +94,20 @@ def main(config: Evaluate) -> None:
     pairs = read_pairs(config.catalogue, config.truth)
     rng = np.random.default_rng(config.seed)
     rows = metrics.table(pairs.z_phot, pairs.z_spec, metrics.EDGES, config.draws, rng)
-    calibrated = _calibration(config, pairs, rng)
-    written = _write(config, pairs, rows, calibrated, out)
+    pdf_calibration = _calibration(config, pairs, rng)
+    written = _write(config, pairs, rows, pdf_calibration, out)
 
-    print(f"judged by {pairs.evaluated}:")
+    print(f"judged by {pairs.z_phot_column}:")
     print(f"{rows[0].n:>8} objects of {config.catalogue.name} with a photo-z and a spectroscopic redshift")
     print(f"{rows[0].n_without_z_phot:>8} with a spectroscopic redshift and no finite photo-z")
-    print(f"{pairs.without_truth:>8} catalogue rows without a spectroscopic redshift")
-    print(f"{pairs.made_with:>8} objects left out, as the model was made with them")
-    print(f"{pairs.without_row:>8} objects of the truth table that are not in the catalogue")
+    print(f"{pairs.rows_without_z_spec:>8} catalogue rows without a spectroscopic redshift")
+    print(f"{pairs.in_training:>8} objects left out, as the model was made with them")
+    print(f"{pairs.missing_in_catalogue:>8} objects of the truth table that are not in the catalogue")
     console = Console(width=TEXT_WIDTH)
     console.print(text_table(rows, tuple(metrics.POINT_METRICS)))
-    if calibrated:
-        print(f"the p(z) of {len(calibrated.pit)} of these objects:")
-        console.print(text_table(calibrated.rows, CALIBRATION_SHOWN))
+    if pdf_calibration:
+        print(f"the p(z) of {len(pdf_calibration.pit)} of these objects:")
+        console.print(text_table(pdf_calibration.rows, CALIBRATION_SHOWN))
     else:
         print(f"{config.catalogue.name} has no p(z) of these objects: no calibration to measure")
     print(f"wrote {', '.join(written[:-1])} and {written[-1]} to {out}")
@@ -119,13 +119,13 @@ def _check(config: Evaluate, out: Path) -> None:
             raise UsageError(f"--{name} {value} is negative; pass 0 or more")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; pass a folder with --out")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise UsageError(f"cannot write to {there}; pass another folder with --out")
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise UsageError(f"cannot write to {existing}; pass another folder with --out")
 
 
 def _calibration(config: Evaluate, pairs: Pairs, rng: np.random.Generator) -> Calibration | None:
-    """None if no object has a p(z)."""
+    """Measure the calibration; None if no object has a p(z)."""
     if not pairs.columns.keys() >= {QUANTILES, *INTERVALS}:
         return None
     has_pdf = np.isfinite(np.column_stack([pairs.columns[name] for name in (QUANTILES, *INTERVALS)])).all(1)
@@ -138,37 +138,39 @@ def _calibration(config: Evaluate, pairs: Pairs, rng: np.random.Generator) -> Ca
     except ValueError as error:
         raise InputRefused(f"{config.catalogue}: {QUANTILES} {error}; make the catalogue again") from error
     magnitude = None if pairs.magnitude is None else (MAGNITUDE, pairs.magnitude[has_pdf])
-    z_phot = columns[pairs.evaluated]
+    z_phot = columns[pairs.z_phot_column]
     rows = calibration.table(scores, z_phot, z_spec, magnitude, metrics.EDGES, config.draws, rng)
     return Calibration(scores.pit, rows)
 
 
 def _write(
-    config: Evaluate, pairs: Pairs, rows: list[metrics.Row], calibrated: Calibration | None, out: Path
+    config: Evaluate, pairs: Pairs, rows: list[metrics.Row], pdf_calibration: Calibration | None, out: Path
 ) -> list[str]:
-    """Write all files into the folder; gives their names."""
+    """Write all files into the folder; returns their names."""
     report = {
         "code_version": __version__,
         "catalogue": _source(config.catalogue),
         "truth": config.truth and _source(config.truth),
         "draws": config.draws,
         "seed": config.seed,
-        "catalogue_rows_without_z_spec": pairs.without_truth,
-        "objects_made_with": pairs.made_with,
-        "truth_objects_not_in_catalogue": pairs.without_row,
-        "judged": pairs.evaluated,
+        "catalogue_rows_without_z_spec": pairs.rows_without_z_spec,
+        "objects_made_with": pairs.in_training,
+        "truth_objects_not_in_catalogue": pairs.missing_in_catalogue,
+        "judged": pairs.z_phot_column,
         "rows": [json_row(row) for row in rows],
-        "calibration": calibrated and [json_row(row) for row in calibrated.rows],
+        "calibration": pdf_calibration and [json_row(row) for row in pdf_calibration.rows],
     }
     measured = np.isfinite(pairs.z_phot)
     figures = {"zphot_zspec.png": figure(pairs.z_phot[measured], pairs.z_spec[measured])}
     tables = {"metrics.ecsv": flat_table(rows)}
-    if calibrated:
-        figures["calibration.png"] = calibration_figure(calibrated.pit, calibrated.rows[0].value["PIT KS"])
-        tables["calibration.ecsv"] = flat_table(calibrated.rows)
+    if pdf_calibration:
+        figures["calibration.png"] = calibration_figure(
+            pdf_calibration.pit, pdf_calibration.rows[0].value["PIT KS"]
+        )
+        tables["calibration.ecsv"] = flat_table(pdf_calibration.rows)
 
     out.mkdir(parents=True, exist_ok=True)
-    if not calibrated:  # those of an earlier catalogue would pass for this one's
+    if not pdf_calibration:  # those of an earlier catalogue would pass for this one's
         for name in ("calibration.png", "calibration.ecsv"):
             (out / name).unlink(missing_ok=True)
     for name, plot in figures.items():

@@ -1,7 +1,7 @@
-"""`mmae reproduce`: everything the paper shows, and what it left open, measured on a trained model.
+"""`mmae reproduce`: the paper's measurements of a trained model, and further ones.
 
-Galaxies pass once, batch by batch: each is rebuilt at every ratio of masks and with every loss, and of each
-only its scores are kept. Read measure, then write; what a score is stands where it is computed.
+Galaxies are read once, batch by batch: each is rebuilt at every ratio of masks and with every data loss, and
+only its scores are kept. Scores are defined where they are computed (mmae/scores).
 """
 
 import math
@@ -27,7 +27,7 @@ from mmae.models.mmae import ModelConfig
 from mmae.progress import bar
 from mmae.scores import line_scores, masking_study, photoz_scores, physical_masks, report_page
 from mmae.scores import reproduce_figures as figures
-from mmae.scores.line_scores import CLEAR, LineFits
+from mmae.scores.line_scores import CLEAR_SNR, LineFits
 from mmae.scores.lines import LINES, signal_to_noise
 from mmae.scores.masking_study import FIGURE_1, FIGURE_2, Ratio
 from mmae.scores.rebuilding import (
@@ -44,30 +44,31 @@ from mmae.training.data import TrainingSet, batches, choose, sky_noise
 
 BATCH = 64
 SKY_ROWS = 1024
-"""Galaxies the noise of the sky is measured on."""
-DRAWN = 3
-"""Galaxies in each of the paper's figures 1 and 2."""
+"""Galaxies from which the sky noise is measured."""
+FIGURE_GALAXIES = 3
+"""Galaxies drawn for each of the paper's figures 1 and 2."""
 FIGURE_LINES = {FIGURE_1: ("Hα",), FIGURE_2: ("Lyα", "C IV")}
-"""The lines measured in them; the first must be clear in the true spectrum."""
+"""Lines measured in those figures; the first must be clear in the true spectrum."""
 FIGURE_REDSHIFTS = {FIGURE_1: (0.05, 0.25), FIGURE_2: (2.0, 2.6)}
+"""Redshift ranges of those galaxies."""
 
 Measured = dict[Any, Any]
-"""Arrays of all galaxies, under names, or in further dictionaries."""
+"""Arrays of all galaxies, by name, or in nested dictionaries."""
 
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Measure a trained model as its paper does, and where the paper did not: tables, figures, one page.
+    """Measure a trained model as in its paper, and beyond the paper: tables, figures, one page.
 
-    Takes the galaxies of the test split, which the model has not seen, and writes into one folder
+    Uses galaxies of the test split, which the model has not seen, and writes into one folder
 
-    - report.md: all of what follows on one page, in the order of the paper; read this
+    - report.md: everything below on one page, in the order of the paper; read this
     - reconstruction: hidden pixels in units of the sky noise; flux, colour, size and shape of the galaxy;
       chi2 and slope of the spectrum; by magnitude
-    - lines, ratios: emission lines in the rebuilt spectrum against the true one: how many are there, and how
-      far their centre, height, width and flux are off
+    - lines, ratios: emission lines in the rebuilt spectrum against the true one: the fraction detected, and
+      the errors of centre, height, width and flux
     - photoz: scatter of the redshift with 0 and 25 % of the image hidden, over several masks (figure 3)
-    - masking: all of this as a function of how much is hidden
+    - masking: the above as a function of how much is hidden
     - losses: a missing band, a bleed trail, a detector gap, bad pixels, sky lines, a lost arm of the
       spectrograph
     - galaxies as in figures 1 and 2: the first of the test split, in the order of the store, with the line
@@ -119,7 +120,7 @@ def main(config: Reproduce) -> None:
 
 
 def survey_name(data: TrainingSet) -> str:
-    """Invented galaxies are called so wherever their numbers stand."""
+    """Name of the survey; that of mock galaxies says so wherever it is printed."""
     return "mock data" if data.store.survey == "mock" else data.store.survey
 
 
@@ -127,9 +128,9 @@ def survey_name(data: TrainingSet) -> str:
 
 
 def measure(model: AnyModel, data: TrainingSet, rows: np.ndarray, survey: Survey, seeds: int) -> Measured:
-    """All scores of all galaxies, (N,) or (N, L) each; memory is that of a few batches, and of the scores.
+    """All scores of all galaxies, (N,) or (N, L) each; memory is that of a few batches and of the scores.
 
-    Images that inference would refuse, which come as zeros, are left out; `row` says which are not.
+    Images that inference would refuse, which are read as zeros, are left out; `row` lists the others.
     """
     program = program_of(model)
     parts = []
@@ -137,12 +138,13 @@ def measure(model: AnyModel, data: TrainingSet, rows: np.ndarray, survey: Survey
         task = progress.add_task("", total=len(rows))
         start = 0
         for batch in batches(data, rows, BATCH, 0, 1):
-            here = rows[start : start + len(batch.image)]
+            batch_rows = rows[start : start + len(batch.image)]
             usable = batch.image.flatten(1).any(1)
             if usable.any():
-                truth = truth_of(data.object_id[here][usable], Batch(*(part[usable] for part in batch)))
-                parts.append(measure_batch(model, program, truth, survey, seeds) | {"row": here[usable]})
-            start += len(here)
+                kept = batch_rows[usable]
+                truth = truth_of(data.object_id[kept], Batch(*(tensor[usable] for tensor in batch)))
+                parts.append(measure_batch(model, program, truth, survey, seeds) | {"row": kept})
+            start += len(batch_rows)
             progress.update(task, completed=start)
     if not parts:
         raise InputRefused(f"{data.store.path}: no image of the test split can be used; take another store")
@@ -150,33 +152,38 @@ def measure(model: AnyModel, data: TrainingSet, rows: np.ndarray, survey: Survey
 
 
 def measure_batch(model: AnyModel, program: Program, truth: Truth, survey: Survey, seeds: int) -> Measured:
-    """All scores of a batch; `program` is that of the model for images alone."""
+    """All scores of a batch; `program` is the model's inference program for images."""
     true, noise = true_lines(truth, survey)
-    strength = signal_to_noise(true, noise)
     wave = pooled_wave(survey, model)
-    ratios, rebuilt = {}, {}
-    for ratio, made, scores in masking_study.observe(model, truth, survey):
+    ratios, lines = {}, {}
+    for ratio, rebuilt, scores in masking_study.evaluate(model, truth, survey):
         ratios[ratio] = scores
         if ratio in (FIGURE_1, FIGURE_2):
-            rebuilt[ratio] = rebuilt_lines(made, truth, wave, strength)
+            lines[ratio] = rebuilt_lines(rebuilt, truth, wave, signal_to_noise(true, noise))
     losses = {}
-    for loss, part, how in physical_masks.cases(model.config, survey):
-        _, scores = physical_masks.judge(model, truth, survey, loss, part, how)
-        losses[loss.name if loss else "none", part, how] = scores
-    lines = {"true": true, "noise": noise, "rebuilt": rebuilt}
-    about = {"redshift": truth.redshift, "i flux": truth.galaxy.flux, "flat": flat_scores(truth, survey)}
+    for loss, part, method in physical_masks.cases(model.config, survey):
+        _, scores = physical_masks.evaluate(model, truth, survey, loss, part, method)
+        losses[loss.name if loss else "none", part, method] = scores
     image = torch.from_numpy(truth.image).to(next(model.parameters()).device)
-    photoz = photoz_scores.observe(program, model.config.grid, image, truth.object_id, seeds)
-    return {"ratios": ratios, "losses": losses, "lines": lines, "photoz": photoz, **about}
+    photoz = photoz_scores.evaluate(program, model.config.grid, image, truth.object_id, seeds)
+    return {
+        "redshift": truth.redshift,
+        "i flux": truth.galaxy.flux,
+        "flat": flat_scores(truth, survey),
+        "ratios": ratios,
+        "losses": losses,
+        "lines": {"true": true, "noise": noise, "rebuilt": lines},
+        "photoz": photoz,
+    }
 
 
 def pooled_wave(survey: Survey, model: AnyModel) -> np.ndarray:
-    """(L,) angstrom, at the resolution of the model."""
+    """Wavelengths (L,) at the resolution of the model, angstrom."""
     return pooled(survey.wave, model.config)
 
 
 def joined(parts: list[Measured]) -> Measured:
-    """What was measured of batches, of all galaxies."""
+    """Concatenate the arrays of batches."""
     first = parts[0]
     return {
         name: joined([part[name] for part in parts])
@@ -186,7 +193,7 @@ def joined(parts: list[Measured]) -> Measured:
     }
 
 
-def fits_of(measured: Measured, ratio: Ratio) -> LineFits:
+def line_fits(measured: Measured, ratio: Ratio) -> LineFits:
     lines = measured["lines"]
     return LineFits(lines["true"], lines["rebuilt"][ratio], lines["noise"], measured["redshift"])
 
@@ -197,7 +204,7 @@ def fits_of(measured: Measured, ratio: Ratio) -> LineFits:
 def tabulate(measured: Measured, survey: Survey) -> dict[str, Table]:
     """All tables, in the order of the page."""
     z_spec = measured["redshift"]
-    fits = {masking_study.label(ratio): fits_of(measured, ratio) for ratio in (FIGURE_2, FIGURE_1)}
+    fits = {masking_study.label(ratio): line_fits(measured, ratio) for ratio in (FIGURE_2, FIGURE_1)}
     rebuilt = {masking_study.label(ratio): measured["ratios"][ratio] for ratio in (FIGURE_1, FIGURE_2)}
     return {
         "reconstruction": masking_study.reconstruction_table(
@@ -212,24 +219,24 @@ def tabulate(measured: Measured, survey: Survey) -> dict[str, Table]:
 
 
 def stacked(tables: dict[str, Table]) -> Table:
-    """Tables of the same columns below each other, and what was hidden in a column before."""
+    """Stack tables of the same columns, with a first column of what was hidden."""
     rows = [{"hidden": hidden, **dict(row)} for hidden, table in tables.items() for row in table]
     return Table(rows=rows)
 
 
 def headlines(tables: dict[str, Table]) -> dict[str, float]:
-    """The numbers of the whole, which the command prints."""
+    """The numbers that the command prints."""
     photoz, lines = tables["photoz"], tables["lines"]
-    summary = lines[(lines["line"] == line_scores.ALL) & (lines["true S/N"] == f">{CLEAR:g}")]
-    found = {
+    summary = lines[(lines["line"] == line_scores.ALL) & (lines["true S/N"] == f">{CLEAR_SNR:g}")]
+    numbers = {
         f"sigma_NMAD, {row['range']}, {100 * row['hidden']:g} % hidden": row["sigma_NMAD"] for row in photoz
     }
     for row in tables["reconstruction"][tables["reconstruction"]["galaxies"] == "all"]:
-        found |= {f"{name}, {row['hidden']}": row[name] for name in ("rms error", "chi2")}
+        numbers |= {f"{name}, {row['hidden']}": row[name] for name in ("rms error", "chi2")}
     for row in summary:
         for name in ("detected", "centre error", "height error", "width error"):
-            found[f"lines S/N > {CLEAR:g}: {name}, {row['hidden']}"] = row[name]
-    return {name: float(value) for name, value in found.items() if not math.isnan(value)}
+            numbers[f"lines S/N > {CLEAR_SNR:g}: {name}, {row['hidden']}"] = row[name]
+    return {name: float(value) for name, value in numbers.items() if not math.isnan(value)}
 
 
 # ---------------------------------------------------------------- figures
@@ -241,11 +248,11 @@ def draw(
     """All figures by name."""
     rows = measured["row"]
     for number, ratio in ((1, FIGURE_1), (2, FIGURE_2)):
-        for row in exemplary(measured, ratio):
+        for row in figure_galaxies(measured, ratio):
             name = f"figure{number}_{data.object_id[rows[row]]}"
-            yield name, draw_galaxy(model, data, rows[row], survey, fits_row(measured, ratio, row), ratio)
+            yield name, draw_galaxy(model, data, rows[row], survey, figure_lines(measured, ratio, row), ratio)
     cards = {hidden: tables["lines"][tables["lines"]["hidden"] == hidden] for hidden in ("0/100", "75/75")}
-    yield "lines", figures.lines(fits_of(measured, FIGURE_2), cards)
+    yield "lines", figures.lines(line_fits(measured, FIGURE_2), cards)
     z_phot = measured["photoz"][photoz_scores.SHARES[0], 0]
     yield "figure3", figures.redshifts(z_phot, measured["redshift"], tables["photoz"], survey_name(data))
     yield "masking", figures.masking(tables["masking"])
@@ -255,7 +262,7 @@ def draw(
 
 
 def upper_decile(values: np.ndarray) -> int:
-    """Where the value (N,) is that a tenth of them exceed; NaN does not count."""
+    """Index of the 90th percentile of values (N,), without NaN."""
     return int(np.argsort(values)[np.isfinite(values).sum() * 9 // 10])
 
 
@@ -263,22 +270,23 @@ def truth_at(data: TrainingSet, rows: np.ndarray) -> Truth:
     return truth_of(data.object_id[rows], data.read(rows))
 
 
-def exemplary(measured: Measured, ratio: Ratio) -> np.ndarray:
-    """The first galaxies about the redshift of a figure whose line is clear, and was hidden."""
-    fits, (low, high) = fits_of(measured, ratio), FIGURE_REDSHIFTS[ratio]
+def figure_galaxies(measured: Measured, ratio: Ratio) -> np.ndarray:
+    """Rows of the first galaxies in the redshift range of a figure whose line is clear and was hidden."""
+    fits, (low, high) = line_fits(measured, ratio), FIGURE_REDSHIFTS[ratio]
     line = list(LINES).index(FIGURE_LINES[ratio][0])
     inside = (fits.redshift >= low) & (fits.redshift < high)
-    return np.flatnonzero(inside & (fits.signal_to_noise[:, line] > CLEAR))[:DRAWN]
+    return np.flatnonzero(inside & (fits.signal_to_noise[:, line] > CLEAR_SNR))[:FIGURE_GALAXIES]
 
 
-def fits_row(measured: Measured, ratio: Ratio, row: int) -> dict[str, tuple[np.void, np.void | None]]:
-    """The lines of a figure in one galaxy, those that are judged: true, and rebuilt if it was."""
-    fits, names = fits_of(measured, ratio), list(LINES)
-    found, places = line_scores.detected(fits), {name: names.index(name) for name in FIGURE_LINES[ratio]}
+def figure_lines(measured: Measured, ratio: Ratio, row: int) -> dict[str, tuple[np.void, np.void | None]]:
+    """Fits of the evaluated lines of a figure in one galaxy: true, and rebuilt or None if not detected."""
+    fits, names = line_fits(measured, ratio), list(LINES)
+    detected = line_scores.detected(fits)
+    columns = {name: names.index(name) for name in FIGURE_LINES[ratio]}
     return {
-        name: (fits.true[row, k], fits.rebuilt[row, k] if found[row, k] else None)
-        for name, k in places.items()
-        if fits.judged[row, k]
+        name: (fits.true[row, k], fits.rebuilt[row, k] if detected[row, k] else None)
+        for name, k in columns.items()
+        if fits.evaluated[row, k]
     }
 
 
@@ -291,26 +299,25 @@ def draw_galaxy(
     ratio: Ratio,
 ) -> Figure:
     truth = truth_at(data, np.array([row]))
-    masks = masking_study.drawn_masks(truth.object_id, model.config, ratio)
-    made = rebuild(model, truth.image, truth.spectrum, *masks)
-    seen = truth.image, pooled(truth.spectrum, model.config), truth.redshift
-    batch = Batch(*(torch.from_numpy(part[0:1])[0] for part in seen))
-    alone = Reconstruction(*(part[0] for part in made))
-    return figures.galaxy(str(truth.object_id[0]), pooled_wave(survey, model), batch, alone, fits)
+    masks = masking_study.draw_masks(truth.object_id, model.config, ratio)
+    rebuilt = rebuild(model, truth.image, truth.spectrum, *masks)
+    inputs = truth.image, pooled(truth.spectrum, model.config), truth.redshift
+    batch = Batch(*(torch.from_numpy(array[0:1])[0] for array in inputs))
+    first = Reconstruction(*(tensor[0] for tensor in rebuilt))
+    return figures.galaxy(str(truth.object_id[0]), pooled_wave(survey, model), batch, first, fits)
 
 
 def examples(model: AnyModel, truth: Truth, survey: Survey) -> Iterator[figures.Example]:
-    """One galaxy with every loss, with tokens hidden where that leaves any."""
-    made = {}
-    cases = list(physical_masks.cases(model.config, survey))
-    for loss, part, how in cases:
-        if loss and how == physical_masks.TOKENS:
-            made[loss.name] = physical_masks.judge(model, truth, survey, loss, part, how)[0]
-    for loss in physical_masks.losses(survey):
-        image, spectrum, _ = physical_masks.spoiled(loss, truth)
-        rebuilt = made.get(loss.name)
-        alone = rebuilt and Reconstruction(*(tensor[0] for tensor in rebuilt))
-        yield figures.Example(loss, image[0], spectrum[0], (truth.image[0], truth.spectrum[0]), alone)
+    """A galaxy with each data loss, rebuilt with the affected tokens hidden unless those are all."""
+    rebuilt = {}
+    for loss, part, method in physical_masks.cases(model.config, survey):
+        if loss and method == physical_masks.TOKENS:
+            reconstruction, _ = physical_masks.evaluate(model, truth, survey, loss, part, method)
+            rebuilt[loss.name] = Reconstruction(*(tensor[0] for tensor in reconstruction))
+    for loss in physical_masks.data_losses(survey):
+        image, spectrum, _ = physical_masks.degraded(loss, truth)
+        true = truth.image[0], truth.spectrum[0]
+        yield figures.Example(loss, image[0], spectrum[0], true, rebuilt.get(loss.name))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""How good redshifts, p(z), images, spectra and lines are: metrics, tables, figures, reports."""
+"""Metrics of redshifts, p(z), images, spectra and emission lines; their tables, figures and reports."""

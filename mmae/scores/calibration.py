@@ -1,10 +1,10 @@
-"""How far a p(z) can be trusted, judged by spectroscopic redshifts (Schmidt et al. 2020, MNRAS 499, 1587).
+"""Calibration of p(z), measured with spectroscopic redshifts (Schmidt et al. 2020, MNRAS 499, 1587).
 
-Of a p(z) the catalogue keeps quantiles. Its CDF F is taken to be the polyline through them, so that the
-density is constant between two of them; at either end it goes on, with the slope of the piece beside it, to
-level 0 or 1, but never below z = 0. The end pieces hold 2.5 % each and are a guess: how long the tails of a
-p(z) truly are, its quantiles do not tell. A Gaussian p(z) reaches further: were it exactly right, the
-polyline would still give it 2.6 % of PIT outliers and a KS of 0.013, as much as chance among 11,000 objects.
+A catalogue keeps the quantiles of a p(z). Its CDF F is taken to be the polyline through them, so the density
+is constant between two quantiles. At either end F continues with the slope of the adjacent segment to level
+0 or 1, but never below z = 0. The end segments hold 2.5 % each and are a guess: the quantiles do not contain
+the true length of the tails. A Gaussian p(z) has longer ones: even an exact one gets 2.6 % of PIT outliers
+and a KS of 0.013 from the polyline, as much as chance among 11,000 objects.
 """
 
 import itertools
@@ -18,17 +18,17 @@ from catalogs.products.schema import QUANTILE_LEVELS
 from mmae.scores import metrics
 
 LEVELS = np.array([0, *QUANTILE_LEVELS, 1])
-"""(22,) F at the ends of the pieces."""
+"""(22,) F at the ends of the segments."""
 
-NARROWEST = 1e-6
-"""Width in z below which no piece counts as narrower: float32 does not tell closer redshifts apart."""
+MIN_WIDTH = 1e-6
+"""Smallest width of a segment in z: float32 does not resolve closer redshifts."""
 
 PIT_OUTLIER = 1e-4
-"""PIT this close to 0 or 1, where p(z) has next to nothing (Schmidt et al. 2020)."""
+"""Distance of an outlier's PIT from 0 or 1, below this (Schmidt et al. 2020)."""
 
 
 def polyline(quantiles: np.ndarray) -> np.ndarray:
-    """Redshifts at which F is LEVELS: (N, 20) quantiles -> (22, N) float64.
+    """Return the redshifts at which F is LEVELS: (N, 20) quantiles -> (22, N) float64.
 
     Raises ValueError where quantiles are not finite, are negative or decrease.
     """
@@ -41,15 +41,15 @@ def polyline(quantiles: np.ndarray) -> np.ndarray:
     return np.vstack([first, q, q[-1] + (q[-1] - q[-2]) / 2])
 
 
-def _piece(line: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Number of the piece with z in it, (N,): -1 below the line, 21 from its end on."""
+def _segment(line: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Index of the segment that contains z, (N,): -1 below the line, 21 from its end on."""
     return (line <= z).sum(0) - 1
 
 
 def pit(quantiles: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
-    """Probability integral transform F(z_spec): (N, 20), (N,) -> (N,) even if all p(z) are right."""
+    """Probability integral transform F(z_spec): (N, 20), (N,) -> (N,); uniform if all p(z) are right."""
     line = polyline(quantiles)
-    k = _piece(line, z_spec)
+    k = _segment(line, z_spec)
     inside = (k >= 0) & (k < len(line) - 1)
     result = (k >= 0).astype(np.float64)
     rows, k = np.flatnonzero(inside), k[inside]
@@ -61,13 +61,13 @@ def pit(quantiles: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
 def crps(quantiles: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
     """Continuous ranked probability score, integral (F(z) - [z >= z_spec])^2 dz: (N, 20), (N,) -> (N,).
 
-    In units of z, 0 is best; for a p(z) that is one sharp line at z it is |z - z_spec|. Exact for the
-    polyline: where F goes from p to r over a width w, the integral of F^2 is w (p^2 + p r + r^2) / 3.
+    In units of z, 0 is best; for a delta function at z it is |z - z_spec|. Exact for the polyline: where F
+    goes from p to r over a width w, the integral of F^2 is w (p^2 + p r + r^2) / 3.
     """
-    line, at = polyline(quantiles), pit(quantiles, z_spec)
+    line, level = polyline(quantiles), pit(quantiles, z_spec)
     total = np.maximum(line[0] - z_spec, 0) + np.maximum(z_spec - line[-1], 0)
     for (low, p), (high, r) in itertools.pairwise(zip(line, LEVELS, strict=True)):
-        z, f = np.clip(z_spec, low, high), np.clip(at, p, r)  # z_spec splits the piece that it lies in
+        z, f = np.clip(z_spec, low, high), np.clip(level, p, r)  # z_spec splits the segment it lies in
         total += (z - low) * (p * p + p * f + f * f) / 3
         total += (high - z) * ((1 - f) ** 2 + (1 - f) * (1 - r) + (1 - r) ** 2) / 3
     return total
@@ -77,56 +77,56 @@ def cde_loss(quantiles: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
     """Integral p(z)^2 dz - 2 p(z_spec): (N, 20), (N,) -> (N,), in units of 1/z; the lower the better.
 
     Its mean is, up to a constant, the squared error of the densities (Izbicki & Lee 2017). p is 0 beyond the
-    line; equal quantiles make a piece of width NARROWEST.
+    line; equal quantiles make a segment of width MIN_WIDTH.
     """
     line, mass = polyline(quantiles), np.diff(LEVELS)
-    density = mass[:, None] / np.maximum(np.diff(line, axis=0), NARROWEST)  # (21, N)
-    k = _piece(line, z_spec)
+    density = mass[:, None] / np.maximum(np.diff(line, axis=0), MIN_WIDTH)  # (21, N)
+    k = _segment(line, z_spec)
     inside = (k >= 0) & (k < len(mass))
-    at = np.where(inside, density[np.clip(k, 0, len(mass) - 1), np.arange(len(k))], 0)
-    return mass @ density - 2 * at
+    at_z_spec = np.where(inside, density[np.clip(k, 0, len(mass) - 1), np.arange(len(k))], 0)
+    return mass @ density - 2 * at_z_spec
 
 
 def within(low: np.ndarray, high: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
-    """Whether an interval holds z_spec, its ends included: (N,) each -> (N,) bool."""
+    """Whether an interval contains z_spec, its ends included: (N,) each -> (N,) bool."""
     return (low <= z_spec) & (z_spec <= high)
 
 
-# ---------------------------------------------------------------- is the PIT even?
+# ---------------------------------------------------------------- uniformity of the PIT
 
 
-def pit_tests(u: np.ndarray, logs: np.ndarray, times: np.ndarray) -> tuple[float, float, float]:
-    """Kolmogorov-Smirnov, Cramer-von-Mises and Anderson-Darling statistic of PITs against even ones.
+def pit_tests(u: np.ndarray, logs: np.ndarray, counts: np.ndarray) -> tuple[float, float, float]:
+    """Kolmogorov-Smirnov, Cramer-von-Mises and Anderson-Darling statistics of PITs against uniform ones.
 
     With F_n the fraction of the n PITs up to u, these are the largest |F_n - u|, n integral (F_n - u)^2 du,
-    and n integral (F_n - u)^2 / (u (1 - u)) du, which gives weight to the ends. By chance they are above
+    and n integral (F_n - u)^2 / (u (1 - u)) du, which gives weight to the ends. Uniform PITs exceed
     1.36 / sqrt(n), 0.46 and 2.49 in 1 of 20 samples.
 
     Parameters
     ----------
     u, logs : (N,), (2, N)
-        Sorted PITs, and `logarithms` of them.
-    times : (N,)
-        How often each is in the sample, 0 included, float64; n is their sum.
+        Sorted PITs, and their `logarithms`.
+    counts : (N,)
+        Number of counts each is in the sample, 0 included, float64; n is their sum.
     """
-    n = times.sum()
-    half = times / (2 * n)
-    middle = times.cumsum()  # of the step that F_n makes at u
-    middle /= n  # in place: to make room for a million numbers takes longer than to work them out
+    n = counts.sum()
+    half = counts / (2 * n)
+    middle = counts.cumsum()  # of the step that F_n makes at u
+    middle /= n  # in place: allocating a million numbers takes longer than computing them
     middle -= half
-    weight = times * middle
-    # einsum, as the threads of a BLAS dot take ten times as long where the cores are shared
-    cvm = n / 3 - 2 * np.einsum("n,n", u, weight) + np.einsum("n,n,n", u, u, times)
-    ad = -n - 2 * (np.einsum("n,n", logs[0] - logs[1], weight) + np.einsum("n,n", logs[1], times))
+    weight = counts * middle
+    # einsum: the threads of a BLAS dot take ten times as long where the cores are shared
+    cvm = n / 3 - 2 * np.einsum("n,n", u, weight) + np.einsum("n,n,n", u, u, counts)
+    ad = -n - 2 * (np.einsum("n,n", logs[0] - logs[1], weight) + np.einsum("n,n", logs[1], counts))
     distance = np.abs(np.subtract(u, middle, out=middle), out=middle)
     distance += half
     return float(distance.max()), float(cvm), float(ad)
 
 
 def logarithms(u: np.ndarray) -> np.ndarray:
-    """ln u and ln (1 - u), (N,) -> (2, N); PITs closer to 0 or 1 than PIT_OUTLIER count as that close.
+    """ln u and ln (1 - u), (N,) -> (2, N); u is clipped to PIT_OUTLIER from 0 and 1.
 
-    Otherwise one PIT of 0 or 1 would make the Anderson-Darling statistic infinite.
+    Otherwise a single PIT of 0 or 1 would make the Anderson-Darling statistic infinite.
     """
     u = np.clip(u, PIT_OUTLIER, 1 - PIT_OUTLIER)
     return np.log([u, 1 - u])
@@ -135,17 +135,17 @@ def logarithms(u: np.ndarray) -> np.ndarray:
 def is_pit_outlier(pit: np.ndarray) -> np.ndarray:
     """Whether a PIT is below 1e-4 or above 1 - 1e-4 (Schmidt et al. 2020), (N,) bool.
 
-    So far out the CDF is a continuation: these are redshifts beyond the end pieces, and a p(z) whose tails
-    are longer than such a piece may well have allowed for them. Compare models by it, not with 0.0002.
+    That far out the CDF is extrapolated: these are redshifts beyond the end segments, to which a p(z) with
+    longer tails may give some probability. Use it to compare models, not to compare with 0.0002.
     """
     return (pit < PIT_OUTLIER) | (pit > 1 - PIT_OUTLIER)
 
 
-# ---------------------------------------------------------------- a table
+# ---------------------------------------------------------------- the calibration table
 
 
 class Scores(NamedTuple):
-    """What is said of each object, (N,) each."""
+    """Scores of each object, (N,) each."""
 
     pit: np.ndarray
     within_68: np.ndarray
@@ -153,9 +153,9 @@ class Scores(NamedTuple):
     crps: np.ndarray
     cde_loss: np.ndarray
     half_width: np.ndarray
-    """Half the 68 % interval, over 1 + z_spec: what sigma_NMAD measures, as the catalogue claims it."""
+    """Half the 68 % interval, over 1 + z_spec: the error given by the catalogue, to compare to sigma_NMAD."""
 
-    def of(self, rows: np.ndarray) -> "Scores":
+    def rows(self, rows: np.ndarray) -> "Scores":
         return Scores(*(score[rows] for score in self))
 
 
@@ -181,29 +181,29 @@ METRICS = (
 """The columns of a calibration table."""
 
 FRACTIONS = frozenset({"coverage 68", "coverage 95", "PIT outliers"})
-"""Those that are fractions of objects."""
+"""The metrics that are fractions of objects."""
 
 
 class Sample:
-    """Scores of N objects, laid out to be measured many times, each object as often as it was drawn."""
+    """Scores of N objects, sorted once so that METRICS of many bootstrap samples are fast."""
 
     def __init__(self, scores: Scores):
-        scores = scores.of(np.argsort(scores.pit))
+        scores = scores.rows(np.argsort(scores.pit))
         self.pit, self.logs = scores.pit, logarithms(scores.pit)
         self.means = np.stack([*scores[1:], is_pit_outlier(scores.pit)])  # (6, N) float64
 
-    def measure(self, times: np.ndarray) -> np.ndarray:
-        """METRICS of a sample that has each object `times` (N,) float64; not all 0."""
-        return np.array([*(self.means @ times / times.sum()), *pit_tests(self.pit, self.logs, times)])
+    def measure(self, counts: np.ndarray) -> np.ndarray:
+        """METRICS of a sample that contains each object `counts` (N,) times, float64; not all 0."""
+        return np.array([*(self.means @ counts / counts.sum()), *pit_tests(self.pit, self.logs, counts)])
 
     def value(self) -> dict[str, float]:
-        """METRICS of the objects as they are; NaN when there are none."""
+        """METRICS of the objects, each once; NaN when there are none."""
         n = len(self.pit)
         measured = self.measure(np.ones(n)) if n else np.full(len(METRICS), math.nan)
         return dict(zip(METRICS, measured.tolist(), strict=True))
 
     def error(self, draws: int, rng: np.random.Generator) -> dict[str, float]:
-        """Standard errors of `value`, as `metrics.bootstrap` has them; no object is scored again."""
+        """Standard errors of `value`, as in `metrics.bootstrap`; no object is scored again."""
         n = len(self.pit)
         if n < 2 or draws < 2:
             return dict.fromkeys(METRICS, math.nan)
@@ -217,7 +217,7 @@ class Row(NamedTuple):
     """The calibration of the objects in one range of redshift or magnitude."""
 
     range: str
-    """The range in words, as in `metrics.Row`."""
+    """Label of the range, as in `metrics.Row`."""
     n: int
     """Objects with a p(z)."""
     value: dict[str, float]
@@ -234,7 +234,7 @@ def table(
     draws: int,
     rng: np.random.Generator,
 ) -> list[Row]:
-    """Measure all objects, then bins of z_spec, bins of z_phot and quarters by magnitude.
+    """Calibration of all objects, in bins of z_spec, in bins of z_phot and in quarters by magnitude.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def table(
     z_phot, z_spec : (N,)
         Objects without a finite z_phot are in no bin of z_phot.
     magnitude : name and (N,) magnitudes
-        Not finite where unknown. The quarters part at the quartiles, rounded to 0.01 mag. None: no such rows.
+        Not finite where unknown. The edges are the quartiles, rounded to 0.01 mag. None: no such rows.
     edges, draws, rng
         As in `metrics.table`.
 
@@ -251,16 +251,16 @@ def table(
     list of Row
         1 + 2 (k + 1) rows for k edges, and 4 where a magnitude is known. An empty range has n = 0 and NaN.
     """
-    parts = [("all", np.full(len(z_spec), True))]
-    parts += metrics.ranges("z_spec", z_spec, edges)
-    parts += metrics.ranges("z_phot", z_phot, edges)
+    ranges = [("all", np.full(len(z_spec), True))]
+    ranges += metrics.ranges("z_spec", z_spec, edges)
+    ranges += metrics.ranges("z_phot", z_phot, edges)
     if magnitude and np.isfinite(magnitude[1]).any():
         name, values = magnitude
         quartiles = np.quantile(values[np.isfinite(values)], (0.25, 0.5, 0.75))
-        parts += metrics.ranges(name, values, quartiles.round(2).tolist())
+        ranges += metrics.ranges(name, values, quartiles.round(2).tolist())
 
     def row(name: str, inside: np.ndarray) -> Row:
-        sample = Sample(scores.of(inside))
+        sample = Sample(scores.rows(inside))
         return Row(name, int(inside.sum()), sample.value(), sample.error(draws, rng))
 
-    return [row(name, inside) for name, inside in parts]
+    return [row(name, inside) for name, inside in ranges]

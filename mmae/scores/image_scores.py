@@ -1,7 +1,7 @@
-"""How well an image is rebuilt: hidden pixels, and what an astronomer measures on the filled image.
+"""Scores of rebuilt images: errors of hidden pixels, and of the galaxy measured on the filled image.
 
-A filled image is the true one with the rebuilt pixels where it was hidden. What is measured on it is laid
-beside the same measurement on the true image, so that PSF, noise and neighbours are the same in both.
+A filled image is the true image with its hidden pixels replaced by the rebuilt ones. Measurements on it are
+compared to the same measurements on the true image, so that PSF, noise and neighbours are the same in both.
 """
 
 import math
@@ -13,28 +13,28 @@ from catalogs.store.format import BANDS, SIZE
 
 G_BAND, I_BAND = BANDS.index("g"), BANDS.index("i")
 CENTRE = SIZE // 2
-"""Row and column of the galaxy."""
+"""Row and column of the galaxy, pixels."""
 APERTURE = 12.0
-"""Radius of the aperture that counts as the whole galaxy, pixels: 2 arcsec of HSC."""
+"""Radius of the aperture of total fluxes, pixels: 2 arcsec of HSC."""
 WEIGHT = 6.0
-"""Sigma of the round Gaussian that weights the moments of a shape, pixels: outer noise must not lead."""
+"""Sigma of the round Gaussian weight of the moments, pixels: it keeps the outer noise from dominating."""
 
 Y, X = (axis.ravel() - CENTRE for axis in np.indices((SIZE, SIZE)))
 RADIUS = np.hypot(X, Y)
 RADII = np.arange(0.5, APERTURE + 0.25, 0.5)
 COVERAGE = np.clip(RADII[:, None] - RADIUS + 0.5, 0, 1)
-"""Share of each pixel within each radius, (24, 4096), as if its edge were tangential."""
+"""Fraction of each pixel within each radius, (24, 4096), as if its edge were tangential."""
 
 
 class Galaxy(NamedTuple):
-    """What is measured on an image; each (B,) float64, NaN where there is no positive flux."""
+    """Measurements of galaxies; each (B,) float64, NaN where there is no positive flux."""
 
     flux: np.ndarray
-    """Of the i band in the aperture, in the unit of the image."""
+    """i-band flux in the aperture, in the unit of the image."""
     colour: np.ndarray
     """g - i in the aperture, mag."""
     radius: np.ndarray
-    """Of half the i-band flux in the aperture, pixels."""
+    """i-band half-light radius, pixels."""
     e1: np.ndarray
     """Ellipticity (Qxx - Qyy) / (Qxx + Qyy) of the i band, Q being second moments under WEIGHT."""
     e2: np.ndarray
@@ -42,7 +42,7 @@ class Galaxy(NamedTuple):
 
 
 def measure(image: np.ndarray) -> Galaxy:
-    """Measure galaxies in the middle of images (B, 5, 64, 64)."""
+    """Measure the galaxies at the centres of images (B, 5, 64, 64)."""
     pixels = image.reshape(len(image), len(BANDS), -1).astype(np.float64)
     flux = np.where((sums := pixels @ COVERAGE[-1]) > 0, sums, np.nan)  # (B, 5)
     growth = pixels[:, I_BAND] @ COVERAGE.T
@@ -53,7 +53,7 @@ def measure(image: np.ndarray) -> Galaxy:
 
 
 def half_light_radius(growth: np.ndarray) -> np.ndarray:
-    """Radius at which curves of growth (B, R) first pass half their last value, pixels; (B,)."""
+    """Radius at which curves of growth (B, R) first reach half their last value, pixels; (B,)."""
     half = growth[:, -1] / 2
     known = half > 0
     after = np.argmax(growth >= half[:, None], axis=1)
@@ -65,7 +65,7 @@ def half_light_radius(growth: np.ndarray) -> np.ndarray:
 
 
 def ellipticity(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """e1 and e2 of images (B, 4096), (B,) each, by moments under a Gaussian weight in the aperture."""
+    """e1 and e2 of images (B, 4096), (B,) each, from moments under a Gaussian weight in the aperture."""
     weighted = pixels * np.exp(-0.5 * (RADIUS / WEIGHT) ** 2) * (RADIUS <= APERTURE)
     xx, yy, xy = (weighted @ moment for moment in (X * X, Y * Y, X * Y))
     size = np.where(xx + yy > 0, xx + yy, np.nan)
@@ -82,16 +82,16 @@ def pixel_scores(
 ) -> dict[str, np.ndarray]:
     """Errors over the hidden pixels of each galaxy, (B,) each; NaN where nothing is hidden.
 
-    rebuilt, truth (B, 5, 64, 64); hidden the same, as many pixels of every galaxy; noise of the sky, (5,) or
-    that of each image, (B, 5).
+    rebuilt, truth (B, 5, 64, 64); hidden the same shape, with the same number of pixels in every galaxy;
+    noise of the sky, (5,) or that of each image, (B, 5).
 
     - rms error, median error: root mean square, and 1.4826 median|error|, over all bands, in units of the
-      sky noise; a perfect model, that cannot know the noise, has 1
-    - PSNR: 20 log10(peak / rms error) of the i band, the peak being that of the whole true image, dB
+      sky noise; a perfect model, which cannot know the noise, has 1
+    - PSNR: 20 log10(peak / rms error) of the i band, with the peak of the true image, hidden or not, dB
     """
     if not hidden.any():
-        nothing = np.full(len(truth), np.nan)
-        return {"rms error": nothing, "median error": nothing, "PSNR": nothing}
+        missing = np.full(len(truth), np.nan)
+        return {"rms error": missing, "median error": missing, "PSNR": missing}
     error = ((rebuilt - truth) / noise[..., None, None])[hidden].reshape(len(truth), len(BANDS), -1)
     peak = np.where((top := truth[:, I_BAND].max((1, 2))) > 0, top, np.nan)
     i_rms = np.sqrt((error[:, I_BAND] ** 2).mean(1)) * noise[..., I_BAND]
@@ -103,7 +103,7 @@ def pixel_scores(
 
 
 def galaxy_scores(rebuilt: Galaxy, truth: Galaxy) -> dict[str, np.ndarray]:
-    """What is wrong with galaxies measured on filled images, (B,) each; infinite where nothing was found.
+    """Errors of galaxies measured on filled images, (B,) each; infinite where the measurement failed.
 
     flux error: |f / f0 - 1|; colour error: |g - i| in mag; radius error: |r / r0 - 1|; shape error: |e - e0|.
     """

@@ -1,8 +1,8 @@
 """Point metrics of photo-z against spectroscopic redshifts, with bootstrap errors, in redshift bins.
 
-Every metric is a number without unit computed from dz = (z_phot - z_spec) / (1 + z_spec). The set is the one
+Every metric is a dimensionless number computed from dz = (z_phot - z_spec) / (1 + z_spec). The set is that
 of the HSC photo-z papers (Tanaka et al. 2018, PASJ 70, S9) plus that of LSST DESC (Schmidt et al. 2020,
-MNRAS 499, 1587), so that a row can be laid beside the published ones.
+MNRAS 499, 1587), so that a row can be compared to published ones.
 """
 
 import itertools
@@ -14,10 +14,10 @@ import numpy as np
 from astropy.stats import biweight_location
 
 EDGES = (0.4, 1.0, 2.0)
-"""Redshifts that part the bins; below the first lies the range of the paper's comparison (section 5.2)."""
+"""Edges of the redshift bins; the paper's comparison is below the first (section 5.2)."""
 
 OUTLIER = 0.15
-"""|dz| beyond which a photo-z is called an outlier, and the width of the HSC loss."""
+"""|dz| beyond which a photo-z is an outlier, and the width of the HSC loss."""
 
 
 def dz(z_phot: np.ndarray, z_spec: np.ndarray) -> np.ndarray:
@@ -81,7 +81,7 @@ def hsc_loss(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
 
 
 def rms(z_phot: np.ndarray, z_spec: np.ndarray) -> float:
-    """sqrt(mean dz^2), dimensionless: bias and outliers included."""
+    """sqrt(mean dz^2), dimensionless; includes bias and outliers."""
     return float(np.sqrt(np.mean(dz(z_phot, z_spec) ** 2)))
 
 
@@ -98,7 +98,7 @@ POINT_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 """The columns of a metrics table, in order."""
 
 FRACTIONS = frozenset({"|dz|>0.15", "|dz|>max(0.06,3s)"})
-"""The metrics that are fractions of objects; people read those in percent."""
+"""The metrics that are fractions of objects; shown in percent."""
 
 
 def point_metrics(z_phot: np.ndarray, z_spec: np.ndarray) -> dict[str, float]:
@@ -141,10 +141,10 @@ def bootstrap(
 
 
 def ranges(name: str, values: np.ndarray, edges: Sequence[float]) -> list[tuple[str, np.ndarray]]:
-    """Bins between `edges` in words, and which of (N,) values are in them, (N,) bool.
+    """Labels of the bins between `edges`, and masks, (N,) bool, of the (N,) values in each.
 
-    k edges make k + 1 bins, each low <= value < high; the first and the last are open. What is not finite is
-    in none.
+    k edges make k + 1 bins, each low <= value < high; the first and the last are open. Values that are not
+    finite are in none.
     """
     values = np.where(np.isfinite(values), values, np.nan)
     inner = [
@@ -159,9 +159,9 @@ class Row(NamedTuple):
     """The metrics of the objects in one redshift range."""
 
     range: str
-    """The range in words: `all`, `z_spec < 0.4`, `0.4 <= z_spec < 1`, ..."""
+    """Label of the range: `all`, `z_spec < 0.4`, `0.4 <= z_spec < 1`, ..."""
     n: int
-    """Objects measured."""
+    """Objects with a finite z_phot."""
     n_without_z_phot: int
     """Objects of the range whose z_phot is not finite; no metric counts them."""
     value: dict[str, float]
@@ -172,7 +172,7 @@ class Row(NamedTuple):
 def table(
     z_phot: np.ndarray, z_spec: np.ndarray, edges: Sequence[float], draws: int, rng: np.random.Generator
 ) -> list[Row]:
-    """Measure all objects, then those in bins of z_spec, then those in bins of z_phot.
+    """Metrics of all objects, then in bins of z_spec, then in bins of z_phot.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def table(
         z_phot may be NaN or infinite where there is no photo-z: such objects are counted in
         `Row.n_without_z_phot` of `all` and of their z_spec bin. z_spec is finite.
     edges : increasing redshifts
-        They part the k + 1 bins of `ranges`.
+        Edges of the k + 1 bins of `ranges`.
     draws, rng
         As in `bootstrap`.
 

@@ -1,4 +1,4 @@
-"""Photo-z of a catalogue, or predictions, paired with the spectroscopic redshifts of the same objects."""
+"""Pairs of photo-z, from a catalogue or a table of predictions, and spectroscopic redshifts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,60 +14,60 @@ from catalogs.products.schema import QUANTILE_LEVELS
 from mmae.bundles.columns import POINT, QUANTILES
 
 ID, BEST, Z_SPEC, MAGNITUDE = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "MAG_I"
-TRAINED = "IN_TRAINING"
+IN_TRAINING = "IN_TRAINING"
 INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
 TRUE, PREDICTED = "y_test", "y_pred"
 """The columns of the paper's released predictions."""
-CATALOGUE_COLUMNS = (ID, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, TRAINED, TRUE, PREDICTED)
+CATALOGUE_COLUMNS = (ID, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, IN_TRAINING, TRUE, PREDICTED)
 TRUTH_COLUMNS = (ID, Z_SPEC, MAGNITUDE)
 
 
 class Pairs(NamedTuple):
-    """Objects with a spectroscopic redshift, and how many were left out or without a partner."""
+    """Objects with a spectroscopic redshift, and the numbers of those left out or without a match."""
 
-    evaluated: str
-    """The column of the catalogue that is z_phot."""
+    z_phot_column: str
+    """Name of the column of the catalogue that is z_phot."""
     columns: dict[str, np.ndarray]
-    """Of the catalogue, (N,) or (N, 20) float64."""
+    """Columns of the catalogue, (N,) or (N, 20) float64."""
     z_spec: np.ndarray
     """(N,) float64, finite."""
     magnitude: np.ndarray | None
     """(N,) float64, if the truth table has it."""
-    without_truth: int
+    rows_without_z_spec: int
     """Catalogue rows without a spectroscopic redshift."""
-    without_row: int
-    """Objects of the truth table that the catalogue does not have, as rejected ones."""
-    made_with: int = 0
-    """Objects left out as the model was trained on them, or chosen or calibrated by them."""
+    missing_in_catalogue: int
+    """Objects of the truth table that are not in the catalogue, for example rejected ones."""
+    in_training: int = 0
+    """Objects left out because they trained, selected or calibrated the model."""
 
     @property
     def z_phot(self) -> np.ndarray:
         """(N,) float64, NaN or infinite where there is no photo-z."""
-        return self.columns[self.evaluated]
+        return self.columns[self.z_phot_column]
 
 
 def read_pairs(path: Path, truth: Path | None) -> Pairs:
-    """Read a catalogue and the truth about it: a table with OBJECT_ID and Z_SPEC, else columns of its own.
+    """Read a catalogue and its truth: a table with OBJECT_ID and Z_SPEC, or else columns of the catalogue.
 
-    Raises UsageError or InputRefused where there is nothing to compare, or a redshift that none can be.
+    Raises UsageError or InputRefused where there is nothing to compare, or a z_spec is not above -1.
     """
     catalogue = _read(path, CATALOGUE_COLUMNS)
     if catalogue.keys() >= {TRUE, PREDICTED}:
         if truth:
             raise UsageError(f"{path} brings its own truth in column {TRUE}; leave --truth out")
-        pairs = _known(PREDICTED, catalogue, TRUE)
+        pairs = _from_one_table(PREDICTED, catalogue, TRUE)
     elif not catalogue.keys() >= {ID, POINT}:
         raise InputRefused(f"{path} needs the columns {ID} and {POINT}, or {TRUE} and {PREDICTED}")
     elif truth:
-        pairs = _match(_evaluated_column(catalogue), catalogue, _read_truth(truth))
+        pairs = _match(_z_phot_column(catalogue), catalogue, _read_truth(truth))
     elif _any_finite(catalogue, Z_SPEC):
-        pairs = _known(_evaluated_column(catalogue), catalogue, Z_SPEC)
+        pairs = _from_one_table(_z_phot_column(catalogue), catalogue, Z_SPEC)
     else:
         raise UsageError(
             f"{path} has no redshift in a column {Z_SPEC}; pass a table with {ID} and {Z_SPEC} as --truth"
         )
 
-    pairs = _without_trained(pairs)
+    pairs = _without_training_objects(pairs)
     if not np.isfinite(pairs.z_phot).any():
         raise InputRefused(
             f"no object of {path} has both a photo-z and a spectroscopic redshift; "
@@ -80,17 +80,17 @@ def read_pairs(path: Path, truth: Path | None) -> Pairs:
     return pairs
 
 
-def _without_trained(pairs: Pairs) -> Pairs:
-    """The model cannot be judged by redshifts that it was trained on, chosen or calibrated by."""
-    if TRAINED not in pairs.columns:
+def _without_training_objects(pairs: Pairs) -> Pairs:
+    """Leave out objects that trained, selected or calibrated the model: they cannot evaluate it."""
+    if IN_TRAINING not in pairs.columns:
         return pairs
-    new = ~(pairs.columns[TRAINED] > 0)
-    magnitude = None if pairs.magnitude is None else pairs.magnitude[new]
+    unused = ~(pairs.columns[IN_TRAINING] > 0)
+    magnitude = None if pairs.magnitude is None else pairs.magnitude[unused]
     return pairs._replace(
-        columns=take(pairs.columns, new),
-        z_spec=pairs.z_spec[new],
+        columns=take(pairs.columns, unused),
+        z_spec=pairs.z_spec[unused],
         magnitude=magnitude,
-        made_with=int((~new).sum()),
+        in_training=int((~unused).sum()),
     )
 
 
@@ -101,8 +101,8 @@ def _read_truth(path: Path) -> dict[str, np.ndarray]:
     return truth
 
 
-def _evaluated_column(catalogue: dict[str, np.ndarray]) -> str:
-    """One column for the whole catalogue: a model without p(z) leaves PHOTOZ_BEST empty."""
+def _z_phot_column(catalogue: dict[str, np.ndarray]) -> str:
+    """Name of the column that is z_phot of all rows: a model without p(z) leaves PHOTOZ_BEST empty."""
     return BEST if _any_finite(catalogue, BEST) else POINT
 
 
@@ -110,21 +110,26 @@ def _any_finite(catalogue: dict[str, np.ndarray], name: str) -> bool:
     return name in catalogue and bool(np.isfinite(catalogue[name]).any())
 
 
-def _known(evaluated: str, catalogue: dict[str, np.ndarray], truth: str) -> Pairs:
+def _from_one_table(z_phot_column: str, catalogue: dict[str, np.ndarray], truth: str) -> Pairs:
     known = np.isfinite(catalogue[truth])
     return Pairs(
-        evaluated, take(catalogue, known), catalogue[truth][known], None, int((~known).sum()), without_row=0
+        z_phot_column,
+        take(catalogue, known),
+        catalogue[truth][known],
+        None,
+        int((~known).sum()),
+        missing_in_catalogue=0,
     )
 
 
-def _match(evaluated: str, catalogue: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> Pairs:
+def _match(z_phot_column: str, catalogue: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> Pairs:
     truth = take(truth, np.isfinite(truth[Z_SPEC]))
     ids = truth[ID]
-    # In the order of the ids, so that the bootstrap does not depend on the order of the files.
-    both, rows, truths = np.intersect1d(catalogue[ID], ids, assume_unique=True, return_indices=True)
-    truth = take(truth, truths)
-    without = len(catalogue[ID]) - len(both), len(ids) - len(both)
-    return Pairs(evaluated, take(catalogue, rows), truth[Z_SPEC], truth.get(MAGNITUDE), *without)
+    # sorted by id, so that the bootstrap does not depend on the order of the files
+    matched, rows, truth_rows = np.intersect1d(catalogue[ID], ids, assume_unique=True, return_indices=True)
+    truth = take(truth, truth_rows)
+    unmatched = len(catalogue[ID]) - len(matched), len(ids) - len(matched)
+    return Pairs(z_phot_column, take(catalogue, rows), truth[Z_SPEC], truth.get(MAGNITUDE), *unmatched)
 
 
 def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -132,7 +137,7 @@ def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray
 
 
 def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Those columns that a table has: OBJECT_ID as int64 without duplicates, the others as float64."""
+    """Read those of the columns that a table has: OBJECT_ID as int64, unique, the others as float64."""
     if not path.is_file():
         raise UsageError(f"{path} is a folder, not a table" if path.is_dir() else f"there is no file {path}")
     if path.suffix not in (".fits", ".csv", ".ecsv"):
@@ -149,8 +154,7 @@ def _read_fits(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]
         table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
         if table is None:
             raise InputRefused(f"{path} is no catalogue: there is no table HDU in it")
-        there = [name for name in names if name in table.columns.names]
-        return {name: np.ma.array(table.data[name]) for name in there}
+        return {name: np.ma.array(table.data[name]) for name in names if name in table.columns.names}
 
 
 def _read_text(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]:
@@ -177,6 +181,6 @@ def _ids(path: Path, column: np.ma.MaskedArray) -> np.ndarray:
 def _floats(path: Path, name: str, column: np.ma.MaskedArray) -> np.ndarray:
     shape = (len(QUANTILE_LEVELS),) if name == QUANTILES else ()
     if column.dtype.kind not in "fiu" or column.shape[1:] != shape:
-        what = f"{shape[0]} numbers" if shape else "one number"
-        raise InputRefused(f"{path}: {name} must hold {what} in every row, or NaN")
+        expected = f"{shape[0]} numbers" if shape else "one number"
+        raise InputRefused(f"{path}: {name} must hold {expected} in every row, or NaN")
     return np.ma.filled(column.astype(np.float64), np.nan)

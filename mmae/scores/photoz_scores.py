@@ -1,4 +1,4 @@
-"""Redshifts of images alone, as inference draws them, whole and with a part hidden; and their scatter."""
+"""Redshifts from images without spectra, as at inference, with and without hidden tokens; their scatter."""
 
 from collections.abc import Mapping
 
@@ -14,32 +14,32 @@ from mmae.models.pdf import Grid
 from mmae.scores.metrics import EDGES, point_metrics
 
 SHARES = (0.25, 0.0)
-"""Of the image hidden; first that of the paper's figure 3."""
+"""Fractions of the image that are hidden; the first is that of the paper's figure 3."""
 NEAR, EVERYWHERE = f"z < {EDGES[0]:g}", "all"
-SHOWN = ("sigma_NMAD", "bias", "|dz|>0.15", "HSC loss")
+METRICS = ("sigma_NMAD", "bias", "|dz|>0.15", "HSC loss")
 PAPER = {0.25: 0.0163, 0.0: 0.0250}
-"""sigma_NMAD at z < 0.4 by share hidden, of the paper's own predictions for 20,181 real galaxies."""
+"""sigma_NMAD at z < 0.4 by fraction hidden, of the paper's own predictions for 20,181 real galaxies."""
 PUBLISHED = {"AstroCLIP": 0.020, "BCNN": 0.012}
-"""The same of other models, as the paper's section 5.2 quotes them."""
+"""sigma_NMAD at z < 0.4 of other models, as quoted in the paper's section 5.2."""
 
 
 @torch.inference_mode()
 def photoz(
     program: Program, grid: Grid | None, image: Tensor, object_id: np.ndarray, share: float, seed: int
 ) -> np.ndarray:
-    """Redshifts (B,) of images (B, 5, 64, 64) on the device of the program, spectra hidden.
+    """Redshifts (B,) of images (B, 5, 64, 64), spectra hidden; images are on the device of the program.
 
-    Of `share` of each image's tokens hidden, drawn by id and seed. Of p(z) that of least risk, before p(z) is
-    calibrated (`mmae export`).
+    A fraction `share` of each image's tokens is hidden, drawn by id and seed. With a p(z), the redshift is
+    that of least risk, before calibration (`mmae export`).
     """
     visible = torch.from_numpy(visible_tokens(object_id, IMAGE_TOKENS, share, 0, seed)).to(image.device)
     return best_redshift(program(image, visible if share else None), grid).cpu().numpy()
 
 
-def observe(
+def evaluate(
     program: Program, grid: Grid | None, image: Tensor, object_id: np.ndarray, seeds: int
 ) -> dict[tuple[float, int], np.ndarray]:
-    """Redshifts (B,) by share and seed; a whole image has but one."""
+    """Redshifts (B,) by share and seed; without hidden tokens there is a single seed."""
     return {
         (share, seed): photoz(program, grid, image, object_id, share, seed)
         for share in SHARES
@@ -48,9 +48,9 @@ def observe(
 
 
 def table(z_phot: Mapping[tuple[float, int], np.ndarray], z_spec: np.ndarray) -> Table:
-    """Mean and standard deviation of the metrics over seeds.
+    """Table of mean and standard deviation of the metrics over seeds.
 
-    z_phot: (N,) by (share, seed). A row for each share and range of redshifts.
+    z_phot: (N,) by (share, seed). One row for each share and range of redshifts.
     """
     ranges = {NEAR: z_spec < EDGES[0], EVERYWHERE: np.full(len(z_spec), True)}
     return Table(
@@ -64,10 +64,10 @@ def table(z_phot: Mapping[tuple[float, int], np.ndarray], z_spec: np.ndarray) ->
 
 
 def _over_seeds(z_phot: list[np.ndarray], z_spec: np.ndarray) -> dict[str, float]:
-    drawn = [point_metrics(z, z_spec) for z in z_phot]
-    row: dict[str, float] = {"seeds": len(drawn)}
-    for name in SHOWN:
-        values = np.array([metrics[name] for metrics in drawn])
+    metrics = [point_metrics(z, z_spec) for z in z_phot]
+    row: dict[str, float] = {"seeds": len(metrics)}
+    for name in METRICS:
+        values = np.array([of_seed[name] for of_seed in metrics])
         row[name] = float(values.mean())
         row[f"{name} std"] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     return row

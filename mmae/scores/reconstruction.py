@@ -1,4 +1,4 @@
-"""Galaxies of which a part is hidden, rebuilt by a model."""
+"""Reconstruction of partly hidden galaxies by a model."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from mmae.models.losses import image_pixels, spectrum_pixels
 
 
 class Reconstruction(NamedTuple):
-    """What the model makes of partly hidden galaxies, everywhere, and where they were hidden."""
+    """The model's images, spectra and redshifts of partly hidden galaxies, and the masks of hidden pixels."""
 
     image: Tensor
     """(B, 5, 64, 64) float32"""
@@ -52,12 +52,13 @@ def reconstruct(
 
 
 def hidden_rms(rebuilt: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
-    """Root mean square error of each galaxy over its hidden pixels: 3 x (B, ...) -> (B,); NaN without any."""
+    """Rms error of each galaxy over its hidden pixels: 3 x (B, ...) -> (B,); NaN if none is hidden."""
     squares = torch.where(hidden, (rebuilt - truth) ** 2, 0.0)
     return (squares.flatten(1).sum(1) / hidden.flatten(1).sum(1)).sqrt()
 
 
 def error_table(object_id: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Table:
+    """Redshifts and rms errors of each galaxy, as a table for a terminal."""
     table = Table(box=box.SIMPLE)
     for name in ("object", "z", "z model", "image rms", "spectrum rms"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -67,6 +68,6 @@ def error_table(object_id: np.ndarray, truth: Batch, rebuilt: Reconstruction) ->
         hidden_rms(rebuilt.image, truth.image, rebuilt.image_hidden),
         hidden_rms(rebuilt.spectrum, truth.spectrum, rebuilt.spectrum_hidden),
     )
-    for name, numbers in zip(object_id, torch.stack(columns, 1).tolist(), strict=True):
-        table.add_row(str(name), *("-" if math.isnan(x) else f"{x:.3f}" for x in numbers))
+    for name, values in zip(object_id, torch.stack(columns, 1).tolist(), strict=True):
+        table.add_row(str(name), *("-" if math.isnan(value) else f"{value:.3f}" for value in values))
     return table

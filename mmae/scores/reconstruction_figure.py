@@ -11,21 +11,21 @@ from mmae.scores.lines import LINES
 from mmae.scores.reconstruction import Reconstruction
 
 GREY = 140
-"""Of hidden patches, from 0 (black) to 255 (white)."""
+"""Grey level of hidden patches, from 0 (black) to 255 (white)."""
 
 
 def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Figure:
     """One galaxy as in the paper's figures 1 and 2: three images above, the spectrum below.
 
-    wave : (L,) angstrom. truth, rebuilt : as elsewhere, without the first dimension.
+    wave : (L,) angstrom. truth, rebuilt : without the batch dimension.
     """
     hidden = rebuilt.image_hidden[0].numpy()
     filled = torch.where(rebuilt.image_hidden, rebuilt.image, truth.image)
-    true, both = composite(torch.stack([truth.image, filled]).numpy())
+    true_panel, filled_panel = composite(torch.stack([truth.image, filled]).numpy())
     panels = {
-        "image": true,
-        "what the model sees": np.where(hidden[..., None], GREY, true),
-        "rebuilt where hidden": both,
+        "image": true_panel,
+        "what the model sees": np.where(hidden[..., None], GREY, true_panel),
+        "rebuilt where hidden": filled_panel,
     }
     plot = Figure(figsize=(9, 6), layout="constrained")
     axes = plot.subplot_mosaic([list(panels), ["spectrum"] * 3], height_ratios=[1.3, 1])
@@ -40,14 +40,14 @@ def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -
 
 
 def draw_spectrum(axes: Axes, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> None:
-    """True spectrum, hidden spans grey, rebuilt where hidden; main lines at their observed wavelengths."""
+    """Draw the true spectrum, the rebuilt one where it was hidden (grey), and the main lines."""
     hidden, full_height = rebuilt.spectrum_hidden.numpy(), axes.get_xaxis_transform()
     axes.fill_between(
         wave, 0, 1, where=hidden, step="mid", color="0.9", lw=0, transform=full_height, label="hidden"
     )
     axes.plot(wave, truth.spectrum, color="0.3", lw=0.8, drawstyle="steps-mid", label="true")
-    shown = np.where(hidden, rebuilt.spectrum, np.nan)
-    axes.plot(wave, shown, color="C3", lw=1.6, drawstyle="steps-mid", label="rebuilt")
+    flux = np.where(hidden, rebuilt.spectrum, np.nan)
+    axes.plot(wave, flux, color="C3", lw=1.6, drawstyle="steps-mid", label="rebuilt")
     for name, line in LINES.items():
         observed = line.rest * (1 + float(truth.redshift))
         if wave[0] <= observed <= wave[-1]:

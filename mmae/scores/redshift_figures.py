@@ -23,28 +23,28 @@ def figure(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Two square panels: objects per bin in colour, z_phot = z_spec solid, |dz| = 0.15 dashed. Objects
-        beyond the axes count in the numbers above a panel, and the panel says how many they are.
+        Two square panels: objects per bin in colour, z_phot = z_spec solid, |dz| = 0.15 dashed. The metrics
+        above a panel include objects beyond the axes, whose number is printed in the panel.
     """
     plot = Figure(figsize=(11, 5), layout="constrained")
     left, right = plot.subplots(1, 2)
     limit = metrics.EDGES[0]
     near = z_spec < limit
     panel(left, z_phot[near], z_spec[near], limit, rf"$z_\mathrm{{spec}} < {limit:g}$")
-    # One wild photo-z must not shrink everything else to a dot.
+    # a single catastrophic outlier must not set the scale
     top = 1.03 * max(limit, np.clip(z_phot.max(), z_spec.max(), 2 * z_spec.max()))
     panel(right, z_phot, z_spec, top, "all redshifts")
     return plot
 
 
 def panel(axes: Axes, z_phot: np.ndarray, z_spec: np.ndarray, top: float, title: str) -> None:
-    """Objects per bin in colour, from the lowest z_spec up to `top`, and their numbers above."""
+    """Draw objects per bin in colour, from the lowest z_spec up to `top`, with their metrics above."""
     bottom = z_spec.min(initial=0)
     bins = int(np.clip(2 * math.sqrt(len(z_spec)), 40, 120))  # a single object stays visible
     edges = np.linspace(bottom, top, bins + 1)
     count, _, _ = np.histogram2d(z_spec, z_phot, bins=(edges, edges))
-    shown = np.ma.masked_equal(count.T, 0)  # (z_phot, z_spec): rows run along the vertical axis
-    mesh = axes.pcolormesh(edges, edges, shown, norm=LogNorm(1, max(10, count.max())))
+    filled = np.ma.masked_equal(count.T, 0)  # (z_phot, z_spec): rows run along the vertical axis
+    mesh = axes.pcolormesh(edges, edges, filled, norm=LogNorm(1, max(10, count.max())))
     bar = axes.inset_axes((1.03, 0, 0.04, 1))
     ticks = LogLocator(subs=(1, 2, 5))
     axes.figure.colorbar(mesh, bar, label="objects per bin", ticks=ticks, format="%d").minorticks_off()
@@ -66,25 +66,25 @@ def panel(axes: Axes, z_phot: np.ndarray, z_spec: np.ndarray, top: float, title:
     axes.set_title(heading, fontsize="medium", loc="left")
     if beyond := len(z_spec) - int(count.sum()):
         note = f"{beyond} beyond the axes"
-        plain = {"facecolor": "white", "edgecolor": "none", "pad": 2}
-        axes.text(0.97, 0.03, note, transform=axes.transAxes, ha="right", fontsize="small", bbox=plain)
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+        axes.text(0.97, 0.03, note, transform=axes.transAxes, ha="right", fontsize="small", bbox=background)
 
 
 def calibration_figure(pit: np.ndarray, ks: float) -> Figure:
-    """PIT histogram left; fraction of PITs below a level against that level right.
+    """Histogram of the PIT, left; its cumulative distribution, right.
 
     Parameters
     ----------
     pit : (N,)
         From 0 to 1, N >= 1.
     ks : float
-        Their Kolmogorov-Smirnov statistic.
+        Kolmogorov-Smirnov statistic of the PITs.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Two square panels. If every p(z) is right, both follow the line, and 95 % of the bins (left), or of
-        the levels (right), lie in the grey band: twice the binomial scatter of N objects.
+        Two square panels. If every p(z) is right, both follow the line, and 95 % of the bins (left) or of
+        the levels (right) lie in the grey band: twice the binomial scatter of N objects.
     """
     plot = Figure(figsize=(10, 5), layout="constrained")
     left, right = plot.subplots(1, 2)

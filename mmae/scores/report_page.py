@@ -1,4 +1,4 @@
-"""One page over the tables and figures of `mmae reproduce`, and its numbers by name."""
+"""The report of `mmae reproduce`: a page with its tables and figures, and a file of all its numbers."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,13 @@ from matplotlib.figure import Figure
 
 from catalogs import atomic
 from catalogs.products.screen import MAX_NAN
-from mmae.scores.line_scores import ABSENT, CLEAR, DETECTED, FAINTEST, MISSED_RATIO
+from mmae.scores.line_scores import (
+    ABSENT_SNR,
+    CLEAR_SNR,
+    MISSED_RATIO_ERROR,
+    N_SIGMA,
+    PRESENT_SNR,
+)
 from mmae.scores.photoz_scores import PAPER
 from mmae.scores.physical_masks import BAD_PIXELS, RESIDUAL
 
@@ -24,7 +30,7 @@ KEYS = {
     "masking": ("image hidden", "spectrum hidden"),
     "losses": ("loss", "part", "judged"),
 }
-"""The tables in the order of the page, and the columns that say what a row is of."""
+"""Tables in the order of the page, and the key columns of each."""
 
 
 class Section(NamedTuple):
@@ -32,11 +38,11 @@ class Section(NamedTuple):
     text: str
     tables: tuple[str, ...]
     figures: tuple[str, ...]
-    """Beginnings of their names."""
+    """Prefixes of the names of the figures."""
 
 
 GALAXIES = f"""The first galaxies of the test split, in the order of the store, about the redshifts of the
-paper's figures, whose line (Hα in figure 1, Lyα in figure 2) has S/N > {CLEAR:g} in the true spectrum and
+paper's figures, whose line (Hα in figure 1, Lyα in figure 2) has S/N > {CLEAR_SNR:g} in the true spectrum and
 was hidden. Figure 1 hides 75 % of image and spectrum, figure 2 the whole spectrum. True lines are fitted at
 4.8 Å a pixel, rebuilt ones at the resolution of the model."""
 
@@ -55,18 +61,18 @@ RECONSTRUCTION = """Hidden: percent of the tokens of image and spectrum. Medians
 LINES = f"""A Gaussian on a straight continuum, fitted at the known redshift to the true and to the rebuilt
 spectrum, where the whole window of the fit was hidden.
 
-- detected: the rebuilt height is {DETECTED:g} times the scatter about the fit, its S/N in the noise of the
+- detected: the rebuilt height is {N_SIGMA:g} times the scatter about the fit, its S/N in the noise of the
   true spectrum is as much, and the centre is off by no more than half the window; false lines: the first
-  two, where the true S/N is below {ABSENT:g} (`n without` spectra)
+  two, where the true S/N is below {ABSENT_SNR:g} (`n without` spectra)
 - medians of errors: centre in Å, velocity in km/s; height, FWHM and flux relative to the true ones. Of a
   line that was not detected the centre is off by half the window, height and flux are 0 (error 1), the FWHM
   is the widest of a fit (error at least 1): no line at all is worse than a poor one
 - height ratio and width ratio, rebuilt over true: of detected lines alone
-- ratios of the fluxes of two lines of S/N > {CLEAR:g}: error and offset of log10(rebuilt / true);
-  {MISSED_RATIO:g} dex where one of them was not detected
+- ratios of the fluxes of two lines of S/N > {CLEAR_SNR:g}: error and offset of log10(rebuilt / true);
+  {MISSED_RATIO_ERROR:g} dex where one of them was not detected
 
 There are no equivalent widths: a normalised spectrum has the mean 0, and no continuum to divide by. Grey
-ticks in the figure are lines of S/N > {FAINTEST:g} that were not detected."""
+ticks in the figure are lines of S/N > {PRESENT_SNR:g} that were not detected."""
 
 PHOTOZ = f"""The spectrum hidden; mean and standard deviation over masks. Of a p(z) the redshift of least
 risk, before p(z) is calibrated. On 20,181 real galaxies the paper has sigma_NMAD {PAPER[0.25]} with 25 % of
@@ -93,7 +99,7 @@ SECTIONS = (
 
 
 def write(out: Path, heading: str, tables: Mapping[str, Table], plots: Mapping[str, Figure]) -> None:
-    """Write tables, figures, scores.json and last the page over them; galaxies of an earlier page go."""
+    """Write tables, figures, scores.json and last the page; delete figures of galaxies of an earlier page."""
     for name, table in tables.items():
         with atomic.replacing(out / f"{name}.ecsv") as temporary:
             table.write(temporary, format="ascii.ecsv")
@@ -109,16 +115,16 @@ def write(out: Path, heading: str, tables: Mapping[str, Table], plots: Mapping[s
 
 
 def numbers(tables: Mapping[str, Table]) -> dict[str, float | None]:
-    """`table/what the row is of/column` -> number, None (null in JSON) where there is none."""
-    found: dict[str, float | None] = {}
+    """All numbers by `table/key of the row/column`, None (null in JSON) where not finite."""
+    values: dict[str, float | None] = {}
     for name, table in tables.items():
         for row in table:
-            of = [str(row[key]) for key in KEYS[name]]
+            keys = [str(row[key]) for key in KEYS[name]]
             for column in table.colnames:
                 if column not in KEYS[name]:
                     value = float(row[column])
-                    found["/".join((name, *of, column))] = value if math.isfinite(value) else None
-    return found
+                    values["/".join((name, *keys, column))] = value if math.isfinite(value) else None
+    return values
 
 
 def page(heading: str, tables: Mapping[str, Table], plots: Mapping[str, Figure]) -> str:
@@ -137,7 +143,7 @@ def markdown(table: Table) -> str:
 
 
 def cell(value: object) -> str:
-    """Texts and counts as they are, other numbers by four digits, `-` for NaN."""
+    """Format a cell: texts and counts unchanged, floats with four digits, `-` for NaN."""
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)

@@ -1,4 +1,4 @@
-"""The figures of `mmae reproduce`: the paper's three, and those of what it left for further study."""
+"""The figures of `mmae reproduce`: the paper's three, and those of the studies beyond it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,37 +13,37 @@ from matplotlib.gridspec import GridSpec
 from catalogs.store.preview import composite
 from mmae.models.batch import Batch
 from mmae.scores import reconstruction_figure, redshift_figures
-from mmae.scores.line_scores import ALL, FAINTEST, LineFits, detected
+from mmae.scores.line_scores import ALL, PRESENT_SNR, LineFits, detected
 from mmae.scores.lines import LINES
 from mmae.scores.masking_study import IMAGE_SHARES, SPECTRUM_SHARES
 from mmae.scores.metrics import EDGES
 from mmae.scores.photoz_scores import EVERYWHERE, NEAR, PAPER, PUBLISHED
-from mmae.scores.physical_masks import IMAGE, NOTHING, PIXELS, TOKENS, Loss
+from mmae.scores.physical_masks import IMAGE, NOTHING, PIXELS, TOKENS, DataLoss
 from mmae.scores.reconstruction import Reconstruction
 from mmae.scores.reconstruction_figure import GREY
 
 HIDDEN = "0.85"
-"""Grey of hidden spans of a spectrum."""
+"""Grey level of hidden spans of a spectrum."""
 
 
 class Example(NamedTuple):
     """One galaxy with a loss."""
 
-    loss: Loss
+    loss: DataLoss
     image: np.ndarray
-    """(5, 64, 64) as it comes"""
+    """(5, 64, 64), with the loss"""
     spectrum: np.ndarray
-    """(1296,) as it comes"""
+    """(1296,), with the loss"""
     truth: tuple[np.ndarray, np.ndarray]
     """Image and spectrum without the loss."""
-    made: Reconstruction | None
-    """With the tokens hidden that the loss touches, without the first dimension; None where those are all."""
+    rebuilt: Reconstruction | None
+    """With all affected tokens hidden, without the batch dimension; None where those are all tokens."""
 
 
 def redshifts(z_phot: np.ndarray, z_spec: np.ndarray, scatter: Table, data: str) -> Figure:
-    """Figure 3: all redshifts right; z_spec below 0.4, and bars of its scatter, left.
+    """Figure 3: z_spec below 0.4 and bars of its scatter, left; all redshifts, right.
 
-    scatter : photoz_scores.table; data : what was measured, as `mock data`.
+    scatter : photoz_scores.table; data : name of the data, such as `mock data`.
     """
     plot = Figure(figsize=(12, 7), layout="constrained")
     axes = plot.subplot_mosaic(
@@ -60,35 +60,35 @@ def redshifts(z_phot: np.ndarray, z_spec: np.ndarray, scatter: Table, data: str)
 
 
 def bars(axes: Axes, scatter: Table, data: str) -> None:
-    """sigma_NMAD at z < 0.4 of this model, with its scatter over masks; hatched, what others found."""
-    here = scatter[scatter["range"] == NEAR]
-    mine = {f"this model, {100 * row['hidden']:g} % hidden": row for row in here}
+    """Draw sigma_NMAD at z < 0.4: this model with its scatter over masks, and published values, hatched."""
+    near = scatter[scatter["range"] == NEAR]
+    measured = {f"this model, {100 * row['hidden']:g} % hidden": row for row in near}
     paper = {f"Himes et al., {100 * share:g} % hidden": sigma for share, sigma in PAPER.items()}
-    real = paper | PUBLISHED
-    heights = [row["sigma_NMAD"] for row in mine.values()]
-    errors = [0 if math.isnan(row["sigma_NMAD std"]) else row["sigma_NMAD std"] for row in mine.values()]
-    axes.barh(list(mine), heights, xerr=errors, color="C0", label=data)
+    published = paper | PUBLISHED
+    heights = [row["sigma_NMAD"] for row in measured.values()]
+    errors = [0 if math.isnan(row["sigma_NMAD std"]) else row["sigma_NMAD std"] for row in measured.values()]
+    axes.barh(list(measured), heights, xerr=errors, color="C0", label=data)
     axes.barh(
-        list(real),
-        list(real.values()),
+        list(published),
+        list(published.values()),
         color="0.9",
         edgecolor="0.4",
         hatch="//",
         label="real data, published",
     )
-    ends = [height + error for height, error in zip(heights, errors, strict=True)] + list(real.values())
-    for place, (end, value) in enumerate(zip(ends, (*heights, *real.values()), strict=True)):
+    ends = [height + error for height, error in zip(heights, errors, strict=True)] + list(published.values())
+    for place, (end, value) in enumerate(zip(ends, (*heights, *published.values()), strict=True)):
         axes.text(end, place, f" {value:.4f}", va="center", fontsize="small")
     axes.invert_yaxis()
     axes.set(
-        xlim=(0, 1.3 * np.nanmax([*ends, *real.values()])), xlabel=rf"$\sigma_\mathrm{{NMAD}}$, ${NEAR}$"
+        xlim=(0, 1.3 * np.nanmax([*ends, *published.values()])), xlabel=rf"$\sigma_\mathrm{{NMAD}}$, ${NEAR}$"
     )
     axes.tick_params(axis="y", labelsize="small")
     axes.legend(fontsize="small", frameon=False)
 
 
 def masking(table: Table) -> Figure:
-    """Above, more of the image hidden, without a spectrum; below, of the spectrum, beside 25 % image."""
+    """Scores against the fraction hidden: above, of the image, without a spectrum; below, of the spectrum."""
     plot = Figure(figsize=(12, 6.5), layout="constrained")
     names = (
         (f"sigma_NMAD, {NEAR}", r"$\sigma_\mathrm{NMAD}$"),
@@ -116,20 +116,21 @@ def masking(table: Table) -> Figure:
 
 
 def lines(fits: LineFits, cards: Mapping[str, Table]) -> Figure:
-    """Height and width of detected lines against the true ones; how many there are, by what is hidden.
+    """Height and width of detected lines against the true ones; fraction of detected lines.
 
-    fits : of the first of the cards.
+    fits : those of the first scorecard; cards : scorecards by what is hidden.
     """
     plot = Figure(figsize=(13, 4), layout="constrained")
     height, width, share = plot.subplots(1, 3)
-    clear, found = fits.signal_to_noise > FAINTEST, detected(fits)
+    present, is_detected = fits.signal_to_noise > PRESENT_SNR, detected(fits)
     for number, name in enumerate(LINES):
-        here, missed = (clear[:, number] & which for which in (found[:, number], ~found[:, number]))
+        shown = present[:, number] & is_detected[:, number]
+        missed = present[:, number] & ~is_detected[:, number]
         for axes, column in ((height, "height"), (width, "fwhm")):
             true, rebuilt = fits.true[column][:, number], fits.rebuilt[column][:, number]
-            axes.plot(true[here], rebuilt[here], ".", ms=4, alpha=0.6, color=f"C{number}", label=name)
-            low = axes.get_xaxis_transform()
-            axes.plot(true[missed], np.zeros(missed.sum()), "|", color="0.6", ms=12, transform=low)
+            axes.plot(true[shown], rebuilt[shown], ".", ms=4, alpha=0.6, color=f"C{number}", label=name)
+            bottom = axes.get_xaxis_transform()
+            axes.plot(true[missed], np.zeros(missed.sum()), "|", color="0.6", ms=12, transform=bottom)
     for axes, text in ((height, "height [rms of the spectrum]"), (width, "FWHM [Å]")):
         axes.set(xscale="log", yscale="log", xlabel=f"true {text}", ylabel=f"rebuilt {text}")
         ends = axes.get_xlim()
@@ -148,9 +149,9 @@ def lines(fits: LineFits, cards: Mapping[str, Table]) -> Figure:
 
 
 def losses(examples: Sequence[Example], table: Table, waves: tuple[np.ndarray, np.ndarray]) -> Figure:
-    """A row for each loss: a galaxy as it comes, rebuilt, and true; right, the scatter of the redshift.
+    """A row for each loss: a galaxy with the loss, rebuilt, and true; right, the scatter of the redshift.
 
-    table : a row for each loss and way to judge it; waves : of the store, and of the model.
+    table : physical_masks.table; waves : wavelengths of the store and of the model.
     """
     plot = Figure(figsize=(12, 1.45 * len(examples)), layout="constrained")
     grid = GridSpec(len(examples), 4, plot, width_ratios=[1, 1, 1, 2.2])
@@ -168,19 +169,19 @@ def draw_image_loss(
     plot: Figure, grid: GridSpec, row: int, example: Example, waves: tuple[np.ndarray, np.ndarray]
 ) -> None:
     seen = composite(example.image[None])[0]
-    if example.made is None:
+    if example.rebuilt is None:
         rebuilt = np.full_like(seen, 255)
     else:
-        hidden = example.made.image_hidden.numpy()
-        rebuilt = composite(np.where(hidden, example.made.image.numpy(), example.image)[None])[0]
-        gone = example.loss.lost.min(0)  # in every band
-        seen = np.where(gone[..., None], GREY, seen)
+        hidden = example.rebuilt.image_hidden.numpy()
+        rebuilt = composite(np.where(hidden, example.rebuilt.image.numpy(), example.image)[None])[0]
+        lost = example.loss.lost.min(0)  # in every band
+        seen = np.where(lost[..., None], GREY, seen)
     panels = {"as it comes": seen, "rebuilt": rebuilt, "true": composite(example.truth[0][None])[0]}
     for column, (title, pixels) in enumerate(panels.items()):
         axes = plot.add_subplot(grid[row, column])
         axes.imshow(pixels, origin="lower", interpolation="nearest")
         axes.set(xticks=[], yticks=[])
-        if title == "rebuilt" and example.made is None:
+        if title == "rebuilt" and example.rebuilt is None:
             axes.text(
                 0.5,
                 0.5,
@@ -201,27 +202,26 @@ def draw_spectrum_loss(
 ) -> None:
     axes = plot.add_subplot(grid[row, :3])
     fine, coarse = waves
-    assert example.made is not None, "the tokens of no loss are the whole spectrum"
-    hidden = example.made.spectrum_hidden.numpy()
-    whole = axes.get_xaxis_transform()
-    axes.fill_between(coarse, 0, 1, where=hidden, step="mid", color=HIDDEN, lw=0, transform=whole)
+    assert example.rebuilt is not None, "the tokens of no loss are the whole spectrum"
+    hidden = example.rebuilt.spectrum_hidden.numpy()
+    full_height = axes.get_xaxis_transform()
+    axes.fill_between(coarse, 0, 1, where=hidden, step="mid", color=HIDDEN, lw=0, transform=full_height)
     axes.plot(fine, example.spectrum, color="C1", lw=0.5, label="as it comes")
     axes.plot(fine, example.truth[1], color="0.3", lw=0.5, label="true")
-    axes.plot(
-        coarse, np.where(hidden, example.made.spectrum.numpy(), np.nan), color="C3", lw=1.3, label="rebuilt"
-    )
+    rebuilt = np.where(hidden, example.rebuilt.spectrum.numpy(), np.nan)
+    axes.plot(coarse, rebuilt, color="C3", lw=1.3, label="rebuilt")
     low, high = np.percentile(example.truth[1], (0.1, 99.9))
     axes.set(xlim=(fine[0], fine[-1]), ylim=(low - 1, high + 1), ylabel=example.loss.name)
     axes.tick_params(labelsize="small")
     axes.legend(fontsize="x-small", ncols=3, frameon=False, loc="upper right")
 
 
-def loss_bars(axes: Axes, table: Table, loss: Loss, last: bool) -> None:
-    """sigma_NMAD of all galaxies with nothing lost, as it comes, and with tokens hidden."""
-    here = table[(table["part"] == loss.part) & ((table["loss"] == loss.name) | (table["judged"] == NOTHING))]
+def loss_bars(axes: Axes, table: Table, loss: DataLoss, last: bool) -> None:
+    """Draw sigma_NMAD of all galaxies without the loss, with it, and with the affected tokens hidden."""
+    rows = table[(table["part"] == loss.part) & ((table["loss"] == loss.name) | (table["judged"] == NOTHING))]
     colours = {NOTHING: "0.6", PIXELS: "C1", TOKENS: "C3"}
-    scatter = here[f"sigma_NMAD, {EVERYWHERE}"]
-    axes.barh(list(here["judged"]), scatter, color=[colours[how] for how in here["judged"]])
+    scatter = rows[f"sigma_NMAD, {EVERYWHERE}"]
+    axes.barh(list(rows["judged"]), scatter, color=[colours[method] for method in rows["judged"]])
     for place, value in enumerate(scatter):
         axes.text(value, place, f" {value:.4f}", va="center", fontsize="small")
     axes.invert_yaxis()
@@ -236,18 +236,18 @@ def galaxy(
     name: str,
     wave: np.ndarray,
     truth: Batch,
-    made: Reconstruction,
+    reconstruction: Reconstruction,
     fits: Mapping[str, tuple[np.void, np.void | None]],
 ) -> Figure:
-    """The paper's figures 1 and 2, with what was measured of lines below.
+    """The paper's figures 1 and 2, with the fits of lines below.
 
-    fits : by name, the line of lines.FIT in the true and in the rebuilt spectrum, None where it is not there.
+    fits : by name, the fit (lines.FIT) in the true and in the rebuilt spectrum, None if it was not detected.
     """
-    plot = reconstruction_figure.figure(name, wave, truth, made)
+    plot = reconstruction_figure.figure(name, wave, truth, reconstruction)
     captions = []
     for line, (true, rebuilt) in fits.items():
-        found = "not rebuilt" if rebuilt is None else f"rebuilt {caption(rebuilt)}"
-        captions.append(f"{line}: true {caption(true)};  {found}")
+        result = "not rebuilt" if rebuilt is None else f"rebuilt {caption(rebuilt)}"
+        captions.append(f"{line}: true {caption(true)};  {result}")
     plot.supxlabel("\n".join(captions), fontsize="small")
     return plot
 

@@ -1,4 +1,4 @@
-"""Rows of scores as a table for people, for astropy and for JSON."""
+"""Rows of scores as a table for a terminal, for astropy and for JSON."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from rich.table import Table as TextTable
 from mmae.scores import calibration, metrics
 
 FRACTIONS = metrics.FRACTIONS | calibration.FRACTIONS
-"""People read those in percent."""
+"""The scores that are printed in percent."""
 
 
 def text_table(rows: Sequence[metrics.Row | calibration.Row], names: Sequence[str]) -> TextTable:
-    """The named scores of every row, with their errors, for a terminal."""
+    """Table for a terminal: the named scores of every row, with their errors."""
     text = TextTable(box=box.SIMPLE)
     text.add_column("range", no_wrap=True)
     for name in ("n", *names):
@@ -27,7 +27,7 @@ def text_table(rows: Sequence[metrics.Row | calibration.Row], names: Sequence[st
 
 
 def _cell(name: str, value: float, error: float) -> str:
-    """`0.0163 ± 0.0002`, or `0.44 ± 0.06 %` for a fraction; no error where there is none, `-` for NaN."""
+    """Format `0.0163 ± 0.0002`, or `0.44 ± 0.06 %` for a fraction; a NaN error is left out, NaN is `-`."""
     if math.isnan(value):
         return "-"
     scale, digits, unit = (100, 2, " %") if name in FRACTIONS else (1, 4, "")
@@ -36,18 +36,18 @@ def _cell(name: str, value: float, error: float) -> str:
 
 
 def json_row(row: metrics.Row | calibration.Row) -> dict[str, object]:
-    """A row for JSON, which has no NaN: null stands for it."""
+    """A row for JSON, with null for NaN."""
     without_nan = {
-        part: {name: None if math.isnan(number) else number for name, number in numbers.items()}
-        for part, numbers in (("value", row.value), ("error", row.error))
+        key: {name: None if math.isnan(number) else number for name, number in numbers.items()}
+        for key, numbers in (("value", row.value), ("error", row.error))
     }
     return row._asdict() | without_nan
 
 
 def flat_table(rows: Sequence[metrics.Row | calibration.Row]) -> Table:
-    """Each number of the rows in a column of its own, its error beside it."""
-    single = [key for key in rows[0]._fields if key not in ("value", "error")]
-    table = Table({key: [getattr(row, key) for row in rows] for key in single})
+    """Table for astropy: a column for each score, followed by a column of its errors."""
+    fields = [key for key in rows[0]._fields if key not in ("value", "error")]
+    table = Table({key: [getattr(row, key) for row in rows] for key in fields})
     for name in rows[0].value:
         table[name] = [row.value[name] for row in rows]
         table[f"{name} error"] = [row.error[name] for row in rows]

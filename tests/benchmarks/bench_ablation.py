@@ -41,7 +41,7 @@ from mmae.models.radial_profile import RadialProfile
 from mmae.scores import line_scores, photoz_scores
 from mmae.scores.line_scores import LineFits
 from mmae.scores.lines import signal_to_noise
-from mmae.scores.masking_study import FIGURE_1, drawn_masks
+from mmae.scores.masking_study import FIGURE_1, draw_masks
 from mmae.scores.metrics import EDGES, point_metrics
 from mmae.scores.rebuilding import Survey, Truth, rebuild, rebuilt_lines, true_lines, truth_of
 from mmae.scores.rebuilding import scores as rebuilding_scores
@@ -216,7 +216,7 @@ def measure(run: Path, store: Path, rebuilt: int) -> None:
     z_phot, rebuilding, start = [], [], 0
     for batch in batches(data, rows, 64, 0, 1):
         object_id = data.object_id[rows[start : start + len(batch.image)]]
-        z_phot.append(photoz_scores.observe(program, grid, batch.image, object_id, seeds=1))
+        z_phot.append(photoz_scores.evaluate(program, grid, batch.image, object_id, seeds=1))
         if start < rebuilt:
             rebuilding.append(rebuild_some(model, truth_of(object_id, batch), survey))
         start += len(object_id)
@@ -265,7 +265,7 @@ def boosted(store: Path) -> dict[str, float]:
 
 def rebuild_some(model: AnyModel, truth: Truth, survey: Survey) -> tuple[LineFits, dict[str, np.ndarray]]:
     true, noise = true_lines(truth, survey)
-    made = rebuild(model, truth.image, truth.spectrum, *drawn_masks(truth.object_id, model.config, FIGURE_1))
+    made = rebuild(model, truth.image, truth.spectrum, *draw_masks(truth.object_id, model.config, FIGURE_1))
     wave = pooled(survey.wave, model.config)
     lines = rebuilt_lines(made, truth, wave, signal_to_noise(true, noise))
     return LineFits(true, lines, noise, truth.redshift), rebuilding_scores(made, truth, model, survey)

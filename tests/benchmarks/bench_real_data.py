@@ -46,7 +46,7 @@ from mmae.models.batch import pooled
 from mmae.models.families import AnyModel
 from mmae.models.mmae import ModelConfig
 from mmae.progress import bar
-from mmae.scores.line_scores import CLEAR, LineFits, detected, errors, flux, median
+from mmae.scores.line_scores import CLEAR_SNR, LineFits, detected, errors, flux, median
 from mmae.scores.lines import LINES, signal_to_noise
 from mmae.scores.rebuilding import Survey, Truth, rebuilt_lines, true_lines, truth_of
 from mmae.scores.reconstruction import Reconstruction
@@ -129,12 +129,12 @@ def line_table(fits: list[LineFits], truth: Truth) -> Iterator[str]:
     yield from header(
         "spectrum", "line", "S/N", "hidden", "rebuilt", "velocity error, km/s", "flux / true flux"
     )
-    judged = np.stack([fit.judged for fit in fits])  # (MASKS, B, L)
+    judged = np.stack([fit.evaluated for fit in fits])  # (MASKS, B, L)
     found = np.stack([detected(fit) for fit in fits]) & judged
     velocity = np.stack([errors(fit)["velocity error"] for fit in fits])
     ratio = np.stack([flux(fit.rebuilt) / flux(fit.true) for fit in fits])
     strength = signal_to_noise(fits[0].true, fits[0].noise)
-    for k, line in np.argwhere((strength > CLEAR) & judged.any(0)):
+    for k, line in np.argwhere((strength > CLEAR_SNR) & judged.any(0)):
         there = found[:, k, line]
         medians = (median(values[:, k, line][there]) if there.any() else "-" for values in (velocity, ratio))
         counts = judged[:, k, line].sum(), there.sum()
@@ -245,8 +245,8 @@ def spectra(model: AnyModel, data: TrainingSet, folder: Path, out: Path) -> list
         "",
         *each_spectrum(truth, kinds, real.scores),
         "",
-        f"Emission lines of true S/N > {CLEAR:g}, `{TWIN}`: under how many of {MASKS} masks they are hidden "
-        "whole, and rebuilt; medians over the latter:",
+        f"Emission lines of true S/N > {CLEAR_SNR:g}, `{TWIN}`: under how many of {MASKS} masks they are "
+        "hidden whole, and rebuilt; medians over the latter:",
         "",
         *line_table(line_fits(model, truth, survey, real.twin), truth),
         "",

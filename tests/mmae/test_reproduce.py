@@ -16,7 +16,7 @@ from mmae.models.mmae import ModelConfig
 from mmae.reproduce import Reproduce, main
 from mmae.scores import physical_masks
 from mmae.scores.metrics import point_metrics
-from mmae.scores.physical_masks import IMAGE, PIXELS, TOKENS, losses, masks, spoiled
+from mmae.scores.physical_masks import IMAGE, PIXELS, TOKENS, data_losses, degraded, masks
 from mmae.scores.rebuilding import Survey, hidden_tokens, truth_of
 from mmae.scores.report_page import KEYS
 from mmae.training.data import TrainingSet
@@ -116,7 +116,7 @@ def test_masks_grow_with_the_share_hidden_and_depend_on_the_id_alone():
 
 
 def test_losses_touch_what_they_say(common):
-    by_name = {loss.name: loss for loss in losses(common)}
+    by_name = {loss.name: loss for loss in data_losses(common)}
     assert {f"no {band}" for band in BANDS} <= by_name.keys()
     gap, _ = masks(by_name["detector gap"], IMAGE, TOKENS, CONFIG)
     trail, hidden = masks(by_name["bleed trail"], IMAGE, TOKENS, CONFIG)
@@ -133,12 +133,12 @@ def test_losses_touch_what_they_say(common):
 
 
 def test_what_inference_would_refuse_is_counted(common, truth):
-    for loss in losses(common):
-        image, spectrum, refused = spoiled(loss, truth)
+    for loss in data_losses(common):
+        image, spectrum, refused = degraded(loss, truth)
         assert refused.all() == (loss.name == "detector gap" or loss.name in {f"no {b}" for b in BANDS})
         assert np.isfinite(image).all()
         assert np.isfinite(spectrum).all()
-        kept = ~loss.touched
+        kept = ~loss.affected
         if loss.part == IMAGE:
             np.testing.assert_array_equal(image[:, kept], truth.image[:, kept])
         else:
@@ -147,11 +147,11 @@ def test_what_inference_would_refuse_is_counted(common, truth):
 
 def test_what_is_hidden_of_a_loss_cannot_be_seen(common, truth, runs):
     model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
-    trail = next(loss for loss in losses(common) if loss.name == "bleed trail")
-    brighter = trail._replace(light=np.asarray(trail.light) * 3)
+    trail = next(loss for loss in data_losses(common) if loss.name == "bleed trail")
+    brighter = trail._replace(added_flux=np.asarray(trail.added_flux) * 3)
     hidden, seen = (
         [
-            physical_masks.judge(model, truth, common, loss, IMAGE, how)[1]["redshift"]
+            physical_masks.evaluate(model, truth, common, loss, IMAGE, how)[1]["redshift"]
             for loss in (trail, brighter)
         ]
         for how in (TOKENS, PIXELS)

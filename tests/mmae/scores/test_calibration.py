@@ -68,7 +68,7 @@ def test_cde_loss_worked_by_hand():
     squared = 18 * 0.05**2 / 0.02 + 0.05**2 / 0.82 + 2 * 0.025**2 / 0.01
     found = score(calibration.cde_loss, TWO_PEAKS, [1.09, 0.6, 1])
     np.testing.assert_allclose(found, squared - 2 * np.array([0.05 / 0.82, 2.5, 0.05 / 0.82]))
-    # equal quantiles: as wide as NARROWEST, and no gain for who is hit
+    # equal quantiles: as wide as MIN_WIDTH, and no gain for who is hit
     squared = (19 * 0.05**2 + 2 * 0.025**2) / 1e-6
     np.testing.assert_allclose(score(calibration.cde_loss, SHARP, [0.5, 0.6]), squared)
 
