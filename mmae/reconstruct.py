@@ -1,4 +1,4 @@
-"""`mmae reconstruct`: hidden parts of images and spectra, rebuilt, as figures (paper, section 5.1).
+"""`mmae reconstruct`: figures of rebuilt images and spectra (paper, section 5.1).
 
 Masks are boolean, True = hidden.
 """
@@ -22,7 +22,7 @@ from mmae.models.masking import random_mask
 from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.reconstruction import Reconstruction, error_table, reconstruct
 from mmae.scores.reconstruction_figure import figure
-from mmae.training.data import TrainingSet, choose
+from mmae.training.data import TrainingSet, sample_test_rows
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Reconstruct:
     """Rebuild hidden images and spectra with a trained model, and draw them.
 
     Takes galaxies of the test split, which the model has not seen, hides a part of image and spectrum, and
-    draws one figure a galaxy: the image whole, hidden and rebuilt; the spectrum, normalised and pooled as the
-    model takes it, with the rebuilt one on top. The table at the end gives the rms error over hidden pixels:
-    of the image in the flux unit of the store, of the spectrum in units of its own rms.
+    draws one figure per galaxy: the image, the visible part of it, and the rebuilt one; the spectrum,
+    normalised and pooled as for the model, with the rebuilt one on top. The table at the end gives the rms
+    error over hidden pixels: of the image in the flux unit of the store, of the spectrum in units of its rms.
 
     The paper's figure 1: the defaults. Its figure 2: --image-mask 0 --spectrum-mask 1.
     """
@@ -50,7 +50,7 @@ class Reconstruct:
     spectrum_mask: float = 0.75
     """Share of spectrum tokens hidden."""
     seed: int = 0
-    """Of the choice of galaxies and of the masks."""
+    """Seed of the choice of galaxies and of the masks."""
 
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in (self.image_mask, self.spectrum_mask)):
@@ -67,14 +67,15 @@ def main(config: Reconstruct) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")
 
-    rows = choose(data, config.objects, config.seed)
+    rows = sample_test_rows(data, config.objects, config.seed)
     batch = data.read(rows)
     rebuilt = reconstruct(model, batch.image, batch.spectrum, *draw_masks(len(rows), model.config, config))
     out.mkdir(parents=True, exist_ok=True)
     for k, object_id in enumerate(data.object_id[rows]):
-        truth, guess = Batch(*(part[k] for part in batch)), Reconstruction(*(part[k] for part in rebuilt))
+        truth = Batch(*(tensor[k] for tensor in batch))
+        reconstruction = Reconstruction(*(tensor[k] for tensor in rebuilt))
         with atomic.replacing(out / f"{object_id}.png") as temporary:
-            plot = figure(str(object_id), data.wave, truth, guess)
+            plot = figure(str(object_id), data.wave, truth, reconstruction)
             plot.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 
     print(f"checkpoint: {source} (step {state['step']})")
@@ -89,12 +90,6 @@ def draw_masks(galaxies: int, model: AnyConfig, config: Reconstruct) -> tuple[Te
         random_mask(galaxies, IMAGE_TOKENS, config.image_mask, generator),
         random_mask(galaxies, model.spectrum_tokens, config.spectrum_mask, generator),
     )
-
-
-# ---------------------------------------------------------------- rebuilding
-
-
-# ---------------------------------------------------------------- drawing
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from mmae.scores.rebuilding import (
     truth_of,
 )
 from mmae.scores.reconstruction import Reconstruction
-from mmae.training.data import TrainingSet, batches, choose, sky_noise
+from mmae.training.data import TrainingSet, batches, sample_test_rows, sky_noise
 
 BATCH = 64
 SKY_ROWS = 1024
@@ -101,7 +101,7 @@ def main(config: Reproduce) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")
     data = TrainingSet(config.data, ModelConfig())  # at the resolution of the store, for either model
-    rows = np.sort(choose(data, config.objects, seed=0))
+    rows = np.sort(sample_test_rows(data, config.objects, seed=0))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     out.mkdir(parents=True, exist_ok=True)

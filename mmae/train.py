@@ -1,9 +1,9 @@
-"""`mmae train`: the command and its loop. It knows ranks, not Slurm.
+"""`mmae train`: the command and its training loop, on one rank or several.
 
     mmae train store.zarr --out runs/first              one process
-    torchrun --nproc-per-node 4 -m mmae.train ...       one process a GPU (or `srun python -m mmae.train ...`)
+    torchrun --nproc-per-node 4 -m mmae.train ...       a process per GPU (or `srun python -m mmae.train ...`)
 
-The run directory holds config.json, metrics.jsonl (a line a report), tensorboard/, checkpoints, and
+The run directory holds config.json, metrics.jsonl (one line per report), tensorboard/, checkpoints, and
 the figures of the last validation.
 """
 
@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ from mmae.training.data import (
     batch_rows,
     batches,
     epoch_order,
-    share,
+    rank_slice,
     steps_per_epoch,
 )
 from mmae.training.distributed import World
@@ -41,14 +42,23 @@ from mmae.training.recipe import (
     step_masks,
 )
 from mmae.training.runlog import METRICS, RunLog, summary
-from mmae.training.state import STATISTICS_ROWS, State, begin_or_resume, describe, plain, save, update_average
+from mmae.training.state import (
+    STATISTICS_ROWS,
+    State,
+    as_json,
+    begin_or_resume,
+    describe,
+    save,
+    update_average,
+)
 from mmae.training.validate import validate
 
 REPORT_STEPS = 10
-MOST_LOST = 50
-"""Steps one after another whose gradient is not finite, and which therefore change nothing."""
+"""Steps between reports."""
+MAX_SKIPPED = 50
+"""Number of consecutive steps skipped for a gradient that is not finite, at which training gives up."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-"""USR2 is what Slurm jobs are warned with, before their time is up or their nodes are taken."""
+"""Signals that stop training; Slurm jobs are warned by USR2 before their time limit or preemption."""
 
 
 def main(config: Train) -> None:
@@ -59,28 +69,28 @@ def main(config: Train) -> None:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
         if min(len(data.rows(TRAIN)), len(data.rows(VALIDATION))) < world.size:
             raise InputRefused(f"{config.data} has too few galaxies with redshifts to split 70/15/15")
-        with only_writer(config, world):
+        with run_directory_lock(config, world):
             train(config, world, data, stop)
 
 
 @contextlib.contextmanager
-def only_writer(config: Train, world: World) -> Iterator[None]:
-    """Hold the run directory; UsageError on every rank where another training holds it."""
+def run_directory_lock(config: Train, world: World) -> Iterator[None]:
+    """Lock the run directory; UsageError on every rank if another training has locked it."""
     with contextlib.ExitStack() as stack:
-        taken = False
-        if world.first:
+        locked = False
+        if world.is_main:
             config.out.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(atomic.owned(config.out))
             except BlockingIOError:
-                taken = True
-        if any(agree(world, taken)):
+                locked = True
+        if any(agree(world, locked)):
             raise UsageError(f"{config.out} is being written by another training: give another --out")
         yield
 
 
 class Stop:
-    """Set by a signal, read at the end of a step: nothing is ever cut off in the middle."""
+    """Stop request, set by a signal and read at the end of a step."""
 
     requested = False
 
@@ -101,89 +111,102 @@ def stop_on_signal() -> Iterator[Stop]:
 
 
 def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
-    """Begin or take up the run in `config.out`, and carry it to its last epoch."""
+    """Begin or resume the run in `config.out`, and train to its last epoch."""
     rows = data.rows(TRAIN)
     sample = data.read(rows[:STATISTICS_ROWS]).image
-    described = describe(data, sample)
+    description = describe(data, sample)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
-    state = begin_or_resume(config, world, described, sample, steps)
+    state = begin_or_resume(config, world, description, sample, steps)
     del sample
     if finished(state, config):
-        if world.first:
+        if world.is_main:
             print(f"{config.out}: done after {state.epoch} of {config.epochs} epochs; nothing to do")
         return
-    log = RunLog(config.out, plain(config), state.step, state.step_in_epoch == 0, world.first)
-    log.say(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
-    log.say(
+    log = RunLog(config.out, as_json(config), state.step, state.step_in_epoch == 0, world.is_main)
+    log.print(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
+    log.print(
         f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
         f"({world.device.type}, {config.arithmetic})"
     )
-    model: nn.Module = state.model
-    cuda = world.device.type == "cuda"
-    if world.size > 1:
-        device_ids = [world.device] if cuda else None
-        # find_unused_parameters keeps the order in which ranks sum gradients as it is from the first step on
-        model = nn.parallel.DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
-    saved, lost = time.monotonic(), 0
+    model = data_parallel(state.model, world)
+    pin = world.device.type == "cuda"
+    saved, skipped = time.monotonic(), 0
 
     with log.progress(config.epochs * steps, state.step) as advance:
         while not finished(state, config):
             order = epoch_order(rows, data.block_rows, config.batch, config.seed, state.epoch)
             started, first = time.monotonic(), state.step
             model.train()
-            for batch in batches(
-                data, order, config.batch, world.rank, world.size, state.step_in_epoch, cuda
-            ):
+            for batch in batches(data, order, config.batch, world.rank, world.size, state.step_in_epoch, pin):
                 size = batch_rows(len(rows), config.batch, state.step_in_epoch)
                 masks = step_masks(size, config, state.step)
-                mine = masks.rows(share(size, world.rank, world.size)).to(world.device)
-                whole = masks.counts().clamp(min=1).to(world.device) / world.size
+                own_masks = masks.rows(rank_slice(size, world.rank, world.size)).to(world.device)
+                counts = masks.counts().clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
-                losses = backward(model, batch.to(world.device), mine, config, whole)
-                lost = 0 if step(state, config, steps) else lost + 1
+                losses = backward(model, batch.to(world.device), own_masks, config, counts)
+                skipped = 0 if step(state, config, steps) else skipped + 1
 
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
                     log.report("train", state.step, reduced(losses, world) | {"samples_per_s": rate})
                 loss = losses.total.item()
                 advance(loss)
-                late = time.monotonic() - saved > 60 * config.checkpoint_minutes
-                stopping, saving, diverged = agree(
-                    world, stop.requested, late and world.first, not math.isfinite(loss) or lost == MOST_LOST
-                )
+                due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                failed = not math.isfinite(loss) or skipped == MAX_SKIPPED
+                stopping, saving, diverged = agree(world, stop.requested, due and world.is_main, failed)
                 if diverged:
-                    what = "gradient" if lost == MOST_LOST else "loss"
+                    quantity = "gradient" if skipped == MAX_SKIPPED else "loss"
                     raise InputRefused(
-                        f"no finite {what} at step {state.step}: lower --lr, or --spectrum-dropout"
+                        f"no finite {quantity} at step {state.step}: lower --lr, or --spectrum-dropout"
                     )
                 if stopping or saving:
-                    save(config, world, described, state)
+                    save(config, world, description, state)
                     saved = time.monotonic()
                 if stopping:
                     raise stopped(state)
 
-            state.epoch, state.step_in_epoch = state.epoch + 1, 0
-            state.metrics, *redshifts = validate(state.judged, data, config, world)
-            log.report("validation", state.step, state.metrics)
-            log.say(f"epoch {state.epoch}/{config.epochs}  validation: {summary(state.metrics)}")
-            if world.first:
-                log.figure("zphot_zspec", state.step, panels.redshifts(*redshifts))
-                log.figure(
-                    "reconstruction", state.step, panels.rebuilt(state.judged, data, config, world.device)
-                )
-            improved = state.metrics["loss"] < state.best
-            if improved:
-                state.best, state.best_epoch = state.metrics["loss"], state.epoch
-            save(config, world, described, state, best=improved)
+            end_epoch(state, config, world, data, description, log)
             saved = time.monotonic()
             if any(agree(world, stop.requested)) and not finished(state, config):
                 raise stopped(state)
 
-    log.say(f"wrote {config.out}: {checkpoint.BEST} (loss {state.best:.4f}), {METRICS}, tensorboard/")
+    log.print(f"wrote {config.out}: {checkpoint.BEST} (loss {state.best:.4f}), {METRICS}, tensorboard/")
+
+
+def data_parallel(model: nn.Module, world: World) -> nn.Module:
+    """The model, wrapped so that ranks average its gradients if there are several."""
+    if world.size == 1:
+        return model
+    device_ids = [world.device] if world.device.type == "cuda" else None
+    # find_unused_parameters keeps the order in which ranks sum gradients the same from the first step on
+    return nn.parallel.DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
+
+
+def end_epoch(
+    state: State,
+    config: Train,
+    world: World,
+    data: TrainingSet,
+    description: dict[str, Any],
+    log: RunLog,
+) -> None:
+    """Validate, report, draw the figures and save a checkpoint, also as the best one if it is."""
+    state.epoch, state.step_in_epoch = state.epoch + 1, 0
+    state.metrics, *redshifts = validate(state.evaluated, data, config, world)
+    log.report("validation", state.step, state.metrics)
+    log.print(f"epoch {state.epoch}/{config.epochs}  validation: {summary(state.metrics)}")
+    if world.is_main:
+        log.figure("zphot_zspec", state.step, panels.redshifts(*redshifts))
+        rebuilt = panels.rebuilt(state.evaluated, data, config, world.device)
+        log.figure("reconstruction", state.step, rebuilt)
+    improved = state.metrics["loss"] < state.best
+    if improved:
+        state.best, state.best_epoch = state.metrics["loss"], state.epoch
+    save(config, world, description, state, best=improved)
 
 
 def step(state: State, config: Train, steps: int) -> bool:
-    """One step along the gradients, of `steps` an epoch; none, and False, where their norm is not finite."""
+    """Take an optimiser step, of `steps` per epoch; skip it and return False for a non-finite gradient."""
     finite = bool(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip).isfinite())
     if finite:
         state.optimizer.step()
@@ -198,7 +221,7 @@ def step(state: State, config: Train, steps: int) -> bool:
 
 
 def finished(state: State, config: Train) -> bool:
-    """Whether all epochs are done, or the last `patience` of them brought nothing better."""
+    """Whether all epochs are done, or the last `patience` of them brought no improvement."""
     return state.epoch >= config.epochs or 0 < config.patience <= state.epoch - state.best_epoch
 
 
@@ -207,13 +230,13 @@ def stopped(state: State) -> Interrupted:
 
 
 def reduced(losses: Losses, world: World) -> dict[str, float]:
-    """Losses as their means over ranks."""
+    """Means of the losses over ranks."""
     means = world.mean(torch.stack(losses).detach())
     return dict(zip(Losses._fields, means.tolist(), strict=True))
 
 
 def agree(world: World, *flags: bool) -> list[bool]:
-    """Which of the flags are set on any rank, so that all ranks do the same."""
+    """Whether each flag is set on any rank, so that all ranks act alike."""
     return [count > 0 for count in world.sum(torch.tensor(flags, dtype=torch.float32, device=world.device))]
 
 

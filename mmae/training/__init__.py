@@ -1,1 +1,1 @@
-"""A run that makes a model: recipe, data, ranks, state, logs."""
+"""Training runs: recipe, data, ranks, state, logs."""

@@ -1,4 +1,4 @@
-"""Galaxies from a training store: a split that never changes, a shuffled order that reads whole chunks."""
+"""Galaxies of a training store: a fixed split, and a shuffled order that reads whole chunks."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,27 +19,27 @@ from mmae.prefetch import Prefetch
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
 BLOCK = 4
-"""Chunks that are read at once: a read takes zarr as long as 40 galaxies, however many it brings."""
+"""Chunks per read: the overhead of a read in zarr is the time of 40 galaxies, whatever its size."""
 SEGMENT_ROWS = 2048
-"""Rows, or a few more, that are shuffled among each other and held in memory together: 170 MB."""
+"""Rows, or a few more, that are shuffled together and held in memory together: 170 MB."""
 
 
 def split(object_id: np.ndarray) -> np.ndarray:
-    """(N,) names of the split each object is in: the paper's 70/15/15, by the id alone, whatever the file."""
+    """Name of the split of each object, (N,): the paper's 70/15/15, a function of the id alone."""
     share = hash_ids(object_id) / 2.0**64
     edges = np.cumsum(list(SHARES.values()))[:-1]
     return np.array(list(SHARES))[np.searchsorted(edges, share, side="right")]
 
 
 def sky_noise(image: np.ndarray) -> np.ndarray:
-    """Sky noise of a pixel, by the corners of cutouts (N, bands, 64, 64): robust scatter, (bands,)."""
+    """Sky noise per pixel, (bands,): robust scatter of the corners of cutouts (N, bands, 64, 64)."""
     corners = image[..., :PATCH, :PATCH].swapaxes(0, 1).reshape(image.shape[1], -1)
     sky = np.median(corners, axis=1, keepdims=True)
     return 1.4826 * np.median(np.abs(corners - sky), axis=1)
 
 
 class TrainingSet:
-    """A store with spectra and redshifts, opened to train a model that takes such spectra."""
+    """A store with spectra and redshifts, opened for a model with this format of spectra."""
 
     def __init__(self, path: Path, spectra: Spectra):
         self.store = open_store(path)
@@ -53,42 +53,42 @@ class TrainingSet:
         self.block_rows = BLOCK * self.store.chunk_rows
 
     def rows(self, name: str) -> np.ndarray:
-        """Row numbers of a split, ascending."""
+        """Indices of the rows of a split, ascending."""
         return np.flatnonzero((self.splits == name) & self.usable)
 
     def read(self, rows: np.ndarray) -> Batch:
-        """The galaxies of any row numbers, in their order; every block they lie in is read once."""
+        """Read the galaxies at any row indices, in that order; each block is read once."""
         size = self.block_rows
         image = np.empty((len(rows), 5, 64, 64), np.float32)
         spectrum = np.empty((len(rows), len(self.wave)), np.float32)
         for block in np.unique(rows // size):
             start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
-            here = np.flatnonzero(rows // size == block)
-            inside = rows[here] - start
+            of_block = np.flatnonzero(rows // size == block)
+            inside = rows[of_block] - start
             pixels, damaged = self.store.images(start, stop)
             if damaged.any():
                 raise InputRefused(
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
             clean, _, _ = screen_images(pixels, damaged)
-            image[here] = pad(clean)[inside]
-            spectrum[here] = pooled(self.store.column("spectrum", start, stop)[inside], self.spectra)
+            image[of_block] = pad(clean)[inside]
+            spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.spectra)
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
 
 
 def segment_batches(batch: int) -> int:
-    """Batches whose rows are shuffled among each other, and read together."""
+    """Number of batches whose rows are shuffled together and read together."""
     return -(-SEGMENT_ROWS // batch)
 
 
 def epoch_order(rows: np.ndarray, block_rows: int, batch: int, seed: int, epoch: int) -> np.ndarray:
-    """All `rows` once, in an order of this epoch: blocks shuffled, then the rows of each segment of them.
+    """All `rows` once, in the order of this epoch: blocks are shuffled, then the rows within each segment.
 
-    The order does not depend on the number of ranks, and a run goes on from any place in it.
+    The order does not depend on the number of ranks, and a run can resume at any position in it.
     """
     rng = np.random.default_rng([seed, epoch])
-    place = rng.permutation(rows.max(initial=0) // block_rows + 1)
-    order = rows[np.argsort(place[rows // block_rows], kind="stable")]
+    position = rng.permutation(rows.max(initial=0) // block_rows + 1)
+    order = rows[np.argsort(position[rows // block_rows], kind="stable")]
     segment_rows = segment_batches(batch) * batch
     for start in range(0, len(order), segment_rows):
         rng.shuffle(order[start : start + segment_rows])
@@ -96,51 +96,50 @@ def epoch_order(rows: np.ndarray, block_rows: int, batch: int, seed: int, epoch:
 
 
 def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
-    """Batches in an epoch; a last one too small to give every rank a galaxy is left out."""
+    """Batches in an epoch; a last batch with fewer galaxies than ranks is dropped."""
     return rows // batch + (rows % batch >= ranks)
 
 
 def batch_rows(rows: int, batch: int, step: int) -> int:
-    """Galaxies in a batch of an epoch, over all ranks; the last may be smaller."""
+    """Galaxies in a batch of an epoch, over all ranks; the last batch may be smaller."""
     return min(batch, rows - step * batch)
 
 
-def share(size: int, rank: int, ranks: int) -> slice:
-    """A rank's part of `size` things: parts differ by one at most, and the first ranks have the larger."""
-    least, more = divmod(size, ranks)
-    start = rank * least + min(rank, more)
-    return slice(start, start + least + (rank < more))
+def rank_slice(size: int, rank: int, ranks: int) -> slice:
+    """Slice of `size` items that belongs to a rank; sizes differ by at most one, larger ones first."""
+    quotient, remainder = divmod(size, ranks)
+    start = rank * quotient + min(rank, remainder)
+    return slice(start, start + quotient + (rank < remainder))
 
 
 def batches(
     data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0, pin: bool = False
 ) -> Iterator[Batch]:
-    """This rank's share of each batch of `order`, from batch number `first` on.
+    """Yield this rank's share of each batch of `order`, from batch number `first` on.
 
-    A share is galaxies that lie side by side in the store, so that of the blocks of a segment each rank reads
-    a part, not all. A segment of batches is read on a thread while the one before it is used: two are in
-    memory, pinned for the copy to a GPU if asked for.
+    A share is contiguous in the sorted rows, so that each rank reads only part of the blocks of a segment. A
+    thread prefetches the next segment of batches: two are in memory, pinned for the copy to a GPU if `pin`.
     """
     steps = range(first, steps_per_epoch(len(order), batch, ranks))
-    whole = (np.sort(order[step * batch : (step + 1) * batch]) for step in steps)
-    shares = [rows[share(len(rows), rank, ranks)] for rows in whole]
+    sorted_rows = (np.sort(order[step * batch : (step + 1) * batch]) for step in steps)
+    shares = [rows[rank_slice(len(rows), rank, ranks)] for rows in sorted_rows]
     size = segment_batches(batch)
     segments = [shares[start : start + size] for start in range(0, len(shares), size)]
 
     def load(segment: Sequence[np.ndarray]) -> Batch:
-        read = data.read(np.concatenate(segment))
-        return read.pinned() if pin else read
+        galaxies = data.read(np.concatenate(segment))
+        return galaxies.pinned() if pin else galaxies
 
     with Prefetch(map(load, segments), most=1) as loaded:
         for segment, galaxies in zip(segments, loaded, strict=True):
             start = 0
-            for part in segment:
-                yield galaxies.rows(slice(start, start + len(part)))
-                start += len(part)
+            for rows in segment:
+                yield galaxies.rows(slice(start, start + len(rows)))
+                start += len(rows)
 
 
-def choose(data: TrainingSet, objects: int, seed: int) -> np.ndarray:
-    """Row numbers of galaxies of the test split: as many as asked for, or all there are, in random order."""
+def sample_test_rows(data: TrainingSet, objects: int, seed: int) -> np.ndarray:
+    """Row indices of a random sample of the test split, in random order: `objects`, or all if fewer."""
     rows = data.rows(TEST)
     if not len(rows):
         raise InputRefused(f"{data.store.path} has no galaxy in the test split: take a larger one")

@@ -1,4 +1,4 @@
-"""Which rank this process is, by torchrun's variables or by Slurm's, and the process group of all ranks."""
+"""Rank of this process, from torchrun's or Slurm's variables, and the process group of all ranks."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ from torch import Tensor
 from catalogs.errors import Interrupted
 
 TIMEOUT = timedelta(minutes=10)
-"""A rank that hears nothing from another for this long gives up (gloo notices one that died at once)."""
+"""Timeout of collective operations (gloo notices a dead rank at once)."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: global and local rank, number of ranks, the device it computes on."""
+    """Global and local rank of this process, the numbers of ranks, and its device."""
 
     rank: int
     size: int
@@ -28,7 +28,8 @@ class World:
     device: torch.device
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes files and reports."""
         return self.rank == 0
 
     def mean(self, values: Tensor) -> Tensor:
@@ -51,9 +52,10 @@ class World:
 
 
 def torchrun_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """torchrun's variables for this process: as they are, or made from those of a Slurm job step.
+    """Environment variables of torchrun to set for this process, from those of a Slurm job step.
 
-    Only a step started by `srun` counts: a batch script has SLURM_NTASKS too, but is one process.
+    Empty under torchrun itself. Only a step of `srun` counts: a batch script has SLURM_NTASKS too, but is a
+    single process.
     """
     if "RANK" in environment:
         return {}
@@ -72,15 +74,15 @@ def torchrun_variables(environment: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": tasks.split("(")[0].split(",")[0],
         "MASTER_ADDR": hosts[0],
-        "MASTER_PORT": str(20000 + job % 10000),  # jobs that share a node must not meet
+        "MASTER_PORT": str(20000 + job % 10000),  # jobs that share a node need different ports
     }
 
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """Join the other ranks, if there are any: nccl where there are GPUs, else gloo.
+    """Join the other ranks, if any: with nccl on GPUs, else with gloo.
 
-    Raises ConnectionError where another rank has died, or is silent for longer than TIMEOUT.
+    Raises ConnectionError where another rank has died or does not answer within TIMEOUT.
     """
     os.environ.update(torchrun_variables(os.environ))
     rank, size, local_rank, local_size = (
@@ -90,7 +92,7 @@ def world() -> Iterator[World]:
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    elif size > 1 or "OMP_NUM_THREADS" not in os.environ:  # which torchrun sets to 1 on machines of any size
+    elif size > 1 or "OMP_NUM_THREADS" not in os.environ:  # torchrun sets it to 1 on every machine
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     with process_group(rank, size, device) if size > 1 else contextlib.nullcontext():
         yield World(rank, size, local_rank, local_size, device)
@@ -98,14 +100,14 @@ def world() -> Iterator[World]:
 
 @contextlib.contextmanager
 def process_group(rank: int, size: int, device: torch.device) -> Iterator[None]:
-    """Ranks that end together, or that say that they have lost each other."""
+    """The process group; ranks leave it together, or raise ConnectionError where one is lost."""
     backend, device_ids = ("nccl", [device.index]) if device.type == "cuda" else ("gloo", None)
     try:
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
         try:
             yield
         except Interrupted:
-            dist.barrier(device_ids=device_ids)  # rank 0 may still be writing, and one's end may end all
+            dist.barrier(device_ids=device_ids)  # rank 0 may still be writing; a rank that exits may end all
             raise
         dist.barrier(device_ids=device_ids)
     except RuntimeError as error:

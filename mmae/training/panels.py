@@ -1,4 +1,4 @@
-"""What a validation looks like: photo-z against spectroscopic redshifts, and a galaxy rebuilt."""
+"""Figures of a validation: photo-z against spectroscopic redshifts, and a rebuilt galaxy."""
 
 import numpy as np
 import torch
@@ -13,19 +13,20 @@ from mmae.training.recipe import VALIDATION_SEED, Train, draw_masks
 
 
 def redshifts(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
-    """The figure of `mmae evaluate`, of those of (N,) redshifts that are finite."""
+    """The figure of `mmae evaluate`, for (N,) redshifts; photo-z that are not finite are left out."""
     finite = np.isfinite(z_phot)
     return redshift_figures.figure(z_phot[finite], z_spec[finite])
 
 
 def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.device) -> Figure:
-    """The figure of `mmae reconstruct`, of the first galaxy of the validation split, always hidden alike."""
+    """The figure of `mmae reconstruct`, for the first galaxy of the validation split, with fixed masks."""
     row = data.rows(VALIDATION)[:1]
     truth = data.read(row)
     generator, present = torch.Generator().manual_seed(VALIDATION_SEED), torch.ones(1, dtype=torch.bool)
     masks = draw_masks(present, config, generator, whole=False, turn=False)
-    given = (truth.image, truth.spectrum, masks.image, masks.spectrum)
-    made = reconstruct(model, *(tensor.to(device) for tensor in given))
+    inputs = (truth.image, truth.spectrum, masks.image, masks.spectrum)
+    rebuilt_batch = reconstruct(model, *(tensor.to(device) for tensor in inputs))
     name = str(data.object_id[row[0]])
-    guess = Reconstruction(*(part[0].cpu() for part in made))
-    return reconstruction_figure.figure(name, data.wave, Batch(*(part[0] for part in truth)), guess)
+    reconstruction = Reconstruction(*(tensor[0].cpu() for tensor in rebuilt_batch))
+    true = Batch(*(tensor[0] for tensor in truth))
+    return reconstruction_figure.figure(name, data.wave, true, reconstruction)

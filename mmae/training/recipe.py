@@ -1,4 +1,4 @@
-"""The training recipe as flags, and one pass of it: hide, rebuild, compare (paper, section 4)."""
+"""The training recipe: its flags, optimiser, masks, and forward and backward pass (paper, section 4)."""
 
 import contextlib
 import math
@@ -27,29 +27,30 @@ from mmae.models.patches import IMAGE_TOKENS
 MASKS, DROPOUT = range(2)
 """Streams of random numbers."""
 LEVELS = 7
-"""Shares of hidden image tokens: few, as oneDNN keeps a compiled product for every shape it has met."""
+"""Number of fractions of hidden image tokens: few, as oneDNN caches a compiled product for every shape."""
 VALIDATION_SEED = 7
-"""Of the masks, the same at every epoch."""
+"""Seed of the validation masks, the same at every epoch."""
 CPU_ATTENTION = SDPBackend.MATH
-"""The fused kernel takes 60 % of a bf16 training step on a CPU (backward, torch 2.13), this one 10 %."""
+"""Attention kernel on CPUs: the fused one takes 60 % of a bf16 training step (backward, torch 2.13), this
+one 10 %."""
 
 
 @dataclass(frozen=True)
 class Train:
     """Train the masked autoencoder on a store with spectra and redshifts.
 
-    Parts of images and spectra are hidden, and the model rebuilds them and tells the redshift. The split is
-    70/15/15, by object id. The best epoch is chosen on validation without spectra.
+    Parts of images and spectra are hidden, and the model rebuilds them and predicts the redshift. The split
+    is 70/15/15, by object id. The best epoch is selected by validation without spectra.
 
     --preset himes2025 trains the paper's model by the paper's recipe: 75 % of either modality hidden, half of
     the steps without spectra, loss = 0.1 image + 0.01 spectrum + 1.0 redshift, a constant rate. Give it
     with --help to see its flags. The default preset is mmae: our own model and recipe.
 
-    Started again with the same flags, a run goes on from its newest checkpoint; a finished one is left alone.
-    SIGTERM or Ctrl-C saves a checkpoint before the process ends (exit code 4).
+    Started again with the same flags, a run resumes from its newest checkpoint; a finished one is not
+    touched. SIGTERM or Ctrl-C saves a checkpoint before the process ends (exit code 4).
 
     --config FILE.toml reads flags from a file: `lr = 2e-4`, and under [model] `depth = 2`. The command line
-    overrules the file.
+    overrides the file.
 
     Several GPUs: torchrun --nproc-per-node 4 -m mmae.train ...; on Slurm: python -m jobs.train ... The number
     of ranks changes the speed, not the result: order, masks and means are those of the whole batch (dropout
@@ -63,30 +64,30 @@ class Train:
     out: Path = Path("runs/mmae")
     """Run directory."""
 
-    # How long, in what portions
+    # Length and batches
     epochs: int = 100
-    """Times every training galaxy is seen."""
+    """Passes over the training galaxies."""
     patience: int = 0
     """Epochs without a better validation loss after which the run ends early; 0: never."""
     batch: int = 256
-    """Galaxies a step, over all ranks."""
+    """Galaxies per step, over all ranks."""
     accumulate: int = 1
-    """Portions a rank cuts its share of a batch into, where memory is short; the gradients stay the same."""
+    """Micro-batches per rank and step, to save memory; the gradients stay the same."""
 
     # The optimiser
     lr: float = 3e-3
-    """Learning rate; at its highest, where it changes."""
+    """Learning rate; the highest one of a schedule."""
     schedule: Literal["constant", "restarts", "one-cycle"] = "one-cycle"
     """one-cycle: rises over the first twentieth of the run, and falls to nothing by its end; restarts: falls
     in cosine cycles, each twice as long as the one before."""
     first_cycle: int = 10
     """Epochs of the first cycle of restarts."""
     weight_decay: float = 0.05
-    """AdamW's; positions, queries and the like have none."""
+    """Weight decay of AdamW; positions, queries and the like have none."""
     clip: float = 1.0
     """Largest gradient norm."""
     average: float = 0.998
-    """Weights are averaged over the steps with this memory, and the average is what is used; 0: not."""
+    """Decay of the moving average of the weights, which is the model that is used; 0: no average."""
 
     # What is hidden
     image_mask: tuple[float, float] = (0.0, 0.75)
@@ -98,21 +99,21 @@ class Train:
     spectrum_dropout: float = 0.7
     """Share of the galaxies that come without their spectrum."""
     dropout_of: Literal["galaxies", "steps"] = "galaxies"
-    """Whether they do so one by one, or all galaxies of a step at once, as in the paper's code: its model has
-    no finite gradient at first where nothing of a spectrum is visible, so some steps need to be without."""
+    """Whether single galaxies come without it, or all galaxies of a step, as in the paper's code: the
+    gradient of its model is not finite at first where no spectrum is visible, so some steps need spectra."""
     rebuild_absent: bool = True
-    """Whether the spectrum is to be rebuilt of galaxies that come without it, too."""
+    """Whether the spectrum is also rebuilt for galaxies that come without it."""
     turn: bool = True
     """Turn and flip images at random."""
 
     # The machine
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the products of matrices; weights, optimiser and losses are fp32. auto: bf16 where the hardware has
+    """Precision of matrix products; weights, optimiser and losses are fp32. auto: bf16 where the hardware has
     it; elsewhere fp32, which is faster there."""
     checkpoint_minutes: float = 15.0
-    """A checkpoint at least this often, and at the end of every epoch."""
+    """Longest time between checkpoints; there is one at the end of every epoch, too."""
     seed: int = 0
-    """Of the weights, the order of galaxies and the masks."""
+    """Seed of the weights, the order of galaxies and the masks."""
 
     model: Annotated[AnyConfig, AvoidSubcommands] = field(default_factory=ModelConfig)
 
@@ -130,14 +131,14 @@ class Train:
 
     @property
     def arithmetic(self) -> Precision:
-        """What `precision` is on this machine."""
+        """The precision on this machine, with auto resolved."""
         if self.precision == "auto":
             return BF16 if has_bf16() else FP32
         return self.precision
 
     @classmethod
     def preset(cls, name: str | None) -> "Train":
-        """The defaults of a preset, by default our own; UsageError where there is none of that name."""
+        """The defaults of a preset, by default our own; UsageError for an unknown name."""
         if (name := name or ModelConfig.family) not in PRESETS:
             raise UsageError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
         return cls(MISSING, **PRESETS[name])
@@ -159,11 +160,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": Himes2025Config(),
     },
 }
-"""Defaults of `Train` by the name of the preset; the paper's are those of its section 4."""
+"""Defaults of `Train` by preset; the paper's are those of its section 4."""
 
 
 def make_optimizer(model: AnyModel, config: Train) -> torch.optim.Optimizer:
-    """AdamW with groups of their own rate and decay, as the model says.
+    """AdamW with the model's parameter groups, each with its own rate and decay.
 
     Fused: a quarter of the time on a CPU, one kernel on a GPU.
     """
@@ -175,7 +176,7 @@ Scheduler = torch.optim.lr_scheduler.OneCycleLR | torch.optim.lr_scheduler.Cosin
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: Train, steps: int) -> Scheduler | None:
-    """steps: of an epoch."""
+    """Learning-rate schedule, None if constant; steps: those of an epoch."""
     if config.schedule == "restarts":
         return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, config.first_cycle, T_mult=2)
     if config.schedule == "one-cycle":
@@ -189,13 +190,13 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: Train, steps: int) 
     return None
 
 
-def stream(seed: int, *which: int) -> int:
-    """The seed of one of the streams of random numbers of a run."""
-    return int(np.random.SeedSequence(seed, spawn_key=which).generate_state(1, np.uint64)[0])
+def stream_seed(seed: int, *key: int) -> int:
+    """Seed of one of the random streams of a run."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
 def draw_masks(present: Tensor, config: Train, generator: torch.Generator, whole: bool, turn: bool) -> Masks:
-    """Draw what is hidden of galaxies. present (B,): True = the galaxy's spectrum is given."""
+    """Draw the masks of galaxies. present (B,): True = the galaxy has a spectrum."""
     size, tokens = len(present), config.model.spectrum_tokens
     low, high = config.image_mask
     ratio = low + (high - low) * int(torch.randint(LEVELS, (), generator=generator)) / (LEVELS - 1)
@@ -207,8 +208,8 @@ def draw_masks(present: Tensor, config: Train, generator: torch.Generator, whole
 
 
 def step_masks(size: int, config: Train, step: int) -> Masks:
-    """The masks of a whole batch: every rank draws the same ones, and takes its part of them."""
-    generator = torch.Generator().manual_seed(stream(config.seed, MASKS, step))
+    """Masks of the whole batch of a step: every rank draws the same ones and takes its own rows."""
+    generator = torch.Generator().manual_seed(stream_seed(config.seed, MASKS, step))
     whole = float(torch.rand((), generator=generator)) < config.whole_images
     if config.dropout_of == "steps":
         present = (torch.rand((), generator=generator) >= config.spectrum_dropout).expand(size)
@@ -218,54 +219,54 @@ def step_masks(size: int, config: Train, step: int) -> Masks:
 
 
 def validation_masks(size: int, config: Train) -> Masks:
-    """The same at every epoch: no spectra, and images as a model sees them later.
+    """Masks of validation, the same at every epoch: no spectra, and images as at inference.
 
-    That is whole, if training has shown it whole images, and else as in training.
+    That is without hidden tokens if training includes such images, else as in training.
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     absent = torch.zeros(size, dtype=torch.bool)
     return draw_masks(absent, config, generator, whole=config.whole_images > 0, turn=False)
 
 
-def bare(model: nn.Module) -> AnyModel:
-    """The model, without what exchanges gradients around it."""
+def unwrapped(model: nn.Module) -> AnyModel:
+    """The model inside DistributedDataParallel, or the model itself."""
     inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
     return cast(AnyModel, inner)
 
 
-def rebuild(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
-    """Let the model rebuild what is hidden, and compare; losses of image, spectrum and redshift: (3,)."""
+def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
+    """Forward pass; losses of image, spectrum and redshift: (3,)."""
     device = batch.image.device.type
     batch = batch._replace(image=turned(batch.image, masks.turn))
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
         output = model(batch.image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
     output = Output(*(tensor.float() for tensor in output))
-    return bare(model).losses(output, batch, masks)
+    return unwrapped(model).losses(output, batch, masks)
 
 
-def held_back(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """A context in which ranks do not exchange gradients yet."""
+def without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Context in which ranks do not exchange gradients."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return model.no_sync()
     return contextlib.nullcontext()
 
 
-def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, whole: Tensor) -> Losses:
-    """Add a batch's gradients to the parameters', a portion of it at a time; gives the batch's losses.
+def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, counts: Tensor) -> Losses:
+    """Accumulate the gradients of a batch, one micro-batch at a time; returns the batch's losses.
 
-    Every loss is a mean, so a portion counts by its share of what the mean is taken over: `whole`, (3,), the
-    counts of all masks of the step, divided by the number of ranks, for ranks exchange the means of their
-    gradients. So the sum is that of the whole batch, however it is cut up. Ranks exchange once, at the end.
+    Every loss is a mean, so a micro-batch is weighted by its fraction of `counts`, (3,): the counts of all
+    masks of the step, divided by the number of ranks, as ranks average their gradients. So the sum is that of
+    the whole batch, however it is divided. Ranks exchange gradients once, at the end.
     """
-    portions = torch.arange(len(batch.image)).chunk(config.accumulate)
-    weights = bare(model).loss_weights
+    micro_batches = torch.arange(len(batch.image)).chunk(config.accumulate)
+    weights = unwrapped(model).loss_weights
     sums = torch.zeros(3, device=batch.image.device)
-    for portion in portions:
-        rows = slice(int(portion[0]), int(portion[-1]) + 1)
-        hidden = masks.rows(rows)
-        with held_back(model) if portion is not portions[-1] else contextlib.nullcontext():
-            part = rebuild(model, batch.rows(rows), hidden, config) * (hidden.counts() / whole)
-            combined(part, weights).total.backward()
-        sums += part.detach()
+    for indices in micro_batches:
+        rows = slice(int(indices[0]), int(indices[-1]) + 1)
+        part = masks.rows(rows)
+        with without_sync(model) if indices is not micro_batches[-1] else contextlib.nullcontext():
+            losses = forward(model, batch.rows(rows), part, config) * (part.counts() / counts)
+            combined(losses, weights).total.backward()
+        sums += losses.detach()
     return combined(sums, weights)

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a progress bar, text, metrics.jsonl, figures, TensorBoard, MLflow."""
+"""Log of a training run: a progress bar, text, metrics.jsonl, figures, TensorBoard, MLflow."""
 
 import json
 import math
@@ -20,27 +20,27 @@ TRAIN, VALIDATION = "train", "validation"
 
 
 class RunLog:
-    """Reports of rank 0; on other ranks it keeps silent.
+    """Log of rank 0; on other ranks it does nothing.
 
-    `step` and `validated` say where the run goes on: whether that step was the last of an epoch and its
-    validation is done. Reports of what came after, which is about to be done again, are deleted.
+    `step` is where the run resumes, and `validated` whether the validation at that step is done. Later
+    reports, whose steps are about to be repeated, are deleted.
     """
 
-    def __init__(self, run: Path, config: dict[str, Any], step: int, validated: bool, speaks: bool):
+    def __init__(self, run: Path, config: dict[str, Any], step: int, validated: bool, enabled: bool):
         self.run = run
-        self.mirror = open_mirror(run, flat(config)) if speaks else None
-        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if speaks else None
-        if speaks and (run / METRICS).exists():
-            kept = lines_until(run / METRICS, step, validated)
+        self.mirror = open_mirror(run, flat(config)) if enabled else None
+        self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if enabled else None
+        if enabled and (run / METRICS).exists():
+            lines = lines_until(run / METRICS, step, validated)
             with atomic.replacing(run / METRICS) as temporary:
-                temporary.write_text("".join(kept))
+                temporary.write_text("".join(lines))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         if self.writer:
             print(text, flush=True)
 
     def report(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """One line of metrics.jsonl, one point of each TensorBoard curve."""
+        """Add a line to metrics.jsonl and a point to each TensorBoard curve."""
         if not self.writer:
             return
         with (self.run / METRICS).open("a") as file:
@@ -52,7 +52,7 @@ class RunLog:
             self.mirror(kind, step, values)
 
     def figure(self, name: str, step: int, figure: Figure) -> None:
-        """RUN/NAME.png, the last one drawn; TensorBoard keeps all."""
+        """Write RUN/NAME.png, over the last one; TensorBoard keeps all."""
         if not self.writer:
             return
         with atomic.replacing(self.run / f"{name}.png") as temporary:
@@ -61,14 +61,14 @@ class RunLog:
 
     @contextmanager
     def progress(self, total: int, done: int) -> Iterator[Callable[[float], None]]:
-        """A bar over all steps; the function it gives takes the loss of one more."""
-        with bar("train", "loss {task.fields[loss]:.4f}", disable=not self.writer) as shown:
-            task = shown.add_task("train", total=total, completed=done, loss=math.nan)
-            yield lambda loss: shown.update(task, advance=1, loss=loss)
+        """Progress bar over all steps; yields a function that advances it by a step, given the loss."""
+        with bar("train", "loss {task.fields[loss]:.4f}", disable=not self.writer) as progress:
+            task = progress.add_task("train", total=total, completed=done, loss=math.nan)
+            yield lambda loss: progress.update(task, advance=1, loss=loss)
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings by the names of their flags: {"model": {"depth": 2}} -> {"model.depth": 2}."""
+    """Flatten settings to the names of their flags: {"model": {"depth": 2}} -> {"model.depth": 2}."""
     parts = [
         flat({f"{k}.{n}": x for n, x in v.items()}) if isinstance(v, dict) else {k: v}
         for k, v in config.items()
@@ -77,14 +77,14 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines_until(path: Path, step: int, validated: bool) -> list[str]:
-    """The reports that a run made on its way to a step, in order; a line that was cut off is none."""
+    """Lines of the reports up to a step, in order; a line that was cut off is left out."""
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     reports = [json.loads(line) for line in lines]
-    places = [(report["step"], report["kind"] == VALIDATION) for report in reports]
-    return [line for line, place in zip(lines, places, strict=True) if place <= (step, validated)]
+    positions = [(report["step"], report["kind"] == VALIDATION) for report in reports]
+    return [line for line, position in zip(lines, positions, strict=True) if position <= (step, validated)]
 
 
 def summary(metrics: dict[str, float]) -> str:
-    """A few metrics on one line."""
+    """Main metrics on one line."""
     names = [name for name in ("loss", "bias", "sigma_NMAD", "|dz|>0.15") if name in metrics]
     return "  ".join(f"{name} {metrics[name]:.4f}" for name in names)

@@ -51,7 +51,7 @@ from mmae.scores.lines import LINES, signal_to_noise
 from mmae.scores.rebuilding import Survey, Truth, rebuilt_lines, true_lines, truth_of
 from mmae.scores.reconstruction import Reconstruction
 from mmae.scores.spectrum_scores import coarse_noise
-from mmae.training.data import TrainingSet, choose
+from mmae.training.data import TrainingSet, sample_test_rows
 
 MOCK_SPECTRA = 48
 MAGNITUDES = {"all": (0.0, 40.0), "< 21": (0.0, 21.0), "21-22": (21.0, 22.0), "> 22": (22.0, 40.0)}
@@ -215,7 +215,7 @@ def images(model: AnyModel, data: TrainingSet, folder: Path, out: Path) -> list[
 
 def spectra(model: AnyModel, data: TrainingSet, folder: Path, out: Path) -> list[str]:
     truth, kinds = real_spectra(folder)
-    rows = np.sort(choose(data, MOCK_SPECTRA, seed=1))
+    rows = np.sort(sample_test_rows(data, MOCK_SPECTRA, seed=1))
     mock = truth_of(data.object_id[rows], data.read(rows))
     survey, library = Survey(data.wave, SKY, ZERO_POINT), Library(data)
     with bar("sets of spectra") as progress:

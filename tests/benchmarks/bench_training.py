@@ -148,11 +148,11 @@ def rank(number: int, port: int, results: Path) -> None:
         batch = Batch(torch.randn(BATCH, 5, 64, 64), torch.randn(BATCH, 259), torch.rand(BATCH))
         rates = []
         for _ in range(ROUNDS + 1):
-            one = rate(single, itertools.repeat(batch), STEPS) if world.first else 0.0
+            one = rate(single, itertools.repeat(batch), STEPS) if world.is_main else 0.0
             dist.barrier()
             rates.append((one, 2 * rate(together, itertools.repeat(batch), STEPS)))
             dist.barrier()
-        if world.first:
+        if world.is_main:
             np.save(results, np.median(rates[1:], 0))
 
 

@@ -17,7 +17,7 @@ from mmae.models.mmae import ModelConfig
 from mmae.scores.image_scores import RADIUS, magnitude, measure
 from mmae.scores.rebuilding import Truth, truth_of
 from mmae.scores.spectrum_scores import COARSE, coarse_noise
-from mmae.training.data import TRAIN, TrainingSet, choose
+from mmae.training.data import TRAIN, TrainingSet, sample_test_rows
 
 ZERO_POINT = 27.0
 REAL_SHARE, STAR = 0.6, 2.15
@@ -67,7 +67,7 @@ def as_wide(deep: Cutouts) -> Cutouts:
 def mock_cutouts(data: TrainingSet, like: Cutouts) -> Cutouts:
     """A galaxy of the test split for each, the next in magnitude of those that are left; their sky is SKY."""
     assert data.store.zero_point == ZERO_POINT, data.store.zero_point
-    image = data.read(np.sort(choose(data, SAMPLE, seed=0))).image.numpy()
+    image = data.read(np.sort(sample_test_rows(data, SAMPLE, seed=0))).image.numpy()
     left, chosen = magnitude(measure(image).flux, ZERO_POINT), []
     for wanted in like.magnitude[: len(image)]:
         chosen.append(int(np.nanargmin(np.abs(left - wanted))))

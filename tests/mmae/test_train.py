@@ -361,13 +361,13 @@ def test_patience_ends_a_run_that_gets_no_better(config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("changed", "message"),
     [({"batch": 64}, "batch 32"), ({"epochs": 3}, "epochs 2")],
 )
-def test_a_run_goes_on_with_its_own_flags_only(trained, survey, other, said):
-    """With one cycle of the rate, its length is one of them."""
-    with pytest.raises(UsageError, match=said):
-        train.main(recipe("mmae", survey / "train.zarr", trained, **other))
+def test_a_run_resumes_with_its_own_flags_only(trained, survey, changed, message):
+    """The number of epochs is one of them with the one-cycle schedule."""
+    with pytest.raises(UsageError, match=message):
+        train.main(recipe("mmae", survey / "train.zarr", trained, **changed))
     with pytest.raises(UsageError, match="--preset mmae"):
         train.main(recipe("himes2025", survey / "train.zarr", trained))
 
@@ -404,7 +404,7 @@ def test_positions_and_queries_learn_slowly_and_do_not_decay(config):
 def test_the_papers_model_learns_at_its_own_size_by_its_recipe_alone(config, monkeypatch):
     """Where nothing of any spectrum is visible its first gradients overflow: it needs steps with spectra."""
     paper = recipe("himes2025", config.data, config.out, epochs=1, batch=16, model=Himes2025Config())
-    monkeypatch.setattr(train, "MOST_LOST", 8)
+    monkeypatch.setattr(train, "MAX_SKIPPED", 8)
     train.main(paper)
     learned, _ = checkpoint.load_model(config.out / checkpoint.BEST)
     assert learned.redshift_head[2].bias.abs() > 1e-5
