@@ -1,4 +1,4 @@
-"""What a model takes of galaxies: a batch of images, spectra and redshifts, as a store holds them."""
+"""Input of a model: a batch of images, spectra and redshifts from a store."""
 
 from typing import NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ class Batch(NamedTuple):
     image: Tensor
     """(B, 5, 64, 64) float32, flux at the zero point of the store"""
     spectrum: Tensor
-    """(B, L) float32, normalised and pooled as the model takes it"""
+    """(B, L) float32, normalised and pooled in the format of the model"""
     redshift: Tensor
     """(B,) float32"""
 
@@ -23,33 +23,33 @@ class Batch(NamedTuple):
         return Batch(*(tensor[which] for tensor in self))
 
     def pinned(self) -> "Batch":
-        """The same in memory that a GPU copies from by itself."""
+        """Copy in pinned memory."""
         return Batch(*(tensor.pin_memory() for tensor in self))
 
     def to(self, device: torch.device) -> "Batch":
-        """On a device; the copy of a pinned batch goes on behind what the program does next."""
+        """Copy on a device; asynchronous if the batch is pinned."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 class Spectra(Protocol):
-    """What a model takes of spectra."""
+    """Format of the spectra that a model takes."""
 
     @property
     def spectrum_pool(self) -> int:
-        """Native pixels averaged into one."""
+        """Native pixels averaged into one pixel."""
 
     @property
     def spectrum_length(self) -> int:
-        """Such pixels, from the blue end."""
+        """Number of such pixels, from the blue end."""
 
 
 def pooled(spectrum: np.ndarray, spectra: Spectra) -> np.ndarray:
-    """Spectra (..., P) as a model takes them, from the resolution of a store: (..., L)."""
+    """Spectra (..., P) of a store in the format of a model: (..., L)."""
     return pool(spectrum, spectra.spectrum_pool // STORED_POOL)[..., : spectra.spectrum_length]
 
 
 def check_spectra(store: CutoutStore) -> None:
-    """Raises InputRefused where a store has no spectra such as the models take."""
+    """Raise InputRefused where a store has no spectra, or not those that the models take."""
     if not store.has_spectra:
         raise InputRefused(
             f"{store.path} lacks spectra or redshifts: ingest a GalaxiesML-Spectra file (again)"

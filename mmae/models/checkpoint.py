@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: whole or absent, verified before they are believed.
+"""Checkpoints of a training run: written atomically, verified by checksum before use.
 
 runs/NAME/mmae-00001200.pt   the state after 1200 steps    mmae-00001200.pt.sha256   for `sha256sum -c`
 runs/NAME/best.pt            the best by validation        best.pt.sha256
@@ -20,12 +20,12 @@ KEEP = 2
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write the state under `path`; what bore that name before stays whole until it is replaced."""
+    """Write the state to `path`; a previous file stays intact until it is replaced."""
     with atomic.replacing(path) as temporary:
         torch.save(state, temporary)
-        new = atomic.sha256(temporary)
-        _write_sums(path, [*_sums(path), new])  # until the rename the old bytes count, from then on the new
-    _write_sums(path, [new])
+        digest = atomic.sha256(temporary)
+        _write_sums(path, [*_sums(path), digest])  # valid are the old file until the rename, then the new
+    _write_sums(path, [digest])
 
 
 def _write_sums(path: Path, sums: list[str]) -> None:
@@ -34,16 +34,16 @@ def _write_sums(path: Path, sums: list[str]) -> None:
 
 
 def _sums(path: Path) -> list[str]:
-    """The sha256 that count for a file; more than one only where a save was cut off."""
+    """Valid sha256 of a file; more than one only where a save was interrupted."""
     if not checksum(path).is_file():
         return []
     return [line[:64] for line in checksum(path).read_text(errors="replace").splitlines()]
 
 
 def save_step(run: Path, state: dict[str, Any]) -> Path:
-    """Save the state under its step and let go of all but the newest two up to there.
+    """Save the state under its step, and delete all but the newest two checkpoints up to that step.
 
-    What lies beyond that step was damaged, or the run would have gone on from it: it counts for nothing.
+    Later checkpoints are ignored: they are damaged, or the run would have resumed from them.
     """
     path = run / f"mmae-{state['step']:08d}.pt"
     save(path, state)
@@ -57,20 +57,20 @@ def checksum(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def is_whole(path: Path) -> bool:
-    """Whether the file is there with the bytes that were saved."""
+def is_intact(path: Path) -> bool:
+    """Whether the file exists with the bytes that were saved."""
     return path.is_file() and bool(sums := _sums(path)) and atomic.sha256(path) in sums
 
 
 def sweep(run: Path) -> None:
-    """Delete what a save that was cut off left behind, and settle which bytes count; for the only writer."""
+    """Delete files that an interrupted save left, and obsolete checksums; for the only writer."""
     for orphan in run.glob(f".*{atomic.TEMPORARY}"):
         orphan.unlink()
     for sums in run.glob("*.pt.sha256"):
         path = sums.with_suffix("")
         if not path.exists():
             sums.unlink()
-        elif len(_sums(path)) > 1 and is_whole(path):
+        elif len(_sums(path)) > 1 and is_intact(path):
             _write_sums(path, [atomic.sha256(path)])
 
 
@@ -79,25 +79,25 @@ def _steps(run: Path) -> list[Path]:
 
 
 def newest(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run; a damaged one is passed over, the one before it serves."""
-    return next((path for path in reversed(_steps(run)) if is_whole(path)), None)
+    """The newest intact checkpoint of a run; damaged ones are skipped."""
+    return next((path for path in reversed(_steps(run)) if is_intact(path)), None)
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that a user means by a file or a run directory: there, the best, else the newest."""
+    """The checkpoint at a path: the file itself, or the best, else the newest, of a run directory."""
     if path.is_file():
         return path
     if not path.is_dir():
         raise UsageError(f"{path} does not exist: name a run directory or a checkpoint")
     best = path / BEST
-    found = best if is_whole(best) else newest(path)
-    if found is None:
+    checkpoint = best if is_intact(best) else newest(path)
+    if checkpoint is None:
         raise InputRefused(f"{path} holds no whole checkpoint: train first, with --out {path}")
-    return found
+    return checkpoint
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running anything that may be in it."""
+    """Load a checkpoint onto the CPU without executing any code in it."""
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
@@ -105,7 +105,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_model(path: Path) -> tuple[AnyModel, dict[str, Any]]:
-    """The model in a checkpoint, averaged where it is, in evaluation mode; and the whole state around it."""
+    """Load the model, in evaluation mode, with averaged weights if there are any; and the state it is in."""
     state = load(path)
     try:
         model = build(config_of(state["family"], state["config"]["model"]))

@@ -1,4 +1,4 @@
-"""The two models: ours, and the paper's. Both train, export, infer and evaluate through the same code."""
+"""The two model families, ours and the paper's, which share training, export, inference and evaluation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +21,6 @@ def build(config: AnyConfig) -> AnyModel:
 
 
 def config_of(family: str, fields: Mapping[str, Any]) -> AnyConfig:
-    """An architecture as a checkpoint has it; KeyError or TypeError where there is no such."""
+    """The configuration of a model from a checkpoint; KeyError or TypeError if there is no such model."""
     config, _ = FAMILIES[family]
     return config(**fields)

@@ -4,9 +4,9 @@
                                                              +-> 4 x fusion --+         +-> joint (B, 512)
     spectrum (B, 259)       -> 32 tokens -> hide -> encoder -+                +-> pool -+
 
-From the joint representation three heads give the image, the spectrum and the redshift. Masks are boolean,
-True = hidden. A hidden token is the zero vector, its position hidden with it, and stays in the sequence.
-Names of modules and parameters are those of the released state_dict.
+Three heads predict the image, the spectrum and the redshift from the joint representation. Masks are boolean,
+True = hidden. A hidden token is the zero vector, without its position, and stays in the sequence. Names of
+modules and parameters are those of the released state_dict.
 """
 
 from dataclasses import dataclass
@@ -74,9 +74,7 @@ class SpectrumEmbedding(nn.Module):
     def __init__(self, config: Himes2025Config):
         super().__init__()
         self.patch = config.spectrum_patch
-        self.used = (
-            config.spectrum_tokens * config.spectrum_patch
-        )  # the last 3 of 259 pixels make no whole token
+        self.used = config.spectrum_tokens * config.spectrum_patch  # without the last 3 of 259 pixels
         self.linear = nn.Linear(config.spectrum_patch, config.embed_dim)
         self.pos_embed = nn.Parameter(torch.empty(1, config.spectrum_tokens, config.embed_dim))
         self.norm = nn.LayerNorm(config.embed_dim)
@@ -87,13 +85,13 @@ class SpectrumEmbedding(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """Takes 16 random bits an element on a CPU, where torch's own dropout takes a quarter of a step."""
+    """Dropout with 16 random bits per element on a CPU, where torch's own takes a quarter of a step."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or x.device.type != "cpu":
             return nn.functional.dropout(x, self.p, self.training)
         draws = torch.randint(-0x7FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, (-(-x.numel() // 4),))
-        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # even from -2^15 to 2^15 - 1
+        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # uniform from -2^15 to 2^15 - 1
         kept = bits >= round(self.p * 2**16) - 2**15
         return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
 
@@ -150,7 +148,7 @@ def decoder(config: Himes2025Config, outputs: int) -> nn.Sequential:
 
 
 class Himes2025(nn.Module):
-    """The whole model; `forward` gives everything, `joint` and `redshift_head` are what inference needs."""
+    """The model; inference needs only `joint` and `redshift_head`."""
 
     def __init__(self, config: Himes2025Config = Himes2025Config()):
         super().__init__()
@@ -177,14 +175,14 @@ class Himes2025(nn.Module):
         return [self.img_embed.pos_embed, self.spec_embed.pos_embed, self.cls_token_img, self.cls_token_spec]
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Positions and pooling queries learn at a tenth of the rate, without decay (paper, section 4)."""
+        """Parameter groups: positions and queries at a tenth of the rate, no decay (paper, section 4)."""
         slow = self.positions_and_queries()
         ids = {id(parameter) for parameter in slow}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr / 10, "weight_decay": 0.0}]
 
     def fit(self, image: Tensor, noise: list[float]) -> None:
-        """Takes fluxes as they are."""
+        """Do nothing: the model takes unscaled fluxes."""
 
     def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:
         """The joint representation, (B, 512).
@@ -198,7 +196,7 @@ class Himes2025(nn.Module):
 
     def fuse(self, img: Tensor, spec: Tensor) -> Tensor:
         """Encoded tokens (B, 64, D) and (B, 32, D) -> the joint representation (B, 2 D)."""
-        for block in self.cross_attention_layers:  # one block's weights serve both directions
+        for block in self.cross_attention_layers:  # both directions share the weights of a block
             img, spec = block(img, spec), block(spec, img)
         batch = img.shape[0]
         query_img = self.cls_token_img.expand(batch, -1, -1)
@@ -215,7 +213,7 @@ class Himes2025(nn.Module):
         spectrum_mask: Tensor,
         redshift: Tensor | None = None,
     ) -> Output:
-        """Everything the model says; arguments as for `joint`. It has no use for a redshift."""
+        """All outputs of the model; arguments as for `joint`. The redshift is not used."""
         joint = self.joint(image, spectrum, image_mask, spectrum_mask)
         return Output(
             image=unpatch(self.img_decoder(joint).unflatten(1, (IMAGE_TOKENS, PIXELS))),
@@ -226,14 +224,14 @@ class Himes2025(nn.Module):
         )
 
     def redshift(self, output: Output) -> Tensor:
-        """The redshift to judge the model by, (B,): that of its scalar head."""
+        """Point estimate of the redshift, (B,): that of the scalar head."""
         return output.point
 
     loss_weights: ClassVar[tuple[float, float, float]] = (0.1, 0.01, 1.0)
-    """Of image, spectrum and redshift (paper, section 4)."""
+    """Weights of the losses of image, spectrum and redshift (paper, section 4)."""
 
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
-        """Mean squares over hidden pixels of image and spectrum, and the HSC loss: (3,)."""
+        """Mean squared errors over hidden pixels of image and spectrum, and the HSC loss: (3,)."""
         pixels = image_pixels(masks.image, batch.image.shape)
         spectrum = spectrum_pixels(masks.target, batch.spectrum.shape[1], self.config.spectrum_patch)
         parts = (

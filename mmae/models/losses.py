@@ -1,4 +1,4 @@
-"""What training makes small, piece by piece; each model says which pieces, and with what weights."""
+"""Loss functions; each model defines which it uses, and their weights."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HSC_WIDTH = 0.15
+"""Width of the HSC loss in dz."""
 
 
 class Losses(NamedTuple):
@@ -22,7 +23,7 @@ def combined(parts: Tensor, weights: tuple[float, float, float]) -> Losses:
 
 
 def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:
-    """1 - 1 / (1 + (dz / 0.15)^2) of each, dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018)."""
+    """1 - 1 / (1 + (dz / 0.15)^2) of each galaxy, dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018)."""
     dz = (predicted - redshift) / (1 + redshift)
     return 1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)
 

@@ -1,4 +1,4 @@
-"""Which tokens are hidden in training. A mask is boolean, (B, tokens), True = hidden."""
+"""Masks of hidden tokens in training: boolean, (B, tokens), True = hidden."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 class Masks(NamedTuple):
-    """What of galaxies the model may not see, and how it sees the rest."""
+    """Masks of a batch, and the rotations and flips of its images."""
 
     image: Tensor
     """(B, 64) bool, tokens, True = hidden"""
     spectrum: Tensor
     """(B, T) bool, tokens, True = hidden; all of them where there is no spectrum"""
     target: Tensor
-    """(B, T) bool, True = hidden, and to be rebuilt"""
+    """(B, T) bool, True = hidden and to be rebuilt"""
     turn: Tensor
-    """(B,) int64, which of the eight symmetries of a square the image is turned by; 0 leaves it"""
+    """(B,) int64, index of one of the eight symmetries of a square, applied to the image; 0: identity"""
 
     def rows(self, which: "slice | np.ndarray") -> "Masks":
         return Masks(*(tensor[which] for tensor in self))
@@ -26,9 +26,9 @@ class Masks(NamedTuple):
         return Masks(*(tensor.to(device) for tensor in self))
 
     def counts(self) -> Tensor:
-        """(3,) float32: image tokens and spectrum tokens to be rebuilt, galaxies."""
+        """Numbers of image tokens and spectrum tokens to be rebuilt, and of galaxies: (3,) float32."""
         galaxies = torch.ones_like(self.turn)
-        return torch.stack([what.sum() for what in (self.image, self.target, galaxies)]).float()
+        return torch.stack([mask.sum() for mask in (self.image, self.target, galaxies)]).float()
 
 
 def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:
@@ -44,11 +44,12 @@ def without_spectrum(mask: Tensor, present: Tensor) -> Tensor:
 
 
 def turned(image: Tensor, turn: Tensor) -> Tensor:
-    """Images (B, bands, S, S), each turned by `turn` (B,) quarters, from 4 on after a flip."""
+    """Images (B, bands, S, S), each rotated by `turn` (B,) quarter turns, and flipped first from 4 on."""
     if not turn.any():
         return image
-    done = image.clone()
-    for which in range(1, 8):
-        rows = turn == which
-        done[rows] = torch.rot90(image[rows].flip(3) if which > 3 else image[rows], which % 4, (2, 3))
-    return done
+    result = image.clone()
+    for symmetry in range(1, 8):
+        rows = turn == symmetry
+        flipped = image[rows].flip(3) if symmetry > 3 else image[rows]
+        result[rows] = torch.rot90(flipped, symmetry % 4, (2, 3))
+    return result

@@ -1,20 +1,20 @@
-"""The multi-modal masked autoencoder: what is visible of a galaxy in, all of it and its p(z) out.
+"""The multi-modal masked autoencoder: it predicts a galaxy and its p(z) from the visible tokens.
 
     image    (B, 5, 64, 64) -> photometry -> every token, and the mean
                             -> 64 tokens -+- visible ones -+          +-> mean of tokens -> p(z), point
                                                            +-> trunk -+
     spectrum (B, 1296)      -> 48 tokens -+- visible ones -+          +-> decoder -> image, spectrum
-                                                                          (hidden tokens come in here)
+                                                                          (hidden tokens enter here)
 
-Both modalities share one pre-norm transformer, in which a galaxy without a spectrum is simply a shorter
-sequence. Hidden tokens enter in the decoder alone, as a learned token at their position: the trunk costs what
-the visible tokens cost. Masks are boolean, True = hidden.
+Both modalities share one pre-norm transformer, in which a galaxy without a spectrum is a shorter sequence.
+Hidden tokens enter only in the decoder, as a learned token at their position: the cost of the trunk is that
+of the visible tokens. Masks are boolean, True = hidden.
 
-Pixels come in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and what
-is noise looks like noise in every band. Beside the pixels of a patch stands the mean of each band. Colours to
-a hundredth of a magnitude are a thing that a network finds late in such numbers; so photometry.py measures
-them. Lines it finds late in observed spectra; so it writes them in the rest frame (rest_frame.py), at the
-redshift that fits what is visible (template_fit.py), and the image as what a round galaxy lacks
+Pixels are in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and noise
+is alike in every band. The features of a patch are its pixels and the mean of each band. A network learns
+colours to a hundredth of a magnitude only late from these, so photometry.py measures them. It learns lines
+late in observed spectra, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
+the visible pixels (template_fit.py), and the image as the residual from a symmetric galaxy
 (radial_profile.py).
 """
 
@@ -39,9 +39,9 @@ from mmae.models.rest_frame import LOG_STEP, RestFrame
 from mmae.models.template_fit import TemplateFit
 
 HEAD_DIM, DECODER_HEAD_DIM = 64, 32
-"""Of attention. A CPU is fastest with 64, and with 64 tokens: so there is no token for the whole galaxy."""
-LARGEST = 15.0
-"""Of the decoder's answer on the asinh scale, 10^6 times the noise: sinh must not overflow."""
+"""Width of an attention head. A CPU is fastest with 64, and with 64 tokens: so there is no class token."""
+MAX_ASINH = 15.0
+"""Largest output of the decoder on the asinh scale, 10^6 times the noise: sinh must not overflow."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class ModelConfig:
     decoder_depth: int = 2
     """Layers of the decoder."""
     templates: int = 24
-    """Rest-frame spectra that every spectrum is a sum of, but for what the decoder adds."""
+    """Rest-frame templates, whose sum is the spectrum before the decoder's correction."""
     bins: int = 320
-    """Of p(z), equal in ln(1 + z)."""
+    """Bins of p(z), equal in ln(1 + z)."""
     z_max: float = 4.5
-    """Where p(z) ends."""
+    """Upper end of p(z)."""
 
     family: ClassVar[str] = "mmae"
     spectrum_pool: ClassVar[int] = STORED_POOL
@@ -79,7 +79,7 @@ class ModelConfig:
             raise ValueError("depths must be at least 1, bins at least 8, z_max positive")
         if self.templates < 0:
             raise ValueError("templates must be at least 0")
-        if self.grid.step < LOG_STEP:  # a bin that no shift of the templates falls into could not be weighed
+        if self.grid.step < LOG_STEP:  # every bin needs at least one shift of the templates
             raise ValueError(f"bins must be wider than {LOG_STEP} in ln(1 + z): have fewer")
 
     @property
@@ -107,13 +107,14 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(tokens).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
-        return self.out(mixed(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
-def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention: (B, heads, N, d) each -> the same.
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention: (B, heads, N, d) each -> the same.
 
-    On a CPU by hand: torch's kernel is slow backwards, and its plain form looks for rows that hide all keys.
+    Written out on a CPU: torch's fused kernel has a slow backward pass, and its unfused one searches for rows
+    with all keys masked.
     """
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v)
@@ -133,7 +134,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm; at first the identity, so that depth costs nothing to begin with."""
+    """Pre-norm transformer block, initialised to the identity, so that depth does no harm at first."""
 
     def __init__(self, width: int, head_dim: int):
         super().__init__()
@@ -146,7 +147,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Features of tokens (B, N, F) -> tokens (B, N, D) that know where they are."""
+    """Features of tokens (B, N, F) -> tokens (B, N, D), with their positions added."""
 
     def __init__(self, tokens: int, features: int, width: int):
         super().__init__()
@@ -158,16 +159,16 @@ class Embedding(nn.Module):
 
 
 def features(pixels: Tensor, patch: int = PATCH) -> Tensor:
-    """What patches (B, 64, 320) in units of the sky noise say: (B, 64, 325).
+    """Features (B, 64, 325) of patches (B, 64, 320) in units of the sky noise.
 
-    Pixels and their means, a band each, in units of their noise and on the asinh scale.
+    Pixels and their means per band, each in units of its noise and on the asinh scale.
     """
     means = pixels.unflatten(2, (-1, patch * patch)).mean(3) * patch  # whose noise is an eighth of a pixel's
     return asinh(torch.cat([pixels, means], 2))
 
 
 class Decoder(nn.Module):
-    """Visible tokens, where they were, and a learned one for each hidden one -> pixels of all tokens."""
+    """Visible tokens at their positions, and learned ones for the hidden -> pixels of all tokens."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -180,18 +181,18 @@ class Decoder(nn.Module):
         self.image = nn.Linear(width, PIXELS)
         self.spectrum = nn.Linear(width, config.spectrum_patch)
 
-    def forward(self, encoded: Tensor, places: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
-        """encoded (B, V, D); places (B, V) of them among 64 + 48 tokens; joint (B, D)."""
+    def forward(self, encoded: Tensor, indices: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
+        """encoded (B, V, D); indices (B, V) of them among 64 + 48 tokens; joint (B, D)."""
         narrow = self.narrow(encoded)
         width = narrow.shape[2]
         seen = torch.zeros(len(narrow), self.hidden.shape[1], width, dtype=narrow.dtype, device=narrow.device)
-        seen = seen.scatter(1, places.unsqueeze(2).expand(-1, -1, width), narrow)
+        seen = seen.scatter(1, indices.unsqueeze(2).expand(-1, -1, width), narrow)
         tokens = self.norm(self.blocks(self.hidden + seen + self.whole(joint).unsqueeze(1)))
         return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
 
 
 class Model(nn.Module):
-    """The whole model; inference needs `image_embed`, the blocks and the head (program.py)."""
+    """The model; inference needs `image_embed`, the blocks and the head (program.py)."""
 
     noise: Tensor
 
@@ -214,25 +215,25 @@ class Model(nn.Module):
         self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Matrices decay; what is a position, a gain or a bias would be pulled away from what it means."""
+        """Parameter groups: weight decay for matrices only, not for positions, gains and biases."""
         matrices = [parameter for parameter in self.parameters() if parameter.ndim == 2]
         others = [parameter for parameter in self.parameters() if parameter.ndim != 2]
         return [{"params": matrices, "lr": lr}, {"params": others, "lr": lr, "weight_decay": 0.0}]
 
     def fit(self, image: Tensor, noise: list[float]) -> None:
-        """Learn the scales of pixels and photometry from images (N, 5, 64, 64) and the noise of each band."""
+        """Set the scales of pixels and photometry from images (N, 5, 64, 64) and the noise of each band."""
         self.noise.copy_(torch.tensor(noise))
         self.photometry.fit(patches(image / self.noise.view(-1, 1, 1)))
 
     def encode(
-        self, pixels: Tensor, shown: Tensor, spectrum: Tensor | None, places: Tensor
+        self, pixels: Tensor, shown: Tensor, spectrum: Tensor | None, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The trunk on the visible tokens, (B, V, D), and the joint representation, (B, D).
+        """Encode the visible tokens, (B, V, D), and the joint representation, (B, D).
 
-        That is the mean of the tokens, and the photometry once more, which they were given.
+        The latter is the mean of the tokens plus the photometry, which was also added to each token.
 
         pixels (B, 64, 320) in units of the sky noise; shown (B, 64), 1 = the token is visible, 0 = hidden;
-        places (B, V), int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
+        indices (B, V), int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
             photometry = self.photometry_embed(self.photometry(pixels, shown).unsqueeze(1))
@@ -241,7 +242,7 @@ class Model(nn.Module):
             tokens = torch.cat(
                 [tokens, self.spectrum_embed(spectrum.unflatten(1, (-1, self.config.spectrum_patch)))], 1
             )
-        tokens = tokens.gather(1, places.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        tokens = tokens.gather(1, indices.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         encoded = self.norm(self.blocks(tokens + photometry))
         return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0]
 
@@ -253,28 +254,28 @@ class Model(nn.Module):
         spectrum_mask: Tensor,
         redshift: Tensor | None = None,
     ) -> Output:
-        """Everything the model says of galaxies of which part is hidden.
+        """All outputs of the model for partly hidden galaxies.
 
         image (B, 5, 64, 64) flux; spectrum (B, 1296) normalised; image_mask (B, 64), spectrum_mask (B, 48):
-        every row hides as many image tokens as any other, and as many spectrum tokens, or all of them.
-        redshift (B,): where to put the lines of the spectrum, in training; by default where p(z) and what is
-        visible of the spectrum say.
+        every row hides the same number of image tokens, and the same number of spectrum tokens, or all.
+        redshift (B,): that of the lines of the spectrum, in training; by default the one from p(z) and the
+        visible pixels of the spectrum.
         """
         seen, shown = patches(image / self.noise.view(-1, 1, 1)), (~image_mask).to(image.dtype)
         visible = ~torch.cat([image_mask, spectrum_mask], 1)
         outputs: list[tuple[Tensor, ...]] = []
-        given = ~spectrum_mask.all(1)
-        groups = [rows for rows in (given, ~given) if rows.any()]
+        has_spectrum = ~spectrum_mask.all(1)
+        groups = [rows for rows in (has_spectrum, ~has_spectrum) if rows.any()]
         for rows in groups:
-            places = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
-            present = spectrum[rows] if rows is given else None
-            encoded, joint = self.encode(seen[rows], shown[rows], present, places)
-            outputs.append((*self.decoder(encoded, places, joint), joint, self.head(joint)))
+            indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
+            present = spectrum[rows] if rows is has_spectrum else None
+            encoded, joint = self.encode(seen[rows], shown[rows], present, indices)
+            outputs.append((*self.decoder(encoded, indices, joint), joint, self.head(joint)))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, answer = (
+        pixels, flux, joint, predicted = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
-        point, logits = answer[:, 0], answer[:, 1:]
+        point, logits = predicted[:, 0], predicted[:, 1:]
         with torch.autocast(image.device.type, enabled=False):
             pixels = pixels + asinh(self.profile(seen, shown))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
@@ -282,7 +283,7 @@ class Model(nn.Module):
                 logits, redshift = self.with_lines(logits, joint, spectrum, shown)
             flux = flux.flatten(1) + self.rest_frame(joint, redshift, spectrum, shown)
         return Output(
-            image=unpatch(pixels.clamp(-LARGEST, LARGEST).sinh()) * self.noise.view(-1, 1, 1),
+            image=unpatch(pixels.clamp(-MAX_ASINH, MAX_ASINH).sinh()) * self.noise.view(-1, 1, 1),
             spectrum=flux,
             joint=joint,
             point=point,
@@ -292,9 +293,9 @@ class Model(nn.Module):
     def with_lines(
         self, logits: Tensor, joint: Tensor, spectrum: Tensor, shown: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits of p(z), (B, K), by the lines of visible pixels, too; and the redshifts they say, (B,).
+        """Logits of p(z), (B, K), updated with the visible pixels of spectra; and the redshifts, (B,).
 
-        Where nothing is visible of a spectrum (B, L), p(z) stays, and the redshift is that of least risk.
+        Where no pixel of a spectrum (B, L) is visible, p(z) stays, and the redshift is that of least risk.
         """
         logits, z = logits.clone(), self.least_risk(logits)
         rows = shown.any(1).nonzero()[:, 0].tolist() if self.config.templates else []
@@ -305,7 +306,7 @@ class Model(nn.Module):
         return logits, z
 
     def redshift(self, output: Output) -> Tensor:
-        """The redshift to judge the model by, (B,): that of least risk."""
+        """Point estimate of the redshift, (B,): that of least risk."""
         return self.least_risk(output.logits)
 
     def least_risk(self, logits: Tensor) -> Tensor:
@@ -313,15 +314,15 @@ class Model(nn.Module):
         return best(logits.softmax(1), self.config.grid)[0]
 
     loss_weights: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
-    """Of image, spectrum and redshift."""
+    """Weights of the losses of image, spectrum and redshift."""
 
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
-        """Errors of hidden pixels, large ones by their size alone; cross-entropy and HSC loss: (3,)."""
+        """Smooth L1 losses of hidden pixels of image and spectrum; cross-entropy plus HSC loss: (3,)."""
         noise = self.noise.view(-1, 1, 1)
         image = F.smooth_l1_loss(asinh(output.image / noise), asinh(batch.image / noise), reduction="none")
         spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
-        redshift = F.cross_entropy(output.logits, self.config.grid.softened(batch.redshift))
+        redshift = F.cross_entropy(output.logits, self.config.grid.soft_labels(batch.redshift))
         parts = (
             masked_mean(image, image_pixels(masks.image, image.shape)),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),

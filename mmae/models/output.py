@@ -1,4 +1,4 @@
-"""What a model says of galaxies: everything in training, what can be drawn from images in use."""
+"""Outputs of a model: in training, and at inference from images."""
 
 from typing import NamedTuple
 
@@ -11,21 +11,21 @@ class Output(NamedTuple):
     spectrum: Tensor
     """(B, L) normalised, at the resolution of the model"""
     joint: Tensor
-    """(B, J), image and spectrum as one vector"""
+    """(B, J) joint representation of image and spectrum"""
     point: Tensor
     """(B,) redshift of the scalar head"""
     logits: Tensor
-    """(B, K) of p(z), K = 0 where the model gives none"""
+    """(B, K) logits of p(z), K = 0 for a model without p(z)"""
 
 
 class Estimate(NamedTuple):
-    """Of images, spectra hidden."""
+    """Estimates from images, spectra hidden."""
 
     point: Tensor
     """(B,) redshift of the scalar head"""
     mass: Tensor
-    """(B, K) p(z), mass in the bins of the model's grid; K = 0 where it gives none"""
+    """(B, K) p(z), mass in the bins of the model's grid; K = 0 for a model without p(z)"""
     joint: Tensor
-    """(B, J)"""
+    """(B, J) joint representation"""
     typical: Tensor
-    """(B,) share of galaxies that are less like the training set; NaN where that is not known"""
+    """(B,) fraction of galaxies that are less typical of the training set; NaN where it is not known"""

@@ -1,4 +1,4 @@
-"""Images as 64 patches of 8 x 8 pixels, row by row: what both models call the tokens of an image."""
+"""Patches of images, 64 of 8 x 8 pixels, row by row: the image tokens of both models."""
 
 from torch import Tensor
 
@@ -8,11 +8,11 @@ PATCH = 8
 SIDE = SIZE // PATCH
 IMAGE_TOKENS = SIDE**2
 PIXELS = len(BANDS) * PATCH**2
-"""Of a patch, band after band."""
+"""Values of a patch, band after band."""
 
 
 def patches(image: Tensor, patch: int = PATCH) -> Tensor:
-    """(B, bands, 64, 64) -> (B, 64, bands * 64). TorchScript takes no number but as an argument."""
+    """(B, bands, 64, 64) -> (B, 64, bands * 64). `patch` is an argument for TorchScript."""
     grid = image.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (B, bands, 8, 8, 8, 8)
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 

@@ -1,9 +1,9 @@
-"""What a p(z) says: point estimates, errors, intervals, risk, quantiles.
+"""Statistics of p(z): point estimates, errors, intervals, risk, quantiles.
 
-A p(z) is given by its mass in bins that are equal in x = ln(1 + z), the density in x being constant within a
-bin. So those of N galaxies are a tensor (N, K), and a CDF is linear in x between the edges of the bins. Every
-function takes the masses and their grid, works on the device they are on, and treats each galaxy by itself.
-The names are those of the HSC photo-z catalogues (Tanaka et al. 2018, PASJ 70, S9).
+A p(z) is represented by its mass in bins that are equal in x = ln(1 + z), with constant density in x within a
+bin. The p(z) of N galaxies are a tensor (N, K), and a CDF is linear in x between the edges of the bins. Every
+function takes the masses and their grid, computes on their device, and treats each galaxy independently. The
+names are those of the HSC photo-z catalogues (Tanaka et al. 2018, PASJ 70, S9).
 """
 
 import math
@@ -18,9 +18,9 @@ from mmae.models.linear import product
 from mmae.models.losses import HSC_WIDTH, hsc
 
 CONF_WIDTH = 0.03
-"""Confidence is the mass within this much of a redshift, times 1 + it."""
+"""Half-width of the confidence interval about a redshift, in units of 1 + z."""
 PEAK_RATIO = 0.05
-"""A second peak counts if its density is at least this part of the highest."""
+"""Smallest density of a second peak, relative to the highest."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,20 @@ class Grid:
 
     @cached_property
     def centres(self) -> Tensor:
-        """(K,) redshifts, in the middle of the bins in x"""
+        """(K,) redshifts at the centres of the bins in x"""
         return torch.expm1(self.step * (torch.arange(self.bins, dtype=torch.float64) + 0.5))
 
     @cached_property
     def loss(self) -> Tensor:
-        """(K, K) HSC loss: estimate in one bin, truth in another."""
+        """(K, K) HSC loss of an estimate in one bin for the truth in another."""
         return hsc(self.centres[:, None], self.centres[None, :])
 
     def like(self, name: str, mass: Tensor) -> Tensor:
-        """One of the tensors above, on the device and in the precision of `mass`."""
+        """One of the tensors above, on the device and with the precision of `mass`."""
         return _copy(self, name, mass.device, mass.dtype)
 
-    def softened(self, z: Tensor) -> Tensor:
-        """What to train a p(z) on: a Gaussian of 0.6 bins about each redshift (N,), as masses (N, K).
+    def soft_labels(self, z: Tensor) -> Tensor:
+        """Training targets of p(z): a Gaussian of 0.6 bins about each redshift (N,), as masses (N, K).
 
         Neighbouring bins learn from each other; a spectroscopic redshift is far more precise than a bin.
         """
@@ -63,7 +63,7 @@ class Grid:
         return (-0.5 * ((torch.arange(self.bins, device=z.device) - x) / 0.6) ** 2).softmax(1)
 
     def bin(self, z: Tensor) -> Tensor:
-        """Number of the bin of each redshift, the first and the last for those beyond."""
+        """Index of the bin of each redshift; the first or the last for those beyond."""
         return (torch.log1p(z) / self.step).floor().long().clamp(0, self.bins - 1)
 
 
@@ -72,23 +72,24 @@ def _copy(grid: Grid, name: str, device: torch.device, dtype: torch.dtype) -> Te
     return cast(Tensor, getattr(grid, name)).to(device, dtype)
 
 
-def below(mass: Tensor) -> Tensor:
+def cumulative(mass: Tensor) -> Tensor:
     """P(redshift <= z) at the edges of the bins: (N, K) -> (N, K + 1)."""
     return torch.nn.functional.pad(mass.cumsum(1), (1, 0))
 
 
 def entropy(mass: Tensor) -> Tensor:
-    """How wide a p(z) is, however many peaks it has: of masses (N, K), (N,)."""
+    """Entropy of p(z), a width for any number of peaks: masses (N, K) -> (N,)."""
     return -torch.xlogy(mass, mass).sum(1)
 
 
 def recalibrated(mass: Tensor, levels: Tensor) -> Tensor:
     """The p(z) whose CDF is G(F), F being the CDF of `mass`: (N, K) -> (N, K).
 
-    G is a polyline, that of the PIT of galaxies of known redshift, so that their PIT becomes even (Bordoloi
-    et al. 2010, MNRAS 406, 881). levels (N, L + 1), ascending from 0 to 1: where each G is 0, 1/L, ..., 1.
+    G is a polyline, the CDF of the PIT of galaxies of known redshift, so that their PIT becomes uniform
+    (Bordoloi et al. 2010, MNRAS 406, 881). levels (N, L + 1), ascending from 0 to 1, are where each G is 0,
+    1/L, ..., 1.
     """
-    total = below(mass)
+    total = cumulative(mass)
     k = torch.searchsorted(levels[:, 1:-1].contiguous(), total)
     low, high = levels.gather(1, k), levels.gather(1, k + 1)
     share = ((total - low) / (high - low)).clamp(0, 1)
@@ -96,15 +97,15 @@ def recalibrated(mass: Tensor, levels: Tensor) -> Tensor:
 
 
 def cdf(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
-    """P(redshift <= z), one z a galaxy: (N, K) and (N,) -> (N,)."""
+    """P(redshift <= z), with one z per galaxy: (N, K) and (N,) -> (N,)."""
     k = grid.bin(z)[:, None]
     share = (torch.log1p(z)[:, None] / grid.step - k).clamp(0, 1)
-    return (below(mass).gather(1, k) + share * mass.gather(1, k))[:, 0]
+    return (cumulative(mass).gather(1, k) + share * mass.gather(1, k))[:, 0]
 
 
 def quantiles(mass: Tensor, grid: Grid, levels: Tensor) -> Tensor:
-    """Redshifts below which the mass is `levels`: (N, K) and (N, L) -> (N, L)."""
-    total = below(mass)
+    """Redshifts at which the CDF is `levels`: (N, K) and (N, L) -> (N, L)."""
+    total = cumulative(mass)
     total = total / total[:, -1:]
     k = torch.searchsorted(total[:, 1:].contiguous(), levels.contiguous()).clamp(max=grid.bins - 1)
     low, high = total.gather(1, k), total.gather(1, k + 1)
@@ -125,33 +126,33 @@ def best(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """
     risk = product(mass, grid.like("loss", mass))
     k = risk.argmin(1, keepdim=True).clamp(1, grid.bins - 2)
-    before, here, after = (risk.gather(1, k + shift)[:, 0] for shift in (-1, 0, 1))
-    curvature, slope = before - 2 * here + after, (before - after) / 2
+    before, least, after = (risk.gather(1, k + shift)[:, 0] for shift in (-1, 0, 1))
+    curvature, slope = before - 2 * least + after, (before - after) / 2
     step = torch.where(curvature > 0, slope / curvature, 0.0).nan_to_num(0.0).clamp(-1, 1)
     z = torch.expm1(((k[:, 0] + 0.5 + step) * grid.step).clamp(min=0))
-    return z, here - slope * step + curvature * step**2 / 2
+    return z, least - slope * step + curvature * step**2 / 2
 
 
 def mean(mass: Tensor, grid: Grid) -> Tensor:
-    """Of p(z), (N,)."""
+    """Mean of p(z), (N,)."""
     return (mass * grid.like("centres", mass)).sum(1)
 
 
 def spread(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
-    """Root of the second moment of p about z (N,)."""
+    """Root of the second moment of p(z) about z (N,)."""
     return (mass * (grid.like("centres", mass) - z[:, None]) ** 2).sum(1).sqrt()
 
 
 def confidence(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
-    """The mass within 0.03 (1 + z) of z, (N,)."""
+    """Mass within 0.03 (1 + z) of z, (N,)."""
     width = CONF_WIDTH * (1 + z)
     return cdf(mass, grid, z + width) - cdf(mass, grid, (z - width).clamp(min=0))
 
 
 def modes(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Redshifts of the highest peak and of the highest one elsewhere, (N,) each; NaN where there is none.
+    """Redshifts of the highest peak and of the highest one elsewhere, (N,) each; NaN if there is none.
 
-    Elsewhere is more than 0.15 (1 + z) away: who takes one for the other makes an outlier.
+    Elsewhere is more than 0.15 (1 + z) away, where confusing the two makes an outlier.
     """
     p = density(mass, grid)
     sides = torch.nn.functional.pad(p, (1, 1), value=-1.0)

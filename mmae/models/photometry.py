@@ -1,7 +1,7 @@
-"""Aperture photometry of what is visible of an image: where a redshift is written in the first place.
+"""Aperture photometry of the visible part of an image, the main information on its redshift.
 
-Magnitudes of a galaxy in five bands are nearly the same number; its redshift is in their small differences.
-So they are whitened: of the ways in which the photometry of galaxies differs, none is louder than another.
+Magnitudes of a galaxy in five bands are nearly equal, and its redshift is in their small differences. So they
+are whitened: all directions in which the photometry of galaxies varies have the same variance.
 """
 
 import torch
@@ -13,18 +13,18 @@ from mmae.models.rings import rings, sums
 from mmae.models.whitening import whitening
 
 RADII = (3.0, 5.0, 8.0, 12.0, 20.0, 32.0)
-"""Of the apertures, pixels: 0.5 to 5.4 arcsec."""
+"""Radii of the apertures, pixels: 0.5 to 5.4 arcsec."""
 FLOOR = 1e-4
-"""Variance of the asinh magnitudes below which there is nothing to learn: that of 0.01 mag."""
+"""Smallest variance of the asinh magnitudes with information: that of 0.01 mag."""
 
 
 def asinh(x: Tensor) -> Tensor:
-    """By functions that torch vectorises: half the time of its own, the same to 1e-6."""
+    """asinh in functions that torch vectorises: half the time of torch.asinh, equal to 1e-6."""
     return (x.abs() + (x * x + 1).sqrt()).log().copysign(x)
 
 
 class Photometry(nn.Module):
-    """Whitened asinh magnitudes in concentric apertures, and how much of each ring is visible."""
+    """Whitened asinh magnitudes in concentric apertures, and the visible fraction of each ring."""
 
     features = len(RADII) * (len(BANDS) + 1)
     rings: Tensor
@@ -47,9 +47,9 @@ class Photometry(nn.Module):
         return torch.cat([asinh(product(magnitudes - self.centre, self.whiten.t())), visible], 1)
 
     def measure(self, pixels: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
-        """asinh of signal to noise in apertures, (B, 30), and the share of each ring that is visible, (B, 6).
+        """asinh of signal to noise in apertures, (B, 30), and the visible fraction of each ring, (B, 6).
 
-        What is hidden of a ring is taken to be as bright as what is visible.
+        The hidden part of a ring is assumed to be as bright as the visible part.
         """
         flux, seen = sums(pixels, shown, self.rings)
         area = self.rings.sum(1)
@@ -59,7 +59,7 @@ class Photometry(nn.Module):
 
     @torch.inference_mode()
     def fit(self, pixels: Tensor) -> None:
-        """Whiten by the patches (N, 64, 320) of a sample of whole images, in units of the sky noise."""
+        """Fit the whitening to patches (N, 64, 320) of images without masks, in units of the sky noise."""
         magnitudes, _ = self.measure(pixels, torch.ones_like(pixels[:, :, 0]))
         centre, whiten = whitening(magnitudes, FLOOR)
         self.centre.copy_(centre)

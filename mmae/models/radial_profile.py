@@ -1,4 +1,4 @@
-"""A galaxy that looks alike in all directions: the first guess at what is hidden of its image."""
+"""Circularly symmetric model of a galaxy: the first guess of the hidden part of its image."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from mmae.models.rings import rings, sums
 WIDTH = 0.7
 """Pixels over which the profile is smoothed."""
 FAINT, REACH = 1e-3, 2.0
-"""Weight of farther rings, falling off with this scale in pixels: they count where nearer ones are hidden."""
+"""Weight of distant rings, and its decay length in pixels: they count where nearer ones are hidden."""
 
 
 class RadialProfile(nn.Module):
-    """The mean of what is visible at the same distance from the centre, band by band."""
+    """Mean of the visible pixels at the same distance from the centre, band by band."""
 
     rings: Tensor
     kernel: Tensor
@@ -27,7 +27,7 @@ class RadialProfile(nn.Module):
         self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, pixels: Tensor, shown: Tensor) -> Tensor:
-        """Patches (B, 64, 320) of the round galaxy; 0 where nothing is visible.
+        """Patches (B, 64, 320) of the symmetric galaxy; 0 where nothing is visible.
 
         pixels (B, 64, 320); shown (B, 64), of their type: 1 = the token is visible, 0 = hidden.
         """

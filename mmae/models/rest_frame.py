@@ -1,9 +1,9 @@
-"""Spectra as a galaxy emits them: sums of templates that the model learns in the rest frame, shifted by z.
+"""Spectra as sums of templates that the model learns in the rest frame and redshifts.
 
-A network that writes the pixels of observed spectra has to learn every line anew at every redshift, and
-smears it over all redshifts that it cannot tell apart. Here a line is learned once; where it is seen is
-arithmetic. And where a part of a spectrum is visible, it says how much of each template there is, as in the
-classical fit of spectra with gaps (Connolly & Szalay 1999, AJ 117, 2052), about what the image lets expect.
+A network that predicts the pixels of observed spectra has to learn every line again at every redshift, and
+smears it over all redshifts that it cannot separate. Here a line is learned once, and its observed wavelength
+is computed. The visible part of a spectrum updates the coefficients that the network expects, as in the
+classical fit of spectra with gaps (Connolly & Szalay 1999, AJ 117, 2052).
 """
 
 import math
@@ -16,15 +16,15 @@ from catalogs.store.spectra import STORED_POOL
 from catalogs.surveys.desi import FIRST, STEP
 
 LOG_STEP = 5e-4
-"""Of the rest-frame grid in ln(wavelength), 3 A at H-alpha: a pixel of a training store, at the least."""
+"""Step of the rest-frame grid in ln(wavelength), 3 A at H-alpha: at most a pixel of a training store."""
 GAIN = 10.0
-"""Of the templates, whose lines are ten times as high as the steps of an optimiser expect."""
+"""Scale of the templates, whose lines are ten times as high as the steps of an optimiser expect."""
 
 
 class RestFrame(nn.Module):
-    """Spectra from what the model knows of galaxies, from their redshifts and from what is visible of them.
+    """Spectra from the joint representations, redshifts and visible pixels of galaxies.
 
-    Redshifts are those from 0 to z_max, pixels those of a training store.
+    Redshifts are from 0 to z_max, pixels those of a training store.
     """
 
     log_wave: Tensor
@@ -40,26 +40,26 @@ class RestFrame(nn.Module):
         )
         self.templates = nn.Parameter(torch.zeros(templates, points))
         self.log_weight = nn.Parameter(torch.ones(templates))
-        """Of the expected coefficients against a visible pixel: ratio of variances, its and theirs."""
+        """Log weight of the expected coefficients: variance of a visible pixel over that of a coefficient."""
 
     def forward(self, joint: Tensor, redshift: Tensor, spectrum: Tensor, shown: Tensor) -> Tensor:
         """Observed spectra (B, L) of galaxies with joint representations (B, D) at redshifts (B,).
 
-        spectrum (B, L), of which the pixels with shown (B, L) = 1 are visible; the others have no say.
+        spectrum (B, L), whose pixels with shown (B, L) = 1 are visible; the others are not used.
         """
-        seen = self.observed(redshift)  # (B, L, K)
+        templates = self.observed(redshift)  # (B, L, K)
         expected = self.coefficients(joint)
-        made = (seen @ expected.unsqueeze(2)).squeeze(2)
-        visible = (seen * shown.unsqueeze(2)).transpose(1, 2)
-        normal = visible @ seen + torch.diag(self.log_weight.exp())
-        missing = torch.linalg.solve(normal, visible @ (spectrum - made).unsqueeze(2))
-        return made + (seen @ missing).squeeze(2)
+        prior = (templates @ expected.unsqueeze(2)).squeeze(2)
+        visible = (templates * shown.unsqueeze(2)).transpose(1, 2)
+        normal = visible @ templates + torch.diag(self.log_weight.exp())
+        correction = torch.linalg.solve(normal, visible @ (spectrum - prior).unsqueeze(2))
+        return prior + (templates @ correction).squeeze(2)
 
     def observed(self, redshift: Tensor) -> Tensor:
-        """The templates at redshifts (B,), in the pixels of observed spectra: (B, L, K)."""
+        """Templates at redshifts (B,), in the pixels of observed spectra: (B, L, K)."""
         last = self.templates.shape[1] - 2
-        place = (self.log_wave - torch.log1p(redshift)[:, None] - self.start) / LOG_STEP  # (B, L)
-        left = place.floor().clamp(0, last)
-        share = (place - left).clamp(0, 1).unsqueeze(2)
+        position = (self.log_wave - torch.log1p(redshift)[:, None] - self.start) / LOG_STEP  # (B, L)
+        left = position.floor().clamp(0, last)
+        share = (position - left).clamp(0, 1).unsqueeze(2)
         left, emitted = left.long(), GAIN * self.templates.t()
         return F.embedding(left, emitted) * (1 - share) + F.embedding(left + 1, emitted) * share

@@ -11,7 +11,7 @@ from mmae.models.patches import patches
 
 
 def rings(edges: Sequence[float]) -> Tensor:
-    """Which ring each pixel is in, one-hot, in the order of the patches: (len(edges), 64 x 64).
+    """Ring of each pixel, one-hot, in the order of the patches: (len(edges), 64 x 64).
 
     Ring k lies between edges k - 1 and k, in pixels; pixels beyond the last edge are in none.
     """

@@ -1,4 +1,4 @@
-"""How much a galaxy is like those the model was trained on, by its joint representation."""
+"""Similarity of a galaxy to the training set, by its joint representation."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from mmae.models.linear import product
 from mmae.models.whitening import whitening
 
 SHRINKAGE = 0.01
-"""Share of the mean variance that is added to every direction, for those the sample hardly has."""
+"""Fraction of the mean variance added to every direction, for those with hardly any variance."""
 
 
 class Typicality(nn.Module):
-    """The share of galaxies that are as far from the training set's centre, or farther: a p-value.
+    """Fraction of galaxies that are at least as far from the training set's centre: a p-value.
 
-    Far is the Mahalanobis distance (Lee et al. 2018). NaN until it is fitted.
+    The distance is that of Mahalanobis (Lee et al. 2018). NaN until fitted.
     """
 
     centre: Tensor
@@ -27,7 +27,7 @@ class Typicality(nn.Module):
         self.register_buffer("distances", torch.zeros(0))
 
     def distance(self, joint: Tensor) -> Tensor:
-        """Squared, of representations (B, J): (B,)."""
+        """Squared distance of representations (B, J): (B,)."""
         return product(joint - self.centre, self.whiten.t()).square().sum(1)
 
     def forward(self, joint: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Typicality(nn.Module):
 
     @torch.inference_mode()
     def fit(self, trained: Tensor, others: Tensor) -> None:
-        """Centre and shape from galaxies of the training split (N, J); distances of others (M, J)."""
+        """Fit centre and covariance to the training split (N, J), the p-value to other galaxies (M, J)."""
         floor = SHRINKAGE * float(trained.double().var(0).mean())
         self.centre, self.whiten = whitening(trained, floor)
         self.distances = self.distance(others).sort().values

@@ -1,13 +1,13 @@
-"""Directions in which a sample of vectors varies, each by one."""
+"""Whitening of a sample of vectors."""
 
 import torch
 from torch import Tensor
 
 
 def whitening(sample: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """The centre (J,) of a sample (N, J), and the matrix (J, J) by which (x - centre) @ matrix is white.
+    """Mean (J,) of a sample (N, J), and the matrix (J, J) for which (x - mean) @ matrix is white.
 
-    `floor` is a variance added to every direction, for those the sample hardly has.
+    `floor` is a variance added to every direction, for those with hardly any variance.
     """
     double = sample.double()
     covariance = torch.cov(double.T) + floor * torch.eye(sample.shape[1], dtype=torch.float64)

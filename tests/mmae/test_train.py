@@ -38,7 +38,7 @@ def config(survey, tmp_path):
 def test_a_run_leaves_what_it_should(trained):
     kinds = [json.loads(line)["kind"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert kinds.count("validation") == 2
-    assert checkpoint.is_whole(trained / checkpoint.BEST)
+    assert checkpoint.is_intact(trained / checkpoint.BEST)
     assert json.loads((trained / "config.json").read_text())["config"]["batch"] == 32
     assert list((trained / "tensorboard").glob("events.*"))
     assert {path.name for path in trained.glob("*.png")} == {"zphot_zspec.png", "reconstruction.png"}
@@ -277,7 +277,7 @@ for step in range(1, 1000):
     ended = killed(run, 3, step)
     state = checkpoint.load(checkpoint.newest(run))
     assert state["step"] in (2, 3) and (state["weights"] == state["step"]).all()
-    assert checkpoint.is_whole(run / checkpoint.BEST)
+    assert checkpoint.is_intact(run / checkpoint.BEST)
     best = checkpoint.load(run / checkpoint.BEST)["step"]
     assert best >= state["step"]
     save(run, 4)
@@ -336,7 +336,7 @@ def test_a_damaged_checkpoint_is_passed_over(config):
     second.write_bytes(content)
     assert checkpoint.newest(config.out) == first
     train.main(config)  # the second epoch again
-    assert checkpoint.is_whole(second)
+    assert checkpoint.is_intact(second)
 
 
 def test_a_checkpoint_is_read_without_running_what_is_in_it(tmp_path):

@@ -1,4 +1,4 @@
-"""The model is numerically the released one: every figure of golden.json to 1e-9 in float64."""
+"""The model equals the released one numerically: all values of golden.json to 1e-9 in float64."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from mmae.models.losses import hsc_loss
 
 
 def formula_weight(name, shape):
-    """The recipe of golden.json."""
+    """The weights for which golden.json was computed."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
     v = np.random.RandomState(seed).standard_normal(shape)
     if "pos_embed" in name or "cls_token" in name:
@@ -60,15 +60,17 @@ def test_outputs_are_the_released_models(model, golden, case):
         value = getattr(output, released.get(name, "point"))
         assert list(value.shape) == expected["shape"], name
         flat = value.reshape(4, -1).numpy()
-        figures = {
+        statistics = {
             "mean": flat.mean(1),
             "rms": np.sqrt((flat**2).mean(1)),
             "first": flat[:, 0],
             "last": flat[:, -1],
             "at_100": flat[:, min(100, flat.shape[1] - 1)],
         }
-        for figure, measured in figures.items():
-            np.testing.assert_allclose(measured, expected[figure], rtol=1e-9, err_msg=f"{name} {figure}")
+        for statistic, measured in statistics.items():
+            np.testing.assert_allclose(
+                measured, expected[statistic], rtol=1e-9, err_msg=f"{name} {statistic}"
+            )
 
 
 def test_hsc_loss_is_the_released_one(golden):

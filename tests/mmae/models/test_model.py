@@ -1,4 +1,4 @@
-"""Our own model: what it sees, what it does not, and that its program for inference is it."""
+"""Our own model: its masks, and the equality of its inference program."""
 
 import dataclasses
 
@@ -24,8 +24,8 @@ def model(request):
     return shaken(request.param)
 
 
-def full(model, image, image_mask):
-    """The model's answer, spectrum hidden."""
+def output_of(model, image, image_mask):
+    """Output of the model with the spectrum hidden."""
     spectrum = torch.randn(len(image), 1296, dtype=torch.float64)
     return model(image, spectrum, image_mask, torch.ones(len(image), 48, dtype=torch.bool))
 
@@ -36,30 +36,30 @@ def test_the_program_is_the_model(model, number):
     image, program = images(), ImagePdf(model)
     visible = torch.rand(len(image), 64, generator=torch.Generator().manual_seed(6)).argsort(1)[:, :number]
     hidden = torch.ones(len(image), 64, dtype=torch.bool).scatter(1, visible, False)
-    expected = full(model, image, hidden)
-    answer = program(image) if number == 64 else program(image, visible)
+    expected = output_of(model, image, hidden)
+    estimate = program(image) if number == 64 else program(image, visible)
     assert expected.logits.std() > 1e-3
-    assert (answer.point - expected.point).abs().max() < 1e-10
-    assert (answer.mass - expected.logits.softmax(1)).abs().max() < 1e-10
-    assert (answer.joint - expected.joint).abs().max() < 1e-10
+    assert (estimate.point - expected.point).abs().max() < 1e-10
+    assert (estimate.mass - expected.logits.softmax(1)).abs().max() < 1e-10
+    assert (estimate.joint - expected.joint).abs().max() < 1e-10
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_galaxy_does_not_depend_on_its_company():
-    """With and without spectra, in any order, alone."""
+def test_a_galaxy_does_not_depend_on_the_rest_of_its_batch():
+    """In a batch of galaxies with and without spectra, and in a batch of one."""
     model, image = shaken(TINY["mmae"]), images(8)
     generator = torch.Generator().manual_seed(1)
     spectrum = torch.randn(8, 1296, generator=generator, dtype=torch.float64)
     present = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0]).bool()
-    given = image, spectrum, random_mask(8, 64, 0.5), random_mask(8, 48, 0.75) | ~present[:, None]
-    together = model(*given)
+    inputs = image, spectrum, random_mask(8, 64, 0.5), random_mask(8, 48, 0.75) | ~present[:, None]
+    batch = model(*inputs)
     for row in range(8):
-        alone = model(*(part[row : row + 1] for part in given))
-        for one, all_of_them in zip(alone, together, strict=True):
-            torch.testing.assert_close(one, all_of_them[row : row + 1])
-    other = model(image, spectrum + 1, *given[2:])
-    same = (other.point == together.point).tolist()
+        single = model(*(tensor[row : row + 1] for tensor in inputs))
+        for of_galaxy, of_batch in zip(single, batch, strict=True):
+            torch.testing.assert_close(of_galaxy, of_batch[row : row + 1])
+    other = model(image, spectrum + 1, *inputs[2:])
+    same = (other.point == batch.point).tolist()
     assert same == (~present).tolist()
 
 
@@ -70,7 +70,7 @@ def test_patches_are_cut_row_by_row_and_put_back():
     assert torch.equal(unpatch(cut), image)
 
 
-def test_an_image_is_turned_into_each_of_the_eight_views_of_it():
+def test_an_image_is_turned_into_each_of_its_eight_symmetries():
     image = torch.randn(1, 5, 64, 64).expand(8, -1, -1, -1)
     views = turned(image, torch.arange(8))
     assert torch.equal(views[0], image[0])

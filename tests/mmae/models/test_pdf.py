@@ -29,7 +29,7 @@ def two_peaks(share):
 
 @pytest.fixture(scope="module")
 def many():
-    """2,000 Gaussians of other means and widths, and a redshift drawn from each."""
+    """2,000 Gaussians of different means and widths, and a redshift drawn from each."""
     rng = np.random.default_rng(1)
     mean, sigma = rng.uniform(0.05, 3, 2000), rng.uniform(0.01, 0.3, 2000)
     mass = gaussian(torch.from_numpy(mean), torch.from_numpy(sigma))
@@ -58,14 +58,14 @@ def test_recalibration_by_hand():
     close(
         pdf.recalibrated(mass, levels), torch.tensor([[1 / 2, 1 / 6, 1 / 3], [1 / 4, 1 / 4, 1 / 2]]).double()
     )
-    even = torch.linspace(0, 1, 9).double()[None]
-    close(pdf.recalibrated(tensor([0.25, 0.75]), even), tensor([0.25, 0.75]))
+    uniform = torch.linspace(0, 1, 9).double()[None]
+    close(pdf.recalibrated(tensor([0.25, 0.75]), uniform), tensor([0.25, 0.75]))
     close(pdf.entropy(torch.tensor([[0.5, 0.5, 0.0]])), torch.tensor([math.log(2)]))
 
 
-def test_what_a_p_of_z_is_trained_on_is_the_redshift():
+def test_soft_labels_of_a_p_of_z_peak_at_the_redshift():
     z = tensor(0.0, 0.3, 1.7, 5.0)
-    target = GRID.softened(z)
+    target = GRID.soft_labels(z)
     close(target.sum(1), 1)
     assert target.argmax(1).tolist() == GRID.bin(z).tolist()
     close(torch.expm1(target @ torch.log1p(GRID.centres))[1:3], z[1:3], atol=1e-3)
@@ -80,11 +80,11 @@ def test_quantiles_and_cdf_are_inverse(many):
         close(pdf.cdf(mass, GRID, z[:, k]), level, atol=1e-9)
 
 
-def test_the_cdf_of_draws_is_even_and_that_of_other_redshifts_is_not(many):
+def test_the_cdf_of_draws_is_uniform_and_that_of_other_redshifts_is_not(many):
     mass, z = many
-    even = (np.arange(2000) + 0.5) / 2000
-    assert np.abs(np.sort(pdf.cdf(mass, GRID, z)) - even).max() < 1.63 / 2000**0.5  # KS, 1 %
-    assert np.abs(np.sort(pdf.cdf(mass, GRID, z * 1.05)) - even).max() > 0.1
+    uniform = (np.arange(2000) + 0.5) / 2000
+    assert np.abs(np.sort(pdf.cdf(mass, GRID, z)) - uniform).max() < 1.63 / 2000**0.5  # KS, 1 %
+    assert np.abs(np.sort(pdf.cdf(mass, GRID, z * 1.05)) - uniform).max() > 0.1
 
 
 def test_a_narrow_p_of_z_is_its_redshift():
@@ -106,8 +106,8 @@ def test_of_two_peaks_the_best_redshift_is_the_likelier_one_and_no_mean():
         confidence = pdf.confidence(two_peaks(share), GRID, z).item()
         assert confidence == pytest.approx(max(share, 1 - share), abs=0.15)
         assert 0.25 < risk.item() < 0.4
-        found = sorted(mode.item() for mode in pdf.modes(two_peaks(share), GRID))
-        assert found == [pytest.approx(z, abs=0.02) for z in sorted((expected, other))]
+        modes = sorted(mode.item() for mode in pdf.modes(two_peaks(share), GRID))
+        assert modes == [pytest.approx(z, abs=0.02) for z in sorted((expected, other))]
     assert pdf.modes(two_peaks(0.01), GRID)[1].isnan().all()  # too low to count
 
 

@@ -1,4 +1,4 @@
-"""Photometry and profile of an image: numbers worked by hand, and what hidden patches do to them."""
+"""Photometry and radial profile of an image: numbers worked by hand, and the effect of hidden patches."""
 
 import math
 
@@ -9,43 +9,42 @@ from mmae.models.photometry import RADII, Photometry
 from mmae.models.radial_profile import RadialProfile
 
 
-def whole(pixels):
+def all_shown(pixels):
     return torch.ones(pixels.shape[:2], dtype=pixels.dtype)
 
 
-def test_an_even_image_is_as_bright_as_the_apertures_are_large():
-    """Of 4 pixels at 0.71 and 8 at 1.58 from the centre ... 32 in all lie within 3 pixels."""
+def test_the_flux_of_a_uniform_image_is_the_area_of_the_aperture():
+    """4 pixels at 0.71 from the centre, 8 at 1.58, ...: 32 in all lie within 3 pixels."""
     image = torch.tensor([1.0, 2.0, 0.0, -1.0, 100.0]).view(1, 5, 1, 1).expand(1, 5, 64, 64)
     pixels = patches(image)
-    magnitudes, visible = Photometry().measure(pixels, whole(pixels))
+    magnitudes, visible = Photometry().measure(pixels, all_shown(pixels))
     first = magnitudes.view(5, len(RADII))[:, 0].tolist()
-    assert torch.allclose(
-        torch.tensor(first), torch.tensor([math.asinh(flux * 32**0.5) for flux in (1, 2, 0, -1, 100)])
-    )
+    expected = [math.asinh(flux * 32**0.5) for flux in (1, 2, 0, -1, 100)]
+    assert torch.allclose(torch.tensor(first), torch.tensor(expected))
     assert visible.tolist() == [[1.0] * len(RADII)]
 
 
-def test_what_is_hidden_counts_as_bright_as_what_is_visible_of_its_ring():
-    """A galaxy alike in all directions, of which patches are hidden: its magnitudes are the same."""
+def test_hidden_pixels_count_as_bright_as_the_visible_ones_of_their_ring():
+    """Hiding patches of a circularly symmetric galaxy does not change its magnitudes."""
     axis = torch.arange(64) - 31.5
     radius = (axis[:, None] ** 2 + axis**2).sqrt()
     ring = torch.bucketize(radius, torch.tensor(RADII), right=True)
     image = (100.0 / (1 + ring)).expand(1, 5, 64, 64)
     pixels, photometry = patches(image), Photometry()
-    shown = whole(pixels)
+    shown = all_shown(pixels)
     shown[0, [0, 9, 27, 36, 44]] = 0  # 27 and 36 are two of the four around the centre
     magnitudes, visible = photometry.measure(pixels * shown.unsqueeze(2), shown)
-    torch.testing.assert_close(magnitudes, photometry.measure(pixels, whole(pixels))[0])
+    torch.testing.assert_close(magnitudes, photometry.measure(pixels, all_shown(pixels))[0])
     assert visible[0, 0] == 0.5
 
 
-def test_fitted_to_galaxies_their_magnitudes_are_white():
+def test_magnitudes_of_the_fitted_galaxies_are_white():
     generator = torch.Generator().manual_seed(0)
     brightness = 0.03 * torch.randn(500, 5, 1, 1, generator=generator).exp()
     pixels = patches(brightness + torch.randn(500, 5, 64, 64, generator=generator))
     photometry = Photometry()
     photometry.fit(pixels)
-    magnitudes, _ = photometry.measure(pixels, whole(pixels))
+    magnitudes, _ = photometry.measure(pixels, all_shown(pixels))
     white = (magnitudes - photometry.centre) @ photometry.whiten
     covariance = torch.cov(white.T)
     assert white.mean(0).abs().max() < 1e-3
@@ -55,7 +54,7 @@ def test_fitted_to_galaxies_their_magnitudes_are_white():
 
 
 def test_a_round_galaxy_is_rebuilt_from_a_quarter_of_it():
-    """But for what the profile smooths: where that is steep, the mean over a ring is not its middle."""
+    """Up to the smoothing of the profile: where it is steep, the mean over a ring is not its centre."""
     axis = torch.arange(64) - 31.5
     radius = (axis[:, None] ** 2 + axis**2).sqrt()
     image = torch.stack([height * (-radius / 6).exp() for height in (1.0, 3.0, 10.0, 0.0, -2.0)])[None]

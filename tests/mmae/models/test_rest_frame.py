@@ -1,4 +1,4 @@
-"""Spectra from templates in the rest frame: a line is where its redshift puts it."""
+"""Spectra from templates in the rest frame: observed wavelengths of lines, and updates of coefficients."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ HALPHA = 6564.6
 
 
 def with_one_line(rest_wave):
-    """One template, of which every galaxy has one: a line of height 1 and three grid points wide."""
+    """A single template with coefficient 1: a line of height 1 and three grid points wide."""
     frame = RestFrame(8, templates=1, pixels=1296, z_max=4.5).double()
     for parameter in frame.coefficients.parameters():
         parameter.data.zero_()
@@ -19,17 +19,17 @@ def with_one_line(rest_wave):
     return frame
 
 
-def shown(frame, redshift):
-    """The spectra at redshifts, without anything visible."""
-    nothing = torch.zeros(len(redshift), 1296).double()
-    return frame(torch.zeros(len(redshift), 8).double(), redshift, nothing, nothing)
+def predicted(frame, redshift):
+    """Spectra at redshifts, with no visible pixels."""
+    hidden = torch.zeros(len(redshift), 1296).double()
+    return frame(torch.zeros(len(redshift), 8).double(), redshift, hidden, hidden)
 
 
 @pytest.mark.parametrize("redshift", [0.0, 0.0729, 0.4])
 @torch.no_grad()
 def test_a_line_is_seen_at_its_wavelength_times_one_and_z(redshift):
-    """On pixels of 4.8 A, the first of which is the mean of six from 3600 A on, 0.8 A each."""
-    spectrum = shown(with_one_line(HALPHA), torch.tensor([redshift]).double())[0]
+    """On pixels of 4.8 A, the first of which is the mean of six of 0.8 A from 3600 A on."""
+    spectrum = predicted(with_one_line(HALPHA), torch.tensor([redshift]).double())[0]
     wave = 3602.0 + 4.8 * torch.arange(1296)
     observed = HALPHA * (1 + redshift)
     assert abs(wave[spectrum.argmax()] - observed) <= 2.4 + LOG_STEP * observed / 2
@@ -40,20 +40,20 @@ def test_a_line_is_seen_at_its_wavelength_times_one_and_z(redshift):
 @torch.no_grad()
 def test_a_line_that_lies_beyond_the_spectrograph_is_not_seen():
     frame = with_one_line(HALPHA)
-    assert not shown(frame, torch.tensor([0.6, 4.5, 7.0]).double()).any()
-    assert shown(frame, torch.tensor([0.45, 0.1, 0.0]).double()).any(1).all()
+    assert not predicted(frame, torch.tensor([0.6, 4.5, 7.0]).double()).any()
+    assert predicted(frame, torch.tensor([0.45, 0.1, 0.0]).double()).any(1).all()
 
 
 @torch.no_grad()
-def test_what_is_visible_says_how_much_of_a_template_there_is():
-    """A line of height 3 where height 1 is expected, seen in two pixels: the more if they weigh more."""
+def test_visible_pixels_update_the_coefficients():
+    """A line of height 3 where 1 is expected, visible in two pixels, for three weights of the prior."""
     frame, redshift = with_one_line(HALPHA), torch.tensor([0.1]).double()
-    one = shown(frame, redshift)
-    seen = torch.zeros_like(one)
-    seen[0, one[0].topk(2).indices] = 1
-    spectrum = torch.where(seen > 0, 3 * one, 1e6)  # what is hidden has no say
-    information = (frame.observed(redshift)[0, :, 0] * seen[0]).square().sum()
+    expected = predicted(frame, redshift)
+    visible = torch.zeros_like(expected)
+    visible[0, expected[0].topk(2).indices] = 1
+    spectrum = torch.where(visible > 0, 3 * expected, 1e6)  # hidden pixels are not used
+    information = (frame.observed(redshift)[0, :, 0] * visible[0]).square().sum()
     for weight, height in ((1e-9, 3.0), (1.0, 2.0), (1e9, 1.0)):
         frame.log_weight.data.fill_((weight * information).log())
-        rebuilt = frame(torch.zeros(1, 8).double(), redshift, spectrum, seen)
-        torch.testing.assert_close(rebuilt, height * one)
+        rebuilt = frame(torch.zeros(1, 8).double(), redshift, spectrum, visible)
+        torch.testing.assert_close(rebuilt, height * expected)

@@ -1,4 +1,4 @@
-"""The split, the order of an epoch, and what each rank is given."""
+"""The split, the order of an epoch, and the share of each rank."""
 
 import numpy as np
 import pytest
@@ -21,11 +21,11 @@ from mmae.training.data import (
 
 
 def test_hash_is_splitmix64():
-    # The first output of SplitMix64 seeded with 0, and with 1234567, as its reference programs print them.
+    # first output of the reference implementation of SplitMix64, seeded with 0 and with 1234567
     assert hash_ids(np.array([0, 1234567])).tolist() == [0xE220A8397B1DCDAF, 6457827717110365317]
 
 
-def test_split_is_70_15_15_and_goes_by_the_id_alone():
+def test_split_is_70_15_15_and_depends_on_the_id_alone():
     ids = np.arange(39_627_000_000_000_000, 39_627_000_000_000_000 + 100_000)
     names = split(ids)
     for name, share in ((TRAIN, 0.70), (VALIDATION, 0.15), (TEST, 0.15)):
@@ -40,7 +40,7 @@ def test_epoch_order_has_every_row_once_and_reads_block_by_block():
     first, second = (epoch_order(rows, 256, 512, seed=0, epoch=epoch) for epoch in (0, 1))
     assert (np.sort(first) == rows).all()
     assert not (first == second).all()
-    # 2,048 rows at 179 a block lie in 12 blocks, and in two more that a segment shares with its neighbours
+    # 2,048 rows at 179 per block lie in 12 blocks, and in two more that are shared with neighbouring segments
     assert max(len(np.unique(first[k : k + 2048] // 256)) for k in range(0, len(first), 2048)) <= 14
 
 
@@ -53,19 +53,19 @@ def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
     seen = [list(batches(data, order, 32, rank, ranks)) for rank in range(ranks)]
     assert {len(share) for share in seen} == {steps}
     for step in range(steps):
-        together = torch.cat([share[step].redshift for share in seen])
+        of_all_ranks = torch.cat([share[step].redshift for share in seen])
         expected = data.redshift[np.sort(order[step * 32 : (step + 1) * 32])].astype(np.float32)
-        assert (together.numpy() == expected).all()
+        assert (of_all_ranks.numpy() == expected).all()
 
 
-def test_an_epoch_goes_on_from_any_batch(survey):
+def test_an_epoch_resumes_from_any_batch(survey):
     data = TrainingSet(survey / "train.zarr", Himes2025Config())
     order = epoch_order(data.rows(TRAIN), data.block_rows, 16, seed=0, epoch=0)
-    whole = list(batches(data, order, 16, 0, 1))
+    complete = list(batches(data, order, 16, 0, 1))
     for first in (1, 8, 9):
         rest = list(batches(data, order, 16, 0, 1, first))
-        assert len(rest) == len(whole) - first
-        assert all(torch.equal(a.image, b.image) for a, b in zip(rest, whole[first:], strict=True))
+        assert len(rest) == len(complete) - first
+        assert all(torch.equal(a.image, b.image) for a, b in zip(rest, complete[first:], strict=True))
 
 
 def test_a_batch_holds_the_rows_of_the_store(survey):

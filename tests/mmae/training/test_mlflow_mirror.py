@@ -1,4 +1,4 @@
-"""MLflow gets what metrics.jsonl gets; a server that does not answer stops nothing."""
+"""MLflow gets the reports of metrics.jsonl; a server that does not answer does not stop training."""
 
 import json
 
@@ -10,7 +10,7 @@ from mmae.training.runlog import RunLog
 CONFIG = {"lr": 1e-4, "model": {"depth": 2}}
 
 
-def test_reports_arrive_in_one_run_however_often_it_is_taken_up(tmp_path, monkeypatch):
+def test_reports_arrive_in_one_run_however_often_it_resumes(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "tracking").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     for step in (10, 20):
@@ -26,7 +26,7 @@ def test_reports_arrive_in_one_run_however_often_it_is_taken_up(tmp_path, monkey
     assert client.get_run(run_id).data.params == {"lr": "0.0001", "model.depth": "2"}
 
 
-def test_a_server_that_is_not_there_is_said_once_and_missed_by_nobody(tmp_path, monkeypatch, capsys):
+def test_an_unreachable_server_is_reported_once_and_does_not_stop_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     log = RunLog(tmp_path, CONFIG, 0, False, True)
     for step in (1, 2):
