@@ -17,6 +17,7 @@ from mmae.models.families import AnyModel, build, config_of
 
 BEST = "best.pt"
 KEEP = 2
+"""Number of newest checkpoints kept."""
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""What each part of our model and of its recipe is worth: from the paper's to ours, one change a row.
+"""Ablation of our model and its recipe: from the paper's to ours, one change per row.
 
 python tests/benchmarks/bench_ablation.py STORE RUNS [--epochs 2] [--rebuilt 400]
 
-Trains every row on the same galaxies as often, the ends of the table with three seeds, and measures each on
-the test split: redshifts of all its galaxies, and some of them rebuilt. What RUNS holds already is not done
-again.
+Trains every row on the same galaxies for the same epochs, the ends of the table with three seeds, and
+measures each on the test split: redshifts of all galaxies, and reconstructions of some. Results that are
+already in RUNS are reused.
 """
 
 import argparse
@@ -50,7 +50,7 @@ from mmae.training.recipe import Train
 
 COMMON = ("--batch", "64")
 ARITHMETIC = BF16 if has_bf16() else FP32
-"""Of training and of inference; on hardware without bf16 that is slower than fp32."""
+"""Precision of training and of inference; without hardware support bf16 is slower than fp32."""
 SEEDS, INFERENCE_BATCHES = 3, 20
 PAPER = ("--preset", "himes2025")
 PAPER_RECIPE = (
@@ -71,7 +71,7 @@ CHANGES = {
     "turned and flipped": ("--turn",),
     "averaged weights": ("--average", "0.998"),
 }
-"""Of the recipe, from the paper's to ours, each with all before it."""
+"""Changes of the recipe from the paper's to ours, cumulative."""
 
 
 def without_photometry() -> None:
@@ -83,11 +83,11 @@ def without_profile() -> None:
 
 
 def by_running_means() -> None:
-    """Every loss divided by its mean over the last hundred steps or so."""
+    """Divide every loss by its running mean over about a hundred steps."""
     means, losses, weights = torch.ones(3), Model.losses, Model.loss_weights
 
-    def recorded(self: Model, *given: Any) -> Tensor:
-        parts = losses(self, *given)
+    def recorded(self: Model, *inputs: Any) -> Tensor:
+        parts = losses(self, *inputs)
         if self.training:  # an image loss of 0 is that of a step without masks
             means.lerp_(torch.where(parts > 0, parts, means).detach(), 0.01)
         return parts
@@ -98,24 +98,24 @@ def by_running_means() -> None:
 
 
 def with_slopes() -> None:
-    """Beside the pixels of spectra, the slope of each: of a straight line through all of it."""
+    """Add a loss of the slope of each spectrum, that of a straight line through it."""
     losses = Model.losses
 
-    def more(self: Model, output: Output, batch: Batch, masks: Masks) -> Tensor:
+    def with_slope_loss(self: Model, output: Output, batch: Batch, masks: Masks) -> Tensor:
         axis = torch.linspace(-1, 1, output.spectrum.shape[1])
         error = ((output.spectrum - batch.spectrum) * axis).mean(1) / axis.square().mean()
         return losses(self, output, batch, masks) + torch.tensor([0.0, 1.0, 0.0]) * error.abs().mean()
 
-    Model.losses = more  # type: ignore[method-assign]
+    Model.losses = with_slope_loss  # type: ignore[method-assign]
 
 
-OTHERWISE: dict[str, Callable[[], None]] = {
+MODEL_CHANGES: dict[str, Callable[[], None]] = {
     "without photometry": without_photometry,
     "without the radial profile": without_profile,
     "losses over their running means": by_running_means,
     "a loss of the continuum's slope": with_slopes,
 }
-"""What has no flag, as it is kept, or left out, for good: our model with this changed."""
+"""Changes of our model that have no flag."""
 SCORES = "ablation.json"
 PHOTOZ_SCORES = {"all": "sigma_NMAD", "bias": "bias", "outliers": "|dz|>0.15", "HSC loss": "HSC loss"}
 PIXEL_SCORES = {"image error": "rms error", "spectrum chi2": "chi2"}
@@ -125,11 +125,11 @@ LINE_SCORES = {
     "height": "height error",
     "width": "width error",
 }
-"""Columns, and their names in metrics.py, rebuilding.py and line_scores.py."""
+"""Columns, and the names of their scores in metrics.py, rebuilding.py and line_scores.py."""
 
 
 def rows() -> Iterator[tuple[str, tuple[str, ...], int]]:
-    """Name, flags and number of seeds of each."""
+    """Yield name, flags and number of seeds of each row."""
     yield "himes2025, its recipe", PAPER, SEEDS
     yield "mmae, recipe of himes2025", PAPER_RECIPE, 1
     flags = PAPER_RECIPE
@@ -138,27 +138,27 @@ def rows() -> Iterator[tuple[str, tuple[str, ...], int]]:
         last = name == list(CHANGES)[-1]
         yield f"+ {name}" + (" = mmae" if last else ""), flags, SEEDS if last else 1
     yield "without rest-frame templates", (*flags, "--model.templates", "0"), 1
-    for name in OTHERWISE:
+    for name in MODEL_CHANGES:
         yield name, flags, 1
 
 
 def without(flags: tuple[str, ...], change: tuple[str, ...]) -> tuple[str, ...]:
-    """Flags with their values, but for those that the change gives anew."""
-    again = {word.replace("--no-", "--") for word in change if word.startswith("--")}
+    """Flags with their values, without those that the change sets."""
+    changed = {word.replace("--no-", "--") for word in change if word.startswith("--")}
     kept, keep = [], True
     for word in flags:
         if word.startswith("--"):
-            keep = word.replace("--no-", "--") not in again
+            keep = word.replace("--no-", "--") not in changed
         if keep:
             kept.append(word)
     return tuple(kept)
 
 
 def train_row(name: str, argv: list[str]) -> int:
-    """In a process of its own, on one thread: `mmae train`, changed where that has no flag."""
+    """Run `mmae train` on one thread, with the patch of a row that has no flag; in its own process."""
     torch.set_num_threads(1)
-    if name in OTHERWISE:
-        OTHERWISE[name]()
+    if name in MODEL_CHANGES:
+        MODEL_CHANGES[name]()
     return cli.run(train.main, Train, argv, "bench_ablation")
 
 
@@ -168,12 +168,12 @@ def one_thread(*command: object) -> None:
 
 
 def job(config: argparse.Namespace, name: str, flags: tuple[str, ...], seed: int) -> Callable[[], None]:
-    """Training and measurement of a row, where they are not done."""
+    """A function that trains and measures a row, where that is not done yet."""
     out = folder(config, name, seed)
 
     def work() -> None:
-        given = [config.store, "--out", out, "--epochs", config.epochs, "--seed", seed, *COMMON, *flags]
-        one_thread(__file__, "--train", name, *given)
+        argv = [config.store, "--out", out, "--epochs", config.epochs, "--seed", seed, *COMMON, *flags]
+        one_thread(__file__, "--train", name, *argv)
         if not (out / SCORES).exists():
             one_thread(__file__, "--measure", out, config.store, config.rebuilt)
 
@@ -185,7 +185,7 @@ def folder(config: argparse.Namespace, name: str, seed: int) -> Path:
 
 
 def inference_rate(run: Path) -> float:
-    """Objects/s of the program on one thread, batches of 64, median."""
+    """Median objects/s of the program on one thread, in batches of 64."""
     torch.set_num_threads(1)
     model, _ = checkpoint.load_model(checkpoint.find(run))
     image = torch.randn(64, 5, 64, 64)
@@ -206,7 +206,7 @@ def training_rate(run: Path) -> float:
 
 
 def measure(run: Path, store: Path, rebuilt: int) -> None:
-    """Write the scores of a run: redshifts without spectra, of all images; rebuilt at 75 % masks, of some."""
+    """Write the scores of a run: redshifts of all images without spectra; some rebuilt at 75 % masks."""
     torch.set_num_threads(1)
     model, _ = checkpoint.load_model(checkpoint.find(run))
     program, grid = program_of(model), model.config.grid
@@ -220,14 +220,14 @@ def measure(run: Path, store: Path, rebuilt: int) -> None:
         if start < rebuilt:
             rebuilding.append(rebuild_some(model, truth_of(object_id, batch), survey))
         start += len(object_id)
-    found = {share: np.concatenate([z[share, 0] for z in z_phot]) for share in photoz_scores.SHARES}
+    redshifts = {share: np.concatenate([z[share, 0] for z in z_phot]) for share in photoz_scores.SHARES}
     z_spec = data.redshift[rows]
     pixels = {name: np.concatenate([part[name] for _, part in rebuilding]) for name in PIXEL_SCORES.values()}
     fits = LineFits(*(np.concatenate(part) for part in zip(*(fits for fits, _ in rebuilding), strict=True)))
     lines = line_scores.scorecard(fits)[0]
     scores = {
-        **redshift_scores(found[0.0], z_spec),
-        "25 % hidden": point_metrics(found[0.25], z_spec)["sigma_NMAD"],
+        **redshift_scores(redshifts[0.0], z_spec),
+        "25 % hidden": point_metrics(redshifts[0.25], z_spec)["sigma_NMAD"],
         **{label: line_scores.median(pixels[name]) for label, name in PIXEL_SCORES.items()},
         **{label: lines[name] for label, name in LINE_SCORES.items()},
         "inferred/s": inference_rate(run),
@@ -236,14 +236,14 @@ def measure(run: Path, store: Path, rebuilt: int) -> None:
 
 
 def redshift_scores(z_phot: np.ndarray, z_spec: np.ndarray) -> dict[str, float]:
-    near, every = z_spec < EDGES[0], point_metrics(z_phot, z_spec)
-    close_by = point_metrics(z_phot[near], z_spec[near])["sigma_NMAD"]
-    return {"sigma_NMAD, z < 0.4": close_by} | {label: every[name] for label, name in PHOTOZ_SCORES.items()}
+    near, metrics = z_spec < EDGES[0], point_metrics(z_phot, z_spec)
+    sigma = point_metrics(z_phot[near], z_spec[near])["sigma_NMAD"]
+    return {"sigma_NMAD, z < 0.4": sigma} | {label: metrics[name] for label, name in PHOTOZ_SCORES.items()}
 
 
 def boosted(store: Path) -> dict[str, float]:
-    """What gradient boosting makes of the same apertures (photometry.py): magnitudes and their colours."""
-    data, photometry, given = TrainingSet(store, ModelConfig()), Photometry(), {}
+    """Scores of gradient boosting on the same apertures (photometry.py): magnitudes and their colours."""
+    data, photometry, features = TrainingSet(store, ModelConfig()), Photometry(), {}
     for split in (TRAIN, TEST):
         rows = data.rows(split)
         if split == TRAIN:
@@ -256,37 +256,38 @@ def boosted(store: Path) -> dict[str, float]:
             )
         magnitudes = torch.cat(parts)
         colours = (magnitudes.diff(dim=1), magnitudes.diff(dim=2))
-        given[split] = torch.cat([part.flatten(1) for part in (magnitudes, *colours)], 1).numpy(), rows
-    (x, training), (x_test, test) = given[TRAIN], given[TEST]
-    machine = HistGradientBoostingRegressor(max_iter=400, learning_rate=0.05, random_state=0)
-    machine.fit(x, np.log1p(data.redshift[training]))
-    return redshift_scores(np.expm1(machine.predict(x_test)), data.redshift[test])
+        features[split] = torch.cat([part.flatten(1) for part in (magnitudes, *colours)], 1).numpy(), rows
+    (x, training), (x_test, test) = features[TRAIN], features[TEST]
+    regressor = HistGradientBoostingRegressor(max_iter=400, learning_rate=0.05, random_state=0)
+    regressor.fit(x, np.log1p(data.redshift[training]))
+    return redshift_scores(np.expm1(regressor.predict(x_test)), data.redshift[test])
 
 
 def rebuild_some(model: AnyModel, truth: Truth, survey: Survey) -> tuple[LineFits, dict[str, np.ndarray]]:
     true, noise = true_lines(truth, survey)
-    made = rebuild(model, truth.image, truth.spectrum, *draw_masks(truth.object_id, model.config, FIGURE_1))
+    masks = draw_masks(truth.object_id, model.config, FIGURE_1)
+    rebuilt = rebuild(model, truth.image, truth.spectrum, *masks)
     wave = pooled(survey.wave, model.config)
-    lines = rebuilt_lines(made, truth, wave, signal_to_noise(true, noise))
-    return LineFits(true, lines, noise, truth.redshift), rebuilding_scores(made, truth, model, survey)
+    lines = rebuilt_lines(rebuilt, truth, wave, signal_to_noise(true, noise))
+    return LineFits(true, lines, noise, truth.redshift), rebuilding_scores(rebuilt, truth, model, survey)
 
 
 def table(config: argparse.Namespace) -> Iterator[str]:
     for number, (name, _, seeds) in enumerate(rows()):
         runs = [folder(config, name, seed) for seed in range(seeds)]
-        found = [json.loads((run / SCORES).read_text()) | {"trained/s": training_rate(run)} for run in runs]
+        results = [json.loads((run / SCORES).read_text()) | {"trained/s": training_rate(run)} for run in runs]
         if number == 0:
-            yield "| | " + " | ".join(found[0]) + " |"
-            yield "|---" * (1 + len(found[0])) + "|"
-        cells = [shown([scores[column] for scores in found]) for column in found[0]]
+            yield "| | " + " | ".join(results[0]) + " |"
+            yield "|---" * (1 + len(results[0])) + "|"
+        cells = [shown([scores[column] for scores in results]) for column in results[0]]
         yield f"| {name} | " + " | ".join(cells) + " |"
     scores = boosted(config.store)
-    cells = [shown([scores[column]]) if column in scores else "-" for column in found[0]]
+    cells = [shown([scores[column]]) if column in scores else "-" for column in results[0]]
     yield "| gradient boosting on apertures | " + " | ".join(cells) + " |"
 
 
 def shown(values: list[float]) -> str:
-    """The mean, and between seeds the standard deviation."""
+    """Format the mean of seeds and their standard deviation."""
     spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3g}{spread}"
 

@@ -1,15 +1,15 @@
-"""Does a model trained on the mock survey rebuild real HSC images and real DESI spectra?
+"""Reconstruction of real HSC images and DESI spectra by a model trained on the mock survey.
 
     python tests/benchmarks/bench_real_data.py RUN STORE [--out DIR]
 
-RUN is a run directory or a checkpoint, STORE its training store, of which galaxies of the test split stand
-beside the real ones. The real data are found through MMAE_SHARED_DATA. 75 % of the tokens are hidden, eight
-times by different masks; errors are in units of the noise of the data. Writes results/real_data.md, and
-real_images.png and real_spectra.png to DIR.
+RUN is a run directory or a checkpoint, STORE its training store, whose test split is compared to the real
+galaxies. The real data are in MMAE_SHARED_DATA. 75 % of the tokens are hidden, with eight different masks;
+errors are in units of the noise of the data. Writes results/real_data.md, and real_images.png and
+real_spectra.png to DIR.
 
-Images are rebuilt without a spectrum, as in training. In training no spectrum is without an image: so real
-spectra, which have none, are rebuilt with all image tokens hidden, and again beside a quarter of the image of
-a twin, the mock galaxy of the training split whose spectrum comes nearest to what is seen.
+Images are rebuilt without a spectrum, as in training. In training every spectrum has an image: so real
+spectra, which have none, are rebuilt with all image tokens hidden, and again with a quarter of the image of
+a twin, the mock galaxy of the training split whose spectrum is nearest in the visible pixels.
 """
 
 import argparse
@@ -55,8 +55,8 @@ from mmae.training.data import TrainingSet, sample_test_rows
 
 MOCK_SPECTRA = 48
 MAGNITUDES = {"all": (0.0, 40.0), "< 21": (0.0, 21.0), "21-22": (21.0, 22.0), "> 22": (22.0, 40.0)}
-FEWEST = 5
-"""Galaxies of which a median is given."""
+MIN_GALAXIES = 5
+"""Smallest number of galaxies of a median."""
 SHAPES = ("flux error", "colour error", "radius error", "shape error")
 
 
@@ -68,7 +68,7 @@ def row(*cells: object) -> str:
 
 
 def shown(cell: object) -> str:
-    """Numbers with three digits."""
+    """Format a cell, numbers with three digits."""
     if not isinstance(cell, float):
         return str(cell)
     return f"{cell:.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
@@ -79,27 +79,27 @@ def header(*names: str) -> list[str]:
 
 
 def selections(sets: dict[str, Cutouts]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Set, magnitudes, and which of it have those, (B,) bool; where those are enough."""
+    """Yield set, bin of magnitude and its mask (B,), for bins with enough galaxies."""
     for name, these in sets.items():
         for label, (low, high) in MAGNITUDES.items():
-            which = (these.magnitude >= low) & (these.magnitude < high)
-            if which.sum() >= FEWEST:
-                yield name, label, which
+            inside = (these.magnitude >= low) & (these.magnitude < high)
+            if inside.sum() >= MIN_GALAXIES:
+                yield name, label, inside
 
 
 def pixel_table(sets: dict[str, Cutouts], scores: dict[str, Scores]) -> Iterator[str]:
     yield from header("images", "i", "n", MODEL, ROUND, MEAN, NOTHING, f"{MODEL}, median error")
-    for name, label, which in selections(sets):
-        here = scores[name]
-        rms = (median(here[by]["rms error"][:, which]) for by in (MODEL, ROUND, MEAN, NOTHING))
-        yield row(name, label, which.sum(), *rms, median(here[MODEL]["median error"][:, which]))
+    for name, label, inside in selections(sets):
+        of_set = scores[name]
+        rms = (median(of_set[by]["rms error"][:, inside]) for by in (MODEL, ROUND, MEAN, NOTHING))
+        yield row(name, label, inside.sum(), *rms, median(of_set[MODEL]["median error"][:, inside]))
 
 
 def galaxy_table(sets: dict[str, Cutouts], scores: dict[str, Scores]) -> Iterator[str]:
     yield from header("images", "i", "n", *(f"{score}: {MODEL} ({ROUND})" for score in SHAPES))
-    for name, label, which in selections(sets):
-        pairs = [[median(scores[name][by][score][:, which]) for by in (MODEL, ROUND)] for score in SHAPES]
-        yield row(name, label, which.sum(), *(f"{mine:.2g} ({theirs:.2g})" for mine, theirs in pairs))
+    for name, label, inside in selections(sets):
+        pairs = [[median(scores[name][by][score][:, inside]) for by in (MODEL, ROUND)] for score in SHAPES]
+        yield row(name, label, inside.sum(), *(f"{model:.2g} ({other:.2g})" for model, other in pairs))
 
 
 def spectrum_table(real: Scores, mock: Scores) -> Iterator[str]:
@@ -117,27 +117,33 @@ def each_spectrum(truth: Truth, kinds: list[str], scores: Scores) -> Iterator[st
         yield row(truth.object_id[k], kind, f"{truth.redshift[k]:.4f}", noise, *chi2)
 
 
-def line_fits(model: AnyModel, truth: Truth, survey: Survey, made: list[Reconstruction]) -> list[LineFits]:
-    """Of each mask."""
+def line_fits(
+    model: AnyModel, truth: Truth, survey: Survey, reconstructions: list[Reconstruction]
+) -> list[LineFits]:
+    """Fits of lines in the reconstruction with each mask."""
     true, noise = true_lines(truth, survey)
     strength, wave = signal_to_noise(true, noise), pooled(survey.wave, model.config)
-    return [LineFits(true, rebuilt_lines(one, truth, wave, strength), noise, truth.redshift) for one in made]
+    rebuilt = (rebuilt_lines(by_mask, truth, wave, strength) for by_mask in reconstructions)
+    return [LineFits(true, lines, noise, truth.redshift) for lines in rebuilt]
 
 
 def line_table(fits: list[LineFits], truth: Truth) -> Iterator[str]:
-    """Lines of S/N > 10, under how many masks they were hidden whole, and found; medians over the latter."""
+    """Lines of S/N > 10: numbers of masks that hide and that rebuild them; medians over the latter."""
     yield from header(
         "spectrum", "line", "S/N", "hidden", "rebuilt", "velocity error, km/s", "flux / true flux"
     )
-    judged = np.stack([fit.evaluated for fit in fits])  # (MASKS, B, L)
-    found = np.stack([detected(fit) for fit in fits]) & judged
+    evaluated = np.stack([fit.evaluated for fit in fits])  # (MASKS, B, L)
+    rebuilt = np.stack([detected(fit) for fit in fits]) & evaluated
     velocity = np.stack([errors(fit)["velocity error"] for fit in fits])
     ratio = np.stack([flux(fit.rebuilt) / flux(fit.true) for fit in fits])
     strength = signal_to_noise(fits[0].true, fits[0].noise)
-    for k, line in np.argwhere((strength > CLEAR_SNR) & judged.any(0)):
-        there = found[:, k, line]
-        medians = (median(values[:, k, line][there]) if there.any() else "-" for values in (velocity, ratio))
-        counts = judged[:, k, line].sum(), there.sum()
+    for k, line in np.argwhere((strength > CLEAR_SNR) & evaluated.any(0)):
+        is_rebuilt = rebuilt[:, k, line]
+        medians = (
+            median(values[:, k, line][is_rebuilt]) if is_rebuilt.any() else "-"
+            for values in (velocity, ratio)
+        )
+        counts = evaluated[:, k, line].sum(), is_rebuilt.sum()
         yield row(truth.object_id[k], list(LINES)[line], float(strength[k, line]), *counts, *medians)
 
 
@@ -179,12 +185,12 @@ def images(model: AnyModel, data: TrainingSet, folder: Path, out: Path) -> list[
         "real stars": kinds["stars"],
         "real, mostly padding": kinds["padded galaxies"],
     }
-    scores, made = {}, {}
+    scores, reconstructions = {}, {}
     with bar("sets of images") as progress:
         for name in progress.track(sets):
-            scores[name], made[name] = measure_images(model, sets[name])
+            scores[name], reconstructions[name] = measure_images(model, sets[name])
     with atomic.replacing(out / "real_images.png") as temporary:
-        images_figure(sets["real"], made["real"]).savefig(temporary, format="png", dpi=200)
+        images_figure(sets["real"], reconstructions["real"]).savefig(temporary, format="png", dpi=200)
     deep = np.median(sets["real"].noise, 0)
     return [
         "",
@@ -197,7 +203,7 @@ def images(model: AnyModel, data: TrainingSet, folder: Path, out: Path) -> list[
         "of the test split that come nearest in magnitude. Real images hold neighbours, and where one is "
         "hidden whole, nobody can know of it. Stars, and cutouts most of which is Gaussian padding, stand "
         "apart. Some cutouts overlap on the sky: n counts cutouts. i is measured in an aperture of 2 arcsec; "
-        f"bins of fewer than {FEWEST} are left out.",
+        f"bins of fewer than {MIN_GALAXIES} are left out.",
         "",
         "Rms error over hidden pixels, in units of the sky noise; 1 is perfect. "
         f"{ROUND.capitalize()}: the mean of what is seen at the same radius; {MEAN}: of all that is seen.",

@@ -1,9 +1,9 @@
-"""How fast training is, against the released way of it: galaxies a second, medians of rounds in turn.
+"""Speed of training against the released method: galaxies/s, medians of interleaved rounds.
 
 python tests/benchmarks/bench_training.py
 
-The baseline reads and normalises a galaxy at a time from HDF5 between the steps, and computes in fp32 with
-the attention and the AdamW that torch takes by itself. Every process computes on one thread.
+The baseline reads and normalises one galaxy at a time from HDF5 between the steps, and computes in fp32 with
+torch's default attention and AdamW. Every process uses one thread.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ from mmae.training.recipe import Train, backward, make_optimizer, step_masks
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
 OWN_STEPS = 24
-"""Of our own model, whose steps differ in what they hide."""
+"""Steps of our own model, which differ in their masks."""
 LOADED = 20
-"""Epochs of the loaders in a round: a few galaxies over and over, from the page cache."""
+"""Epochs of the loaders per round, over a few galaxies in the page cache."""
 
 
 def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
-    """Batches made of galaxies that are read and normalised one by one."""
+    """Batches of galaxies that are read and normalised one by one."""
     with h5py.File(path) as file:
         for start in itertools.count(0, BATCH):
             items = []
@@ -52,7 +52,7 @@ def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
                 spectrum = pool(normalise(file["spectrum/flux"][row], file["spectrum/ivar"][row]))
                 redshift = file["DESI_fibermap/DESI_redshift"][row]
                 items.append((file["image"][row], np.float32(spectrum), np.float32(redshift)))
-            yield Batch(*(torch.from_numpy(np.stack(part)) for part in zip(*items, strict=True)))
+            yield Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)))
 
 
 def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
@@ -61,8 +61,8 @@ def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
         yield from batches(data, epoch_order(rows, data.block_rows, BATCH, 0, epoch), BATCH, 0, 1)
 
 
-def plain_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
-    """A step as released: fp32, torch's own choice of attention and optimiser."""
+def released_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
+    """A step as released: fp32, torch's default attention and optimiser."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
 
     def step(batch: Batch) -> None:
@@ -96,15 +96,15 @@ def own_step(model: nn.Module, inner: AnyModel, config: Train) -> Callable[[Batc
 
 
 def rate(step: Callable[[Batch], object], source: Iterator[Batch], steps: int) -> float:
-    """Galaxies a second over some steps of BATCH galaxies."""
+    """Galaxies/s over a number of steps of BATCH galaxies."""
     began = time.perf_counter()
     for batch in itertools.islice(source, steps):
         step(batch)
     return steps * BATCH / (time.perf_counter() - began)
 
 
-def measure_one(hdf5: Path, store: Path) -> dict[str, float]:
-    """Median rates of loader, model and both, of the released way and of this one."""
+def measure_process(hdf5: Path, store: Path) -> dict[str, float]:
+    """Median rates of loader, model and both, of the released method and of ours."""
     torch.set_num_threads(1)
     configs = {
         "fp32": dataclasses.replace(Train.preset("himes2025"), precision="fp32"),
@@ -113,12 +113,12 @@ def measure_one(hdf5: Path, store: Path) -> dict[str, float]:
     }
     sets = {name: TrainingSet(store, config.model) for name, config in configs.items()}
     rows = sets["fp32"].rows(TRAIN)
-    steps = {"released way": plain_step(Himes2025(), configs["fp32"])}
+    steps = {"released way": released_step(Himes2025(), configs["fp32"])}
     sources = {"released way": read_singly(hdf5, rows)}
     for name, config in configs.items():
         model = build(config.model)
         steps[name], sources[name] = own_step(model, model, config), read_together(sets[name], rows)
-    held = {name: itertools.repeat(next(source)) for name, source in sources.items()}
+    in_memory = {name: itertools.repeat(next(source)) for name, source in sources.items()}
     for name, step in steps.items():  # first steps allocate
         rate(step, sources[name], 1)
 
@@ -128,36 +128,36 @@ def measure_one(hdf5: Path, store: Path) -> dict[str, float]:
             loaded = rate(lambda batch: None, sources[name], LOADED * len(rows) // BATCH)
             rates.setdefault(f"loader, {name}", []).append(loaded)
         for name, step in steps.items():
-            many = OWN_STEPS if "mmae" in name else STEPS
-            rates.setdefault(f"model, {name}", []).append(rate(step, held[name], many))
-            rates.setdefault(f"both, {name}", []).append(rate(step, sources[name], many))
+            count = OWN_STEPS if "mmae" in name else STEPS
+            rates.setdefault(f"model, {name}", []).append(rate(step, in_memory[name], count))
+            rates.setdefault(f"both, {name}", []).append(rate(step, sources[name], count))
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
 def rank(number: int, port: int, results: Path) -> None:
-    """One of two ranks; rank 0 trains alone and then with rank 1, in turn."""
-    place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
+    """Process of one of two ranks; rank 0 trains by itself and with rank 1, alternately."""
+    variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in variables.items()})
     with distributed.world() as world:
         torch.set_num_threads(1)
         config = dataclasses.replace(Train.preset("himes2025"), precision="bf16")
-        alone, shared = Himes2025(), Himes2025()
-        together = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
-        single = own_step(alone, alone, config)
+        model, shared = Himes2025(), Himes2025()
+        parallel_step = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
+        single_step = own_step(model, model, config)
         batch = Batch(torch.randn(BATCH, 5, 64, 64), torch.randn(BATCH, 259), torch.rand(BATCH))
         rates = []
         for _ in range(ROUNDS + 1):
-            one = rate(single, itertools.repeat(batch), STEPS) if world.is_main else 0.0
+            single_rate = rate(single_step, itertools.repeat(batch), STEPS) if world.is_main else 0.0
             dist.barrier()
-            rates.append((one, 2 * rate(together, itertools.repeat(batch), STEPS)))
+            rates.append((single_rate, 2 * rate(parallel_step, itertools.repeat(batch), STEPS)))
             dist.barrier()
         if world.is_main:
             np.save(results, np.median(rates[1:], 0))
 
 
-def measure_two(folder: Path) -> np.ndarray:
-    """Median rates of one rank and of two, each with a batch of its own."""
+def measure_ranks(folder: Path) -> np.ndarray:
+    """Median rates of one rank and of two, each with its own batch."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -183,7 +183,7 @@ def main() -> None:
         hdf5, store = folder / "mock" / "galaxies.hdf5", folder / "train.zarr"
         ingest.main(ingest.Ingest(hdf5, store, shard_rows=128))
         busy = os.getloadavg()[0]
-        rates, ranks = measure_one(hdf5, store), measure_two(folder)
+        rates, ranks = measure_process(hdf5, store), measure_ranks(folder)
     body = [
         f"`himes2025`, and where it says so `mmae`, {BATCH} galaxies a step and rank, "
         f"one thread a process, torch {torch.__version__}; "

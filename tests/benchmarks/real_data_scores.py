@@ -1,4 +1,4 @@
-"""Real and mock galaxies of which most is hidden, rebuilt by a model and without one, and scored."""
+"""Scores of mostly hidden real and mock galaxies, rebuilt by a model and by baselines."""
 
 from typing import NamedTuple
 
@@ -23,83 +23,90 @@ from mmae.scores.spectrum_scores import COARSE
 
 HIDDEN, MASKS = 0.75, 8
 IMAGE_SEED, SPECTRUM_SEED = 100, 200
-"""Of the first mask."""
+"""Seeds of the first masks."""
 MODEL, ROUND, MEAN, NOTHING = "model", "round galaxy", "mean", "zero"
 OWN, TWIN, ABSENT = "model, its own image", "model, the twin's image", "model, no image"
 TWIN_SPECTRUM, STRAIGHT, FLAT = "the twin's spectrum", "straight lines", "flat"
 
 Scores = dict[str, dict[str, np.ndarray]]
-"""By what rebuilt, and the name of the score: (MASKS, B)."""
+"""Scores by method and name: (MASKS, B)."""
 
 
 def measure_images(model: AnyModel, these: Cutouts) -> tuple[Scores, Reconstruction]:
-    """Scores of all that rebuilds an image; what the model makes of it by the first mask."""
-    truth, found, made = these.truth, [], []
+    """Scores of all methods that rebuild images; the model's reconstruction with the first mask."""
+    truth, scores, reconstructions = these.truth, [], []
     no_spectrum = torch.ones(len(truth.image), model.config.spectrum_tokens, dtype=torch.bool)
     for number in range(MASKS):
         mask = hidden_tokens(truth.object_id, IMAGE_TOKENS, HIDDEN, IMAGE_SEED + number)
-        made.append(rebuild(model, truth.image, truth.spectrum, mask, no_spectrum))
-        hidden = made[-1].image_hidden.numpy()
+        reconstructions.append(rebuild(model, truth.image, truth.spectrum, mask, no_spectrum))
+        hidden = reconstructions[-1].image_hidden.numpy()
         rebuilt = {
-            MODEL: made[-1].image.numpy(),
+            MODEL: reconstructions[-1].image.numpy(),
             ROUND: round_galaxy(truth.image, hidden),
             MEAN: seen_mean(truth.image, hidden),
             NOTHING: np.zeros_like(truth.image),
         }
-        found.append({name: image_errors(x, hidden, truth, these.noise) for name, x in rebuilt.items()})
-    return stacked(found), made[0]
+        scores.append({name: image_errors(x, hidden, truth, these.noise) for name, x in rebuilt.items()})
+    return stacked(scores), reconstructions[0]
 
 
 class Rebuilt(NamedTuple):
-    """Spectra B by MASKS masks."""
+    """Reconstructions of B spectra under MASKS masks."""
 
     scores: Scores
     twin: list[Reconstruction]
-    """By each mask, beside the image of the twin."""
+    """With each mask, and the image of the twin."""
     absent: Reconstruction
-    """By the first mask, without an image."""
+    """With the first mask, without an image."""
 
 
 def measure_spectra(model: AnyModel, truth: Truth, wave: np.ndarray, library: Library) -> Rebuilt:
-    """wave (1296,), of a store. Galaxies that have an image are rebuilt beside that, too."""
-    found, made = [], []
+    """Rebuild spectra, wave (1296,) of a store; with their own image, too, where they have one."""
+    scores, reconstructions = [], []
     for number in range(MASKS):
         image_mask = hidden_tokens(truth.object_id, IMAGE_TOKENS, HIDDEN, IMAGE_SEED + number)
         mask = hidden_tokens(truth.object_id, model.config.spectrum_tokens, HIDDEN, SPECTRUM_SEED + number)
         share = hidden_share(mask, model)
         twins = library.twins(truth, share == 0)
-        given = {
+        inputs = {
             TWIN: (library.images(twins), image_mask),
             ABSENT: (truth.image, torch.ones_like(image_mask)),
         }
         if truth.image.any():
-            given[OWN] = truth.image, image_mask
-        made.append(
-            {name: rebuild(model, image, truth.spectrum, seen, mask) for name, (image, seen) in given.items()}
+            inputs[OWN] = truth.image, image_mask
+        reconstructions.append(
+            {
+                name: rebuild(model, image, truth.spectrum, seen, mask)
+                for name, (image, seen) in inputs.items()
+            }
         )
-        rebuilt = {name: coarse(filled_spectrum(x, truth, model), model) for name, x in made[-1].items()}
+        rebuilt = {
+            name: coarse(filled_spectrum(x, truth, model), model) for name, x in reconstructions[-1].items()
+        }
         true = pool(truth.spectrum, COARSE)
         rebuilt[TWIN_SPECTRUM] = library.spectra[twins]
         rebuilt[STRAIGHT] = straight_lines(true, share > 0)
         rebuilt[FLAT] = np.zeros_like(true)
-        found.append({name: spectrum_errors(x, share == 1, truth, wave) for name, x in rebuilt.items()})
-    return Rebuilt(stacked(found), [one[TWIN] for one in made], made[0][ABSENT])
+        scores.append({name: spectrum_errors(x, share == 1, truth, wave) for name, x in rebuilt.items()})
+    return Rebuilt(
+        stacked(scores), [by_method[TWIN] for by_method in reconstructions], reconstructions[0][ABSENT]
+    )
 
 
 def coarse(spectrum: np.ndarray, model: AnyModel) -> np.ndarray:
-    """From the resolution of a model to pixels of 24 A: (..., L) -> (..., 259)."""
+    """Rebin from the resolution of a model to pixels of 24 A: (..., L) -> (..., 259)."""
     return pool(spectrum, POOL // model.config.spectrum_pool)
 
 
 def hidden_share(mask: torch.Tensor, model: AnyModel) -> np.ndarray:
-    """Of each pixel of 24 A, by a mask of tokens (B, T): (B, 259)."""
+    """Hidden fraction of each pixel of 24 A under a mask of tokens (B, T): (B, 259)."""
     hidden = spectrum_pixels(mask, model.config.spectrum_length, model.config.spectrum_patch)
     return coarse(hidden.numpy(), model)
 
 
-def stacked(found: list[Scores]) -> Scores:
-    """Scores by each mask, (B,), as one (MASKS, B)."""
+def stacked(scores: list[Scores]) -> Scores:
+    """Stack the scores of each mask, (B,), to (MASKS, B)."""
     return {
-        name: {score: np.stack([one[name][score] for one in found]) for score in scores}
-        for name, scores in found[0].items()
+        method: {name: np.stack([of_mask[method][name] for of_mask in scores]) for name in by_name}
+        for method, by_name in scores[0].items()
     }

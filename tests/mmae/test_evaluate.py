@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 WRITTEN = ["metrics.ecsv", "metrics.json", "zphot_zspec.png"]
 CALIBRATION = ["calibration.ecsv", "calibration.png"]
 
-# Figures of the paper's released predictions: n, bias, sigma_NMAD, |dz| > 0.15 in percent.
+# metrics of the paper's released predictions: n, bias, sigma_NMAD, |dz| > 0.15 in percent
 RELEASED = [
     ("quarter", "all", "20181", "0.0048", "0.0210", "4.63"),
     ("quarter", "z_spec < 0.4", "11149", "0.0035", "0.0163", "0.44"),
@@ -40,7 +40,7 @@ def evaluate(*argv: object) -> int:
 
 
 def printed(output: str, number: int = 0) -> dict[str, dict[str, str]]:
-    """A printed table, the first or the second: range -> column -> value without its error and unit."""
+    """Parse a printed table, the first or the second: range -> column -> value without error and unit."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
     head = [cells for cells in lines if cells[0] == "range"][number]
     rows = [cells for cells in lines if len(cells) == len(head) and cells != head]
@@ -53,7 +53,7 @@ def rounded_like(value: str, example: str) -> str:
 
 @pytest.fixture(scope="module")
 def released(reference, tmp_path_factory) -> dict[str, dict[str, dict[str, str]]]:
-    """The tables printed, on a narrow pipe, for the paper's released predictions."""
+    """The tables printed to a narrow pipe for the paper's released predictions."""
     folder = reference / "mmae_predictions"
     tables = {}
     for mask in ("quarter", "no"):
@@ -68,7 +68,7 @@ def released(reference, tmp_path_factory) -> dict[str, dict[str, dict[str, str]]
 
 
 @pytest.mark.parametrize(("mask", "zrange", "n", "bias", "sigma_nmad", "outliers"), RELEASED)
-def test_figures_of_the_released_predictions(released, mask, zrange, n, bias, sigma_nmad, outliers):
+def test_metrics_of_the_released_predictions(released, mask, zrange, n, bias, sigma_nmad, outliers):
     row = released[mask][zrange]
     assert (row["n"], row["bias"], row["sigma_NMAD"]) == (n, bias, sigma_nmad)
     assert rounded_like(row["|dz|>0.15"], outliers) == outliers
@@ -84,8 +84,8 @@ def survey(tmp_path) -> Path:
     z_phot[3] = np.nan
     Table({"OBJECT_ID": ids[:64], "PHOTOZ_POINT": z_phot[:64]}).write(tmp_path / "catalogue.fits")
     order = rng.permutation(np.arange(66))  # 64 and 65 are not in the catalogue
-    known = np.where(order < 3, np.nan, z_spec[order])  # 0, 1, 2 have a row and no redshift
-    Table({"Z_SPEC": known, "OBJECT_ID": ids[order]}).write(tmp_path / "truth.fits")
+    z_known = np.where(order < 3, np.nan, z_spec[order])  # 0, 1, 2 have a row and no redshift
+    Table({"Z_SPEC": z_known, "OBJECT_ID": ids[order]}).write(tmp_path / "truth.fits")
     return tmp_path
 
 
@@ -124,7 +124,7 @@ def test_files_hold_the_numbers_at_full_precision(survey):
     assert first == {name: (out / name).read_bytes() for name in WRITTEN}
 
 
-def test_own_z_spec_stands_in_for_a_truth_table(tmp_path, capsys):
+def test_z_spec_of_the_catalogue_is_used_without_a_truth_table(tmp_path, capsys):
     z = np.linspace(0.1, 1, 10)
     known = np.where(z < 0.15, np.nan, z)
     table = Table({"OBJECT_ID": np.arange(10), "PHOTOZ_POINT": z.astype(">f4"), "Z_SPEC": known})
@@ -136,7 +136,7 @@ def test_own_z_spec_stands_in_for_a_truth_table(tmp_path, capsys):
     assert "1 catalogue rows without" in output
 
 
-def test_text_tables_and_gaps_in_them(tmp_path, capsys):
+def test_text_tables_with_missing_values(tmp_path, capsys):
     catalogue, truth = tmp_path / "a.csv", tmp_path / "b.ecsv"
     catalogue.write_text("OBJECT_ID,PHOTOZ_POINT\n3,0.3\n1,\n2,0.2\n")
     Table({"OBJECT_ID": [1, 2, 3], "Z_SPEC": [0.1, 0.2, 0.3]}).write(truth)
@@ -148,7 +148,7 @@ def test_text_tables_and_gaps_in_them(tmp_path, capsys):
 
 @pytest.fixture
 def catalogue(tmp_path):
-    """`catalogue(said)`: a catalogue of ours of 100 objects, of which the model said this, and truth.fits.
+    """`catalogue(columns)`: writes a catalogue of 100 objects with these columns of the model; truth.fits.
 
     truth.fits has Z_SPEC = 0.5 and MAG_I from 20 to 29.9.
     """
@@ -156,9 +156,9 @@ def catalogue(tmp_path):
     truth = {"OBJECT_ID": np.arange(n), "Z_SPEC": np.full(n, 0.5), "MAG_I": 20 + 0.1 * np.arange(n)}
     Table(truth).write(tmp_path / "truth.fits")
 
-    def write(said: dict[str, np.ndarray]) -> Path:
-        nothing = np.full(n, np.nan)
-        rows = photoz.rows(np.arange(n), nothing, nothing, said, np.zeros(n, int), np.full(n, ""))
+    def write(columns: dict[str, np.ndarray]) -> Path:
+        unknown = np.full(n, np.nan)
+        rows = photoz.rows(np.arange(n), unknown, unknown, columns, np.zeros(n, int), np.full(n, ""))
         provenance = Provenance("a" * 64, "mock", "0.1.0", "b" * 64, (0.0, 4.0))
         part, path = Part(tmp_path, 0), tmp_path / "tile.photoz.fits"
         part.write("c" * 64, provenance, *rows)
@@ -169,8 +169,8 @@ def catalogue(tmp_path):
 
 
 @pytest.fixture
-def said() -> dict[str, np.ndarray]:
-    """p(z) even over a width of 0.2: the middle 68 % hold z = 0.5 for 60 objects, the middle 95 % for 90."""
+def columns() -> dict[str, np.ndarray]:
+    """p(z) uniform over a width of 0.2: z = 0.5 is in the 68 % interval of 60 objects, in the 95 % of 90."""
     centre = np.repeat([0.5, 0.5 + 0.08, 0.5 - 0.3], [60, 30, 10]).astype(np.float32)
     levels = (np.arange(20) + 0.5) / 20
     return {
@@ -184,22 +184,22 @@ def said() -> dict[str, np.ndarray]:
     }
 
 
-def test_calibration_of_a_catalogue_with_p_z(catalogue, said, tmp_path, capsys):
-    said["PDF_QUANT"][0, 3] = np.nan  # one object the less
-    path, out = catalogue(said), tmp_path / "out"
+def test_calibration_of_a_catalogue_with_p_z(catalogue, columns, tmp_path, capsys):
+    columns["PDF_QUANT"][0, 3] = np.nan  # leaves this object out
+    path, out = catalogue(columns), tmp_path / "out"
     assert evaluate(path, "--truth", tmp_path / "truth.fits", "--out", out, "--draws", 20) == cli.OK
     output = capsys.readouterr().out
     assert "judged by PHOTOZ_BEST" in output
     assert "the p(z) of 99 of these objects" in output
     assert printed(output)["all"]["bias"] == "0.0000"
-    everything = printed(output, 1)["all"]
-    assert everything["coverage 68"] == f"{100 * 59 / 99:.2f}"
-    assert everything["coverage 95"] == f"{100 * 89 / 99:.2f}"
-    # the even p(z): w (u^3 + (1 - u)^3) / 3 for PIT u = 1/2 and 0.1; and, 0.2 beyond its end, w / 3 + 0.2
+    scores = printed(output, 1)["all"]
+    assert scores["coverage 68"] == f"{100 * 59 / 99:.2f}"
+    assert scores["coverage 95"] == f"{100 * 89 / 99:.2f}"
+    # the uniform p(z): w (u^3 + (1 - u)^3) / 3 for PIT u = 1/2 and 0.1; and, 0.2 beyond its end, w / 3 + 0.2
     crps = (59 * 0.2 / 12 + 30 * 0.2 * (0.1**3 + 0.9**3) / 3 + 10 * (0.2 / 3 + 0.2)) / 99
-    assert everything["CRPS"] == f"{crps:.4f}"
-    assert everything["CDE loss"] == f"{5 - 10 * 89 / 99:.4f}"
-    assert everything["half width"] == f"{0.068 / 1.5:.4f}"
+    assert scores["CRPS"] == f"{crps:.4f}"
+    assert scores["CDE loss"] == f"{5 - 10 * 89 / 99:.4f}"
+    assert scores["half width"] == f"{0.068 / 1.5:.4f}"
     quarters = ["MAG_I < 22.55", "22.55 <= MAG_I < 25", "25 <= MAG_I < 27.45", "MAG_I >= 27.45"]
     assert list(printed(output, 1))[9:] == quarters
 
@@ -215,35 +215,35 @@ def test_calibration_of_a_catalogue_with_p_z(catalogue, said, tmp_path, capsys):
             assert flat[name] == value or (value is None and np.isnan(flat[name]))
 
 
-def test_a_truth_without_magnitudes_has_no_rows_of_them(catalogue, said, tmp_path, capsys):
+def test_a_truth_without_magnitudes_has_no_rows_for_them(catalogue, columns, tmp_path, capsys):
     truth = Table.read(tmp_path / "truth.fits")
     truth.remove_column("MAG_I")
     truth.write(tmp_path / "truth.fits", overwrite=True)
-    assert evaluate(catalogue(said), "--truth", tmp_path / "truth.fits", "--draws", 0) == cli.OK
+    assert evaluate(catalogue(columns), "--truth", tmp_path / "truth.fits", "--draws", 0) == cli.OK
     output = capsys.readouterr().out
     assert list(printed(output, 1)) == list(printed(output))
 
 
-def test_a_catalogue_without_p_z_is_judged_by_its_point(catalogue, said, tmp_path, capsys):
+def test_a_catalogue_without_p_z_is_evaluated_by_its_point(catalogue, columns, tmp_path, capsys):
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
-    assert evaluate(catalogue(said), *arguments) == cli.OK
+    assert evaluate(catalogue(columns), *arguments) == cli.OK
     capsys.readouterr()
-    path = catalogue({"PHOTOZ_POINT": said["PHOTOZ_POINT"]})
+    path = catalogue({"PHOTOZ_POINT": columns["PHOTOZ_POINT"]})
     assert evaluate(path, *arguments) == cli.OK
     output = capsys.readouterr().out
     assert "judged by PHOTOZ_POINT" in output
     assert "tile.photoz.fits has no p(z)" in output
     assert printed(output)["all"]["bias"] == f"{1 / 1.5:.4f}"
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == WRITTEN  # those of before are gone
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == WRITTEN  # no old calibration
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["calibration"] is None
 
-    assert evaluate(path) == cli.USAGE  # Z_SPEC is there, and NaN throughout
+    assert evaluate(path) == cli.USAGE  # the column Z_SPEC is all NaN
     assert "no redshift in a column Z_SPEC; pass a table" in capsys.readouterr().err
 
 
-def test_what_the_model_was_trained_on_is_left_out(catalogue, said, tmp_path, capsys):
-    trained = np.repeat([0, 1, 2], [90, 5, 5])  # those whose redshifts are 0.3 wrong
-    path = catalogue(said | {"IN_TRAINING": trained})
+def test_training_objects_are_left_out(catalogue, columns, tmp_path, capsys):
+    in_training = np.repeat([0, 1, 2], [90, 5, 5])  # those whose redshifts are wrong by 0.3
+    path = catalogue(columns | {"IN_TRAINING": in_training})
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
     assert evaluate(path, *arguments) == cli.OK
     output = capsys.readouterr().out
@@ -252,10 +252,10 @@ def test_what_the_model_was_trained_on_is_left_out(catalogue, said, tmp_path, ca
     assert printed(output)["all"]["|dz|>0.15"] == "0.00"
 
 
-def test_quantiles_that_decrease_are_refused(catalogue, said, tmp_path, capsys):
-    said["PDF_QUANT"][7] = said["PDF_QUANT"][7, ::-1]
+def test_quantiles_that_decrease_are_refused(catalogue, columns, tmp_path, capsys):
+    columns["PDF_QUANT"][7] = columns["PDF_QUANT"][7, ::-1]
     out = tmp_path / "out"
-    assert evaluate(catalogue(said), "--truth", tmp_path / "truth.fits", "--out", out) == cli.REFUSED
+    assert evaluate(catalogue(columns), "--truth", tmp_path / "truth.fits", "--out", out) == cli.REFUSED
     assert "PDF_QUANT must be finite, not negative, and never decrease" in capsys.readouterr().err
     assert not out.exists()
 
@@ -288,7 +288,7 @@ def test_figure_draws_any_number_of_objects(tmp_path, n):
 
 @pytest.fixture
 def inputs(tmp_path) -> Path:
-    """Good inputs (good.fits, truth.fits) beside bad ones."""
+    """Valid inputs (good.fits, truth.fits) and invalid ones."""
     good = Table({"OBJECT_ID": np.arange(500), "PHOTOZ_POINT": np.linspace(0.1, 2, 500)})
     truth = Table({"OBJECT_ID": np.arange(500), "Z_SPEC": np.linspace(0.1, 2, 500)})
     good.write(tmp_path / "good.fits")

@@ -1,4 +1,4 @@
-"""`mmae reconstruct` as a user runs it, and its core on real spectra."""
+"""`mmae reconstruct` as a user runs it, and the reconstruction of real spectra."""
 
 import re
 
@@ -34,17 +34,17 @@ def run(*argv: object) -> int:
 
 @pytest.fixture(params=TINY)
 def model(request):
-    """Of either family, with random weights."""
+    """A model of either family with random weights."""
     torch.manual_seed(0)
     model = build(TINY[request.param])
-    for parameter in model.parameters():  # ours begins as the identity
+    for parameter in model.parameters():  # ours is initialised to the identity
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """train.zarr with spectra, rubin_tile.zarr without; run, a model trained on the first for an epoch."""
+    """train.zarr with spectra, rubin_tile.zarr without; run: a model trained on the former for an epoch."""
     folder = tmp_path_factory.mktemp("survey")
     mock.main(mock.Mock(folder, galaxies=60, tile=2, artefacts=0, shard_rows=64))
     ingest.main(ingest.Ingest(folder / "galaxies.hdf5", folder / "train.zarr", shard_rows=64))
@@ -53,13 +53,13 @@ def trained(tmp_path_factory):
 
 
 def half_hidden(model, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first half of the image tokens, and of the spectrum tokens."""
+    """Masks that hide the first half of the image tokens and of the spectrum tokens."""
     tokens = model.config.spectrum_tokens
     return torch.arange(64).expand(batch, -1) < 32, torch.arange(tokens).expand(batch, -1) < tokens // 2
 
 
 def rebuild(model, flux: np.ndarray, ivar: np.ndarray) -> tuple[torch.Tensor, Reconstruction]:
-    """Real spectra beside images of noise, through a model of random weights."""
+    """Reconstruct real spectra, with images of noise, by a model of random weights."""
     pooled = pool(normalise(flux, ivar), model.config.spectrum_pool)[:, : model.config.spectrum_length]
     spectrum = torch.from_numpy(pooled).float()
     image = torch.randn(len(spectrum), 5, 64, 64)
@@ -88,7 +88,7 @@ def test_real_coadds_go_through(real_data, model, name):
     check(*rebuild(model, spectra.flux, spectra.ivar))
 
 
-def test_what_is_hidden_cannot_be_seen(model):
+def test_hidden_pixels_have_no_effect(model):
     length, patch = model.config.spectrum_length, model.config.spectrum_patch
     half = model.config.spectrum_tokens // 2 * patch
     image, spectrum = torch.randn(2, 5, 64, 64), torch.randn(2, length)
@@ -105,16 +105,16 @@ def test_what_is_hidden_cannot_be_seen(model):
     )
     torch.testing.assert_close(other.image, rebuilt.image)
     torch.testing.assert_close(other.spectrum, rebuilt.spectrum)
-    seen = torch.where(rebuilt.image_hidden, image, 9.0)
-    changed = reconstruct(model, seen, spectrum, *half_hidden(model, 2))
+    other_visible = torch.where(rebuilt.image_hidden, image, 9.0)
+    changed = reconstruct(model, other_visible, spectrum, *half_hidden(model, 2))
     assert (changed.redshift != rebuilt.redshift).all()
 
 
-def test_errors_count_hidden_pixels_alone():
+def test_errors_are_those_of_hidden_pixels():
     truth = torch.tensor([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [5.0, 5.0, 5.0, 5.0]])
-    guess = torch.tensor([[3.0, 4.0, 9.0, 9.0], [1.0, 1.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    rebuilt = torch.tensor([[3.0, 4.0, 9.0, 9.0], [1.0, 1.0, 3.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     hidden = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]).bool()
-    rms = hidden_rms(guess, truth, hidden)
+    rms = hidden_rms(rebuilt, truth, hidden)
     torch.testing.assert_close(rms[:2], torch.tensor([12.5, 2.0]).sqrt())  # (9 + 16) / 2; (0 + 4) / 2
     assert rms[2].isnan()
 
@@ -128,18 +128,19 @@ def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
     plot = figure(
         "7", wave, Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt))
     )
-    image, seen, both, below = plot.axes
-    true, grey, filled = (axes.get_images()[0].get_array() for axes in (image, seen, both))
+    image, visible, filled, spectrum = plot.axes
+    true, grey, rebuilt_image = (axes.get_images()[0].get_array() for axes in (image, visible, filled))
     np.testing.assert_array_equal(grey[32:], true[32:])
-    np.testing.assert_array_equal(filled[32:], true[32:])
+    np.testing.assert_array_equal(rebuilt_image[32:], true[32:])
     assert np.ptp(grey[:32]) == 0
-    assert (filled[:32] != true[:32]).any()
+    assert (rebuilt_image[:32] != true[:32]).any()
 
-    drawn = {text.get_text(): text.get_position()[0] for text in below.texts}
-    assert drawn == {line: pytest.approx(3 * LINES[line].rest) for line in list(LINES)[:4]}  # [O II]: 11185 A
-    shown = {line.get_label(): line.get_ydata() for line in below.get_lines()}
-    np.testing.assert_array_equal(np.isfinite(shown["rebuilt"]), np.arange(259) < 128)
-    assert np.isfinite(shown["true"]).all()
+    marked = {text.get_text(): text.get_position()[0] for text in spectrum.texts}
+    expected = {line: pytest.approx(3 * LINES[line].rest) for line in list(LINES)[:4]}
+    assert marked == expected  # [O II] is at 11185 A, beyond the spectrum
+    curves = {line.get_label(): line.get_ydata() for line in spectrum.get_lines()}
+    np.testing.assert_array_equal(np.isfinite(curves["rebuilt"]), np.arange(259) < 128)
+    assert np.isfinite(curves["true"]).all()
 
 
 def test_the_command_draws_galaxies_of_the_test_split(trained, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""`mmae reproduce` as a user runs it, on tiny models of either family; and what instruments lose."""
+"""`mmae reproduce` as a user runs it, on tiny models of either family; and losses of data."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def truth(survey):
 
 
 @pytest.fixture(scope="module")
-def common(survey):
+def common_survey(survey):
     data = TrainingSet(survey / "train.zarr", CONFIG)
     return Survey(data.wave, np.ones(5), data.store.zero_point)
 
@@ -61,36 +61,36 @@ def test_the_command_measures_a_model_of_either_family(preset, runs, survey, tmp
     for name in KEYS:
         table = Table.read(out / f"{name}.ecsv")
         for row in table:
-            of = "/".join(str(row[key]) for key in KEYS[name])
-            last = scores[f"{name}/{of}/{table.colnames[-1]}"]
+            key_values = "/".join(str(row[key]) for key in KEYS[name])
+            last = scores[f"{name}/{key_values}/{table.colnames[-1]}"]
             assert last == pytest.approx(row[table.colnames[-1]]) if last is not None else True
     assert scores["photoz/0.25/all/n"] == scores["reconstruction/75/75/all/n"] == 20
     assert scores["photoz/0.25/all/seeds"] == 2
-    # the same redshifts by the program of inference, and by the whole model
-    whole = scores["photoz/0.0/all/sigma_NMAD"]
-    assert scores["masking/0.0/1.0/sigma_NMAD, all"] == pytest.approx(whole, rel=1e-3)
-    assert scores["losses/none/image/nothing lost/sigma_NMAD, all"] == pytest.approx(whole, rel=1e-3)
-    # a model of two epochs draws no lines, and scores as one that draws none
+    # the redshifts of the inference program are those of the model
+    scatter = scores["photoz/0.0/all/sigma_NMAD"]
+    assert scores["masking/0.0/1.0/sigma_NMAD, all"] == pytest.approx(scatter, rel=1e-3)
+    assert scores["losses/none/image/nothing lost/sigma_NMAD, all"] == pytest.approx(scatter, rel=1e-3)
+    # a model of two epochs rebuilds no lines
     assert scores["lines/0/100/all lines/>10/height error"] == 1
     assert scores["lines/0/100/all lines/>10/n"] > 0
 
 
-def test_batches_do_not_change_the_scores(runs, survey, common, monkeypatch):
+def test_batches_do_not_change_the_scores(runs, survey, common_survey, monkeypatch):
     model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
     data = TrainingSet(survey / "train.zarr", CONFIG)
-    found = []
+    results = []
     for batch in (6, 4):
         monkeypatch.setattr(reproduce, "BATCH", batch)
-        found.append(reproduce.measure(model, data, np.arange(6), common, seeds=1))
-    together, apart = (measured["ratios"][0.75, 0.75] for measured in found)
-    for name, scores in together.items():
+        results.append(reproduce.measure(model, data, np.arange(6), common_survey, seeds=1))
+    larger, smaller = (measured["ratios"][0.75, 0.75] for measured in results)
+    for name, scores in larger.items():
         assert scores.shape == (6,)
-        np.testing.assert_allclose(scores, apart[name], rtol=1e-2, err_msg=name)
-    heights = (measured["lines"]["true"]["height"] for measured in found)
+        np.testing.assert_allclose(scores, smaller[name], rtol=1e-2, err_msg=name)
+    heights = (measured["lines"]["true"]["height"] for measured in results)
     np.testing.assert_array_equal(*heights)
 
 
-def test_images_that_inference_refuses_are_left_out(runs, survey, common, monkeypatch):
+def test_images_that_inference_refuses_are_left_out(runs, survey, common_survey, monkeypatch):
     model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
     data = TrainingSet(survey / "train.zarr", CONFIG)
     read = data.read
@@ -101,7 +101,7 @@ def test_images_that_inference_refuses_are_left_out(runs, survey, common, monkey
         return batch
 
     monkeypatch.setattr(data, "read", one_refused)
-    measured = reproduce.measure(model, data, np.arange(3), common, seeds=1)
+    measured = reproduce.measure(model, data, np.arange(3), common_survey, seeds=1)
     assert measured["row"].tolist() == [0, 2]
     np.testing.assert_array_equal(measured["redshift"], data.redshift[[0, 2]].astype(np.float32))
 
@@ -115,25 +115,25 @@ def test_masks_grow_with_the_share_hidden_and_depend_on_the_id_alone():
     assert torch.equal(hidden_tokens(ids[1:], 64, 0.25, 1), less[1:])
 
 
-def test_losses_touch_what_they_say(common):
-    by_name = {loss.name: loss for loss in data_losses(common)}
+def test_losses_affect_their_pixels_and_tokens(common_survey):
+    by_name = {loss.name: loss for loss in data_losses(common_survey)}
     assert {f"no {band}" for band in BANDS} <= by_name.keys()
     gap, _ = masks(by_name["detector gap"], IMAGE, TOKENS, CONFIG)
     trail, hidden = masks(by_name["bleed trail"], IMAGE, TOKENS, CONFIG)
     assert gap.reshape(8, 8).all(0).tolist() == [column == 5 for column in range(8)]
     assert trail.reshape(8, 8).all(0).tolist() == [column == 4 for column in range(8)]
     assert gap.sum() == trail.sum() == 8
-    assert hidden.all()  # what is lost of an image is judged without a spectrum
+    assert hidden.all()  # losses of an image are evaluated without a spectrum
     for name, (low, high) in {"b": (3600, 5760), "r": (5800, 7520), "z": (7620, 9824)}.items():
         lost = by_name[f"no {name} arm"].lost
-        np.testing.assert_array_equal(lost, (common.wave >= low) & (common.wave <= high))
+        np.testing.assert_array_equal(lost, (common_survey.wave >= low) & (common_survey.wave <= high))
     for config in TINY.values():
         tokens = physical_masks.spectrum_tokens(by_name["no r arm"].lost, config)
         assert np.mean(tokens) == pytest.approx((7520 - 5800) / (9824 - 3600), abs=0.05)
 
 
-def test_what_inference_would_refuse_is_counted(common, truth):
-    for loss in data_losses(common):
+def test_images_that_inference_would_refuse_are_counted(common_survey, truth):
+    for loss in data_losses(common_survey):
         image, spectrum, refused = degraded(loss, truth)
         assert refused.all() == (loss.name == "detector gap" or loss.name in {f"no {b}" for b in BANDS})
         assert np.isfinite(image).all()
@@ -145,27 +145,27 @@ def test_what_inference_would_refuse_is_counted(common, truth):
             np.testing.assert_array_equal(spectrum[:, kept], truth.spectrum[:, kept])
 
 
-def test_what_is_hidden_of_a_loss_cannot_be_seen(common, truth, runs):
+def test_pixels_of_a_loss_have_no_effect_where_hidden(common_survey, truth, runs):
     model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
-    trail = next(loss for loss in data_losses(common) if loss.name == "bleed trail")
+    trail = next(loss for loss in data_losses(common_survey) if loss.name == "bleed trail")
     brighter = trail._replace(added_flux=np.asarray(trail.added_flux) * 3)
-    hidden, seen = (
+    hidden, visible = (
         [
-            physical_masks.evaluate(model, truth, common, loss, IMAGE, how)[1]["redshift"]
+            physical_masks.evaluate(model, truth, common_survey, loss, IMAGE, method)[1]["redshift"]
             for loss in (trail, brighter)
         ]
-        for how in (TOKENS, PIXELS)
+        for method in (TOKENS, PIXELS)
     )
     np.testing.assert_array_equal(*hidden)
-    assert (seen[0] != seen[1]).any()
+    assert (visible[0] != visible[1]).any()
 
 
 def test_scatter_over_masks_is_that_of_the_metrics():
     z = np.linspace(0.1, 1, 50)
     rng = np.random.default_rng(0)
-    drawn = {(0.25, seed): z + rng.normal(0, 0.02, 50) for seed in range(3)} | {(0.0, 0): z}
-    table = reproduce.photoz_scores.table(drawn, z)
-    values = [point_metrics(drawn[0.25, seed], z)["sigma_NMAD"] for seed in range(3)]
+    z_phot = {(0.25, seed): z + rng.normal(0, 0.02, 50) for seed in range(3)} | {(0.0, 0): z}
+    table = reproduce.photoz_scores.table(z_phot, z)
+    values = [point_metrics(z_phot[0.25, seed], z)["sigma_NMAD"] for seed in range(3)]
     row = table[(table["hidden"] == 0.25) & (table["range"] == "all")][0]
     assert row["sigma_NMAD"] == pytest.approx(np.mean(values))
     assert row["sigma_NMAD std"] == pytest.approx(np.std(values, ddof=1))

@@ -1,4 +1,4 @@
-"""Training: a stopped run goes on exactly, a damaged checkpoint is passed over, ranks work together."""
+"""Training: exact resumption, damaged checkpoints, several ranks."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def config(survey, tmp_path):
     return recipe("mmae", survey / "train.zarr", tmp_path / "run", schedule="constant")
 
 
-def test_a_run_leaves_what_it_should(trained):
+def test_a_run_writes_its_files(trained):
     kinds = [json.loads(line)["kind"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert kinds.count("validation") == 2
     assert checkpoint.is_intact(trained / checkpoint.BEST)
@@ -44,28 +44,28 @@ def test_a_run_leaves_what_it_should(trained):
     assert {path.name for path in trained.glob("*.png")} == {"zphot_zspec.png", "reconstruction.png"}
 
 
-def test_a_finished_run_is_left_alone(trained, survey, capsys):
+def test_a_finished_run_is_not_touched(trained, survey, capsys):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
     train.main(recipe("mmae", survey / "train.zarr", trained))
     assert "nothing to do" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
-# ---------------------------------------------------------------- stopped and gone on
+# ---------------------------------------------------------------- interruption and resumption
 
 HARD = {
     "mmae": {"epochs": 3, "batch": 64, "precision": "bf16", "average": 0.5},
     "himes2025": {"epochs": 3, "batch": 64, "precision": "bf16", "schedule": "restarts", "first_cycle": 1},
 }
-"""Runs in which the rate changes or jumps, arithmetic is coarse, and masks, turns and dropout are drawn."""
+"""Flags of runs that are hard to resume: a varying rate, bf16, random masks, turns and dropout."""
 
 
 class Killed(BaseException):
-    """Ends a run on the spot, as SIGKILL does: nothing more is saved."""
+    """Ends a run at once, as SIGKILL does: nothing more is saved."""
 
 
 def outcome(run):
-    """All that must be equal of two runs: the last state, the best, the reports but for the speed."""
+    """Results that must be equal in two runs: the last state, the best, the reports without the speed."""
     state, best = checkpoint.load(checkpoint.newest(run)), checkpoint.load(run / checkpoint.BEST)
     reports = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
     for part in (state, best):
@@ -100,10 +100,10 @@ def undisturbed(survey, preset, tmp_path_factory):
     return outcome(out)
 
 
-def test_a_run_stopped_after_every_step_comes_out_the_same(
+def test_a_run_stopped_after_every_step_has_the_same_result(
     survey, preset, undisturbed, tmp_path, monkeypatch
 ):
-    """Each session does one step and stops; at the end of an epoch also after the validation."""
+    """Each session takes one step and stops; at the end of an epoch also after the validation."""
     monkeypatch.setattr(train, "REPORT_STEPS", 1)
     agree = train.agree
     monkeypatch.setattr(train, "agree", lambda world, stop, *flags: agree(world, True, *flags))
@@ -121,10 +121,10 @@ def test_a_run_stopped_after_every_step_comes_out_the_same(
     assert_same(outcome(config.out), undisturbed)
 
 
-def test_a_run_killed_after_every_checkpoint_comes_out_the_same(
+def test_a_run_killed_after_every_checkpoint_has_the_same_result(
     survey, preset, undisturbed, tmp_path, monkeypatch
 ):
-    """Each session saves after its first step and dies in its third, or between validation and its save."""
+    """Each session saves after its first step and is killed in its third, or before the save of an epoch."""
     monkeypatch.setattr(train, "REPORT_STEPS", 1)
     config = recipe(preset, survey / "train.zarr", tmp_path / "run", **HARD[preset])
     agree, save, calls, validated = train.agree, train.save, 0, set()
@@ -186,14 +186,15 @@ finally:
 
 
 def run_ranks(config, ranks, last, seen):
-    """Train on some ranks until the `last` step of this session (-1: to the end); files of redshifts seen."""
+    """Train on several ranks up to the `last` step of this session (-1: to the end); returns the files of
+    the redshifts that each rank read, and its output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     processes, files = [], [seen / f"{ranks}-{rank}.npy" for rank in range(ranks)]
     for rank, file in enumerate(files):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-        environment = os.environ | {name: str(number) for name, number in place.items()}
+        variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        environment = os.environ | {name: str(number) for name, number in variables.items()}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment["PYTHONPATH"] = str(Path(killing.__file__).parent)
         command = [
@@ -212,7 +213,7 @@ def run_ranks(config, ranks, last, seen):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_fewer_ranks_without_losing_or_repeating_a_galaxy(config, tmp_path):
+def test_a_run_resumes_with_fewer_ranks_without_losing_or_repeating_a_galaxy(config, tmp_path):
     first, _ = run_ranks(config, 2, 3, tmp_path)
     assert checkpoint.load(checkpoint.newest(config.out))["step"] == 3
     rest, texts = run_ranks(config, 1, -1, tmp_path)
@@ -226,24 +227,24 @@ def test_a_run_goes_on_with_fewer_ranks_without_losing_or_repeating_a_galaxy(con
 
 @pytest.mark.slow
 def test_one_rank_and_two_agree_on_the_same_batches(config, tmp_path):
-    """Shares are uneven, 17 and 16 and less at the end, and so are the spectra given to each."""
+    """The shares of the ranks differ, 17 and 16 and less at the end, and so do their numbers of spectra."""
     outcomes = []
     for ranks in (1, 2):
-        one = replace(config, out=tmp_path / f"run{ranks}", batch=33)
-        run_ranks(one, ranks, -1, tmp_path)
-        outcomes.append(outcome(one.out))
-    (alone, _, reports), (shared, _, reports_shared) = outcomes
-    for name, weights in alone["model"].items():
-        # no weight has gone another way than at its neighbour's: 6 steps of 1e-4 each are the most
-        torch.testing.assert_close(shared["model"][name], weights, rtol=1e-4, atol=2e-5)
+        run = replace(config, out=tmp_path / f"run{ranks}", batch=33)
+        run_ranks(run, ranks, -1, tmp_path)
+        outcomes.append(outcome(run.out))
+    (one_rank, _, reports), (two_ranks, _, reports_of_two) = outcomes
+    for name, weights in one_rank["model"].items():
+        # a weight whose update changed its sign would differ by up to 6 steps of 1e-4 each
+        torch.testing.assert_close(two_ranks["model"][name], weights, rtol=1e-4, atol=2e-5)
     assert len(reports) == 1  # the validation
     for name in ("loss", "spectrum", "redshift"):
-        assert reports_shared[0][name] == pytest.approx(reports[0][name], rel=1e-4), name
-    # a median, and so of one or two galaxies: their rounding is not averaged away
-    assert reports_shared[0]["sigma_NMAD"] == pytest.approx(reports[0]["sigma_NMAD"], rel=2e-3)
+        assert reports_of_two[0][name] == pytest.approx(reports[0][name], rel=1e-4), name
+    # a median depends on one or two galaxies, whose rounding does not average out
+    assert reports_of_two[0]["sigma_NMAD"] == pytest.approx(reports[0]["sigma_NMAD"], rel=2e-3)
 
 
-# ---------------------------------------------------------------- the files of a run
+# ---------------------------------------------------------------- files of a run
 
 KILLED_IN_EVERY_SAVE = """
 import os, signal, sys, warnings
@@ -287,8 +288,8 @@ for step in range(1, 1000):
 """
 
 
-def test_a_kill_at_any_step_of_a_save_leaves_a_whole_checkpoint(tmp_path):
-    """Steps are what changes files; the next save succeeds and sweeps what was left."""
+def test_a_kill_at_any_step_of_a_save_leaves_an_intact_checkpoint(tmp_path):
+    """Steps are operations that change files; the next save succeeds and deletes what was left."""
     program = [sys.executable, "-c", KILLED_IN_EVERY_SAVE, tmp_path]
     environment = os.environ | {"PYTHONPATH": str(Path(killing.__file__).parent)}
     done = subprocess.run(program, env=environment, check=False, capture_output=True, text=True)
@@ -325,7 +326,7 @@ def test_sigterm_saves_and_ends_with_code_4(config):
     assert checkpoint.newest(config.out)
 
 
-def test_a_damaged_checkpoint_is_passed_over(config):
+def test_a_damaged_checkpoint_is_skipped(config):
     train.main(replace(config, epochs=1))
     first = checkpoint.newest(config.out)
     train.main(config)
@@ -339,7 +340,7 @@ def test_a_damaged_checkpoint_is_passed_over(config):
     assert checkpoint.is_intact(second)
 
 
-def test_a_checkpoint_is_read_without_running_what_is_in_it(tmp_path):
+def test_a_checkpoint_is_loaded_without_executing_its_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
@@ -350,13 +351,13 @@ def test_a_checkpoint_is_read_without_running_what_is_in_it(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_patience_ends_a_run_that_gets_no_better(config, monkeypatch):
+def test_patience_ends_a_run_that_does_not_improve(config, monkeypatch):
     metrics = {"loss": 1.0}
     validation = Validation(metrics, np.array([0.5]), np.array([0.5]))
     monkeypatch.setattr(train, "validate", lambda *_: validation)
     train.main(replace(config, epochs=9, patience=2))
     assert checkpoint.load(checkpoint.newest(config.out))["epoch"] == 3  # the first was the best
-    train.main(replace(config, epochs=4))  # all there are to do, then
+    train.main(replace(config, epochs=4))  # the rest of the epochs
     assert checkpoint.load(checkpoint.newest(config.out))["epoch"] == 4
 
 
@@ -383,7 +384,7 @@ def test_users_get_the_average_of_the_weights(config):
     assert state["average"]["noise"].tolist() == pytest.approx(state["data"]["noise"])
 
 
-def test_the_average_is_that_of_the_last_steps():
+def test_the_moving_average_lags_by_the_last_steps():
     mean, weight = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     for step in range(1, 200):
         weight.weight.data.fill_(float(step))
@@ -401,8 +402,8 @@ def test_positions_and_queries_learn_slowly_and_do_not_decay(config):
     assert len(rest["params"]) + 4 == len(list(model.parameters()))
 
 
-def test_the_papers_model_learns_at_its_own_size_by_its_recipe_alone(config, monkeypatch):
-    """Where nothing of any spectrum is visible its first gradients overflow: it needs steps with spectra."""
+def test_the_papers_model_at_full_size_needs_steps_with_spectra(config, monkeypatch):
+    """Its first gradients overflow where no spectrum is visible; it learns with the paper's recipe."""
     paper = recipe("himes2025", config.data, config.out, epochs=1, batch=16, model=Himes2025Config())
     monkeypatch.setattr(train, "MAX_SKIPPED", 8)
     train.main(paper)
@@ -420,8 +421,8 @@ def test_bf16_autocast_trains(config):
 
 
 @pytest.mark.parametrize("preset", TINY)
-def test_portions_of_a_batch_add_up_to_its_gradients(config, preset):
-    """Unequal portions (7, 7, 6), of which the spectra are in one."""
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(config, preset):
+    """Unequal micro-batches (7, 7, 6), with all spectra in one of them."""
     config = recipe(preset, config.data, config.out)
     data = TrainingSet(config.data, config.model)
     batch = data.read(data.rows(TRAIN)[:20])
@@ -429,12 +430,12 @@ def test_portions_of_a_batch_add_up_to_its_gradients(config, preset):
     generator = torch.Generator().manual_seed(0)
     masks = draw_masks(torch.arange(20) < 5, config, generator, whole=False, turn=True)
     results = []
-    for portions in (1, 3):
+    for micro_batches in (1, 3):
         model.zero_grad()
-        losses = backward(model, batch, masks, replace(config, accumulate=portions), masks.counts())
+        losses = backward(model, batch, masks, replace(config, accumulate=micro_batches), masks.counts())
         results.append([*losses, *(parameter.grad for parameter in model.parameters())])
-    for whole, summed in zip(*results, strict=True):
-        torch.testing.assert_close(summed, whole, rtol=1e-3, atol=1e-3)
+    for of_batch, summed in zip(*results, strict=True):
+        torch.testing.assert_close(summed, of_batch, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

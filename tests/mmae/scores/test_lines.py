@@ -1,4 +1,4 @@
-"""Lines of known height, width and place, fitted back; scores of models that draw too little, or too much."""
+"""Fits of lines of known height, width and centre; scores of missing, poor and false lines."""
 
 import numpy as np
 import pytest
@@ -20,15 +20,15 @@ def spectrum(centre: float, height: float, sigma: float, noise: float = 0.0, see
 
 def test_a_line_without_noise_is_fitted_exactly():
     centre = LINES["Hα"].rest * 1.1 + 7
-    found = fit(WAVE, spectrum(centre, 3.0, 12.0), LINES["Hα"], 0.1)
-    assert found == pytest.approx((centre, 3.0, 12.0 * gaussian_sigma_to_fwhm, 0), rel=1e-4, abs=1e-4)
+    fitted = fit(WAVE, spectrum(centre, 3.0, 12.0), LINES["Hα"], 0.1)
+    assert fitted == pytest.approx((centre, 3.0, 12.0 * gaussian_sigma_to_fwhm, 0), rel=1e-4, abs=1e-4)
 
 
 def test_errors_of_a_fit_are_those_of_its_signal_to_noise():
-    """Of a Gaussian in white noise: sqrt(3/2)/(S/N) of the height, sqrt(2) sigma/(S/N) of the centre."""
+    """For a Gaussian in white noise: sqrt(3/2)/(S/N) of the height, sqrt(2) sigma/(S/N) of the centre."""
     centre, sigma = LINES["Hα"].rest * 1.1, 12.0
     fits = [fit(WAVE, spectrum(centre, 1.0, sigma, NOISE, seed), LINES["Hα"], 0.1) for seed in range(60)]
-    table = np.array([tuple(found) for found in fits], FIT)
+    table = np.array([tuple(fitted) for fitted in fits], FIT)
     ratio = signal_to_noise(table, NOISE).mean()
     assert ratio == pytest.approx(np.sqrt(np.sqrt(np.pi) * sigma / PIXEL) / NOISE, rel=0.05)  # 21.05
     assert table["height"].std() == pytest.approx(np.sqrt(1.5) / ratio, rel=0.3)
@@ -36,8 +36,8 @@ def test_errors_of_a_fit_are_those_of_its_signal_to_noise():
     assert table["scatter"].mean() == pytest.approx(NOISE, rel=0.1)
 
 
-def test_a_line_is_judged_where_its_whole_window_is_in_the_spectrum():
-    """Hα, window 100 A at rest but 144 A at least: up to z = (9818 - 6564.6 - 100 (1 + z)) / 6564.6."""
+def test_a_line_is_evaluated_where_its_whole_window_is_in_the_spectrum():
+    """Hα, window 100 A at rest but at least 144 A: up to z = (9818 - 6564.6 - 100 (1 + z)) / 6564.6."""
     last = (WAVE[-1] - 6564.6 - 100) / 6664.6
     inside = in_spectrum(WAVE, np.array([0.0, last - 1e-3, last + 1e-3, 3.0]))
     assert inside[:, list(LINES).index("Hα")].tolist() == [True, True, False, False]
@@ -45,13 +45,13 @@ def test_a_line_is_judged_where_its_whole_window_is_in_the_spectrum():
 
 
 def fits_of(*rebuilt: np.ndarray, height: float = 3.0) -> LineFits:
-    """Hα of one true spectrum, S/N 63 or none, beside rebuilt ones."""
+    """Fits of Hα in rebuilt spectra and in a true one, with S/N 63 or without the line."""
     n, redshift = len(rebuilt), np.full(len(rebuilt), 0.1)
-    wanted = np.zeros((n, len(LINES)), bool)
-    wanted[:, list(LINES).index("Hα")] = True
+    selected = np.zeros((n, len(LINES)), bool)
+    selected[:, list(LINES).index("Hα")] = True
     true = np.tile(spectrum(LINES["Hα"].rest * 1.1, height, 12.0), (n, 1))
-    fits = (fit_lines(WAVE, flux, redshift, wanted) for flux in (true, np.stack(rebuilt)))
-    return LineFits(*fits, np.full(wanted.shape, NOISE), redshift)
+    fits = (fit_lines(WAVE, flux, redshift, selected) for flux in (true, np.stack(rebuilt)))
+    return LineFits(*fits, np.full(selected.shape, NOISE), redshift)
 
 
 def row(fits: LineFits, name: str = ALL, label: str = ">10") -> dict:
@@ -61,10 +61,10 @@ def row(fits: LineFits, name: str = ALL, label: str = ">10") -> dict:
 
 def test_a_perfect_line_has_no_error():
     centre = LINES["Hα"].rest * 1.1
-    found = row(fits_of(spectrum(centre, 3.0, 12.0)))
-    assert (found["n"], found["detected"]) == (1, 1)
+    scores = row(fits_of(spectrum(centre, 3.0, 12.0)))
+    assert (scores["n"], scores["detected"]) == (1, 1)
     for name in ("centre error", "velocity error", "height error", "width error", "flux error"):
-        assert found[name] == pytest.approx(0, abs=1e-3)
+        assert scores[name] == pytest.approx(0, abs=1e-3)
 
 
 def test_a_flat_spectrum_scores_no_better_than_a_poor_line():
@@ -81,23 +81,23 @@ def test_a_flat_spectrum_scores_no_better_than_a_poor_line():
     assert all(poor[name] < flat[name] for name in ("centre error", "width error", "height error"))
 
 
-def test_a_line_that_noise_would_drown_is_not_detected():
+def test_a_line_below_the_noise_is_not_detected():
     centre, sigma = LINES["Hα"].rest * 1.1, 12.0
     limit = 3 * NOISE / np.sqrt(np.sqrt(np.pi) * sigma / PIXEL)
     heights = (0.9 * limit, 1.1 * limit)
-    found = line_scores.detected(fits_of(*(spectrum(centre, height, sigma) for height in heights)))
-    assert found.any(1).tolist() == [False, True]
+    detected = line_scores.detected(fits_of(*(spectrum(centre, height, sigma) for height in heights)))
+    assert detected.any(1).tolist() == [False, True]
 
 
-def test_a_line_where_there_is_none_is_a_false_one():
+def test_a_rebuilt_line_without_a_true_one_is_a_false_line():
     centre = LINES["Hα"].rest * 1.1
     fits = fits_of(spectrum(centre, 1.0, 12.0), np.zeros(len(WAVE)), height=0.0)
-    found = row(fits, "Hα")
-    assert (found["n"], found["n without"], found["false lines"]) == (0, 2, 0.5)
+    scores = row(fits, "Hα")
+    assert (scores["n"], scores["n without"], scores["false lines"]) == (0, 2, 0.5)
 
 
 def test_ratios_of_lines():
-    """A ratio that doubles is log10(2) off; one without its lines counts as one dex."""
+    """A ratio that doubles is off by log10(2); one with a missing line counts as one dex."""
     lines = np.zeros((2, len(LINES)), FIT)
     fwhm = 2 * PIXEL / gaussian_fwhm_to_sigma
     for field, value in (("centre", 1.0), ("height", 1.0), ("fwhm", fwhm), ("scatter", 0.0)):

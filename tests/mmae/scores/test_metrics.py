@@ -30,9 +30,9 @@ def worked_by_hand() -> dict[str, float]:
 
 
 def test_point_metrics_worked_by_hand():
-    found = metrics.point_metrics(Z_PHOT, Z_SPEC)
-    assert list(found) == list(metrics.POINT_METRICS)
-    assert found == pytest.approx(worked_by_hand(), rel=1e-6, abs=1e-12)
+    values = metrics.point_metrics(Z_PHOT, Z_SPEC)
+    assert list(values) == list(metrics.POINT_METRICS)
+    assert values == pytest.approx(worked_by_hand(), rel=1e-6, abs=1e-12)
 
 
 def test_narrow_core_leaves_the_limit_at_0_06():
@@ -56,10 +56,10 @@ def test_adding_a_constant_to_dz_moves_the_centre_and_not_the_width():
 
 def test_widths_and_biweight_of_a_gaussian():
     dz = np.random.default_rng(0).normal(0.01, 0.03, 100_000)
-    found = metrics.point_metrics(dz, np.zeros_like(dz))
-    assert found["sigma_NMAD"] == pytest.approx(0.03, rel=0.01)
-    assert found["sigma_IQR"] == pytest.approx(0.03, rel=0.01)
-    assert found["biweight"] == pytest.approx(0.01, abs=5e-4)
+    values = metrics.point_metrics(dz, np.zeros_like(dz))
+    assert values["sigma_NMAD"] == pytest.approx(0.03, rel=0.01)
+    assert values["sigma_IQR"] == pytest.approx(0.03, rel=0.01)
+    assert values["biweight"] == pytest.approx(0.01, abs=5e-4)
 
 
 def test_perfect_photo_z():
@@ -67,13 +67,13 @@ def test_perfect_photo_z():
 
 
 def test_no_objects_is_nan_without_a_warning():
-    nothing = np.array([])
-    for found in (
-        metrics.point_metrics(nothing, nothing),
-        metrics.bootstrap(nothing, nothing, 10, np.random.default_rng(0)),
+    empty = np.array([])
+    for values in (
+        metrics.point_metrics(empty, empty),
+        metrics.bootstrap(empty, empty, 10, np.random.default_rng(0)),
     ):
-        assert list(found) == list(metrics.POINT_METRICS)
-        assert all(map(math.isnan, found.values()))
+        assert list(values) == list(metrics.POINT_METRICS)
+        assert all(map(math.isnan, values.values()))
 
 
 @pytest.mark.parametrize(
