@@ -12,6 +12,8 @@ from typing import Any
 
 TEMPORARY = ".partial"
 """Ending of the names of unfinished files, which may be deleted."""
+SEAL = "seal_sha256"
+"""Entry of a sealed JSON file."""
 
 
 def sync(path: Path) -> None:
@@ -45,6 +47,26 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with a sha256 over all of it but its seal, so that a change shows."""
+    unsealed = {name: value for name, value in content.items() if name != SEAL}
+    return unsealed | {SEAL: digest(unsealed)}
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """Content of a JSON file that was written `sealed`; None where it is missing, damaged or edited.
+
+    Raises OSError for a failure of the disk.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return content if content[SEAL] == sealed(content)[SEAL] else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError):  # no JSON, or no object with a seal
+        return None
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,8 @@ A unit writes three files, the manifest last; only a part whose manifest verifie
     unit-000007.fits   unit-000007.rejects.fits   unit-000007.json
 """
 
-import json
+import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from catalogs.products.schema import CATALOGUE, REJECTS
 from catalogs.store.format import BANDS
 
 HEALPIX = HEALPix(nside=2**29, order="nested")
-ROWS_PER_READ = 65536
 
 
 @dataclass(frozen=True)
@@ -177,23 +177,38 @@ class Part:
             "reasons": dict(sorted(reasons.items())),
             "files": {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)},
         }
-        atomic.write_json(self.manifest, manifest)
+        atomic.write_json(self.manifest, atomic.sealed(manifest))
         return manifest
 
     def finished(self, plan_sha256: str) -> dict | None:
         """The manifest if this unit was finished for this plan and its files are intact; else None."""
-        try:
-            manifest = json.loads(self.manifest.read_text())
-            files = {self.directory / name: entry for name, entry in manifest["files"].items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # not ours, or damaged
+        manifest = atomic.read_sealed(self.manifest)
+        if manifest is None or manifest["plan"] != plan_sha256:
             return None
-        if manifest.get("plan") != plan_sha256 or not all(atomic.matches(p, e) for p, e in files.items()):
-            return None
-        return dict(manifest)
+        files = manifest["files"]
+        intact = all(atomic.matches(path, files[path.name]) for path in (self.catalogue, self.rejects))
+        return manifest if intact else None
+
+    def read(self, table: str, plan_sha256: str) -> np.ndarray:
+        """Rows of one of its tables, as a structured big-endian array.
+
+        The very bytes that are read are checked against the manifest. Raises OSError where they are not those
+        that were written.
+        """
+        path = self.catalogue if table == CATALOGUE else self.rejects
+        manifest = atomic.read_sealed(self.manifest)
+        content = path.read_bytes() if path.exists() else b""
+        written = manifest and manifest["plan"] == plan_sha256 and manifest["files"][path.name]["sha256"]
+        if hashlib.sha256(content).hexdigest() != written:
+            raise OSError(f"{path} is damaged since it was written: the same command makes it again")
+        with fits.open(io.BytesIO(content)) as hdus:
+            n, start = hdus[table].header["NAXIS2"], hdus[table].fileinfo()["datLoc"]
+        return np.frombuffer(content, schema.dtype(table), n, start)
 
 
 def merge(
     parts: Sequence[Part],
+    plan_sha256: str,
     counts: tuple[int, int],
     provenance: Provenance,
     catalogue: Path,
@@ -202,27 +217,10 @@ def merge(
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
     `counts` are the total numbers of rows and of rejects. The rejects are renamed first, so that a catalogue
-    that exists is complete.
+    that exists is complete. Raises OSError where a part is damaged; then nothing is written.
     """
     primary = primary_header(provenance)
     for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
-        files = (part.rejects if table == REJECTS else part.catalogue for part in parts)
+        blocks = (part.read(table, plan_sha256) for part in parts)
         with atomic.replacing(path) as temporary:
-            blocks = (block for file in files for block in read_blocks(file, table))
             fits_stream.write_tables(temporary, primary, tables(table, count, blocks))
-
-
-def read_blocks(path: Path, table: str, rows_per_read: int = ROWS_PER_READ) -> Iterator[np.ndarray]:
-    """Rows of a file written here, as structured big-endian arrays, a bounded number at a time."""
-    dtype = schema.dtype(table)
-    with fits.open(path) as hdus:
-        remaining = hdus[table].header["NAXIS2"]
-        offset = hdus[table].fileinfo()["datLoc"]
-    with path.open("rb") as file:
-        file.seek(offset)
-        while remaining > 0:
-            block = np.frombuffer(file.read(min(remaining, rows_per_read) * dtype.itemsize), dtype)
-            if not len(block):
-                raise OSError(f"{path} ends {remaining} rows early")
-            remaining -= len(block)
-            yield block

@@ -4,7 +4,6 @@ Made by export.py. Torch is imported where it is used: the driver of inference o
 arithmetic to its actors, and would be 150 MB larger and seconds later with it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,6 @@ DECISIVE = ("family", "model_config", "grid", "calibration")
 """Entries of a card that decide an answer, beside its files."""
 DECISIVE_DATA = ("bands", "pixel_scale", "zero_point", "noise", "flux_percentiles", "z_range")
 """Entries of its training data that do."""
-SEAL = "card_sha256"
 
 
 @dataclass(frozen=True)
@@ -84,35 +82,25 @@ def open_bundle(path: Path, precision: Precision | None = None, masking: Masking
     """
     if not (path / CARD).is_file():
         raise UsageError(f"{path} is no model bundle (no {CARD} in it): make one with `mmae export RUN`")
-    try:
-        card = json.loads((path / CARD).read_text())
-        known = (card["format"], card["version"]) == (FORMAT, VERSION)
-        edited = known and card.get(SEAL) != sealed(card)[SEAL]
-        changed = [
-            path / name for name, entry in card["files"].items() if not atomic.matches(path / name, entry)
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    card = atomic.read_sealed(path / CARD)
+    if card is None:
         raise InputRefused(
-            f"{path / CARD} is not a model card ({error!r}): export the bundle again"
-        ) from error
-    if not known:
+            f"{path / CARD} is not a model card as it was written (damaged, edited, or of an older version): "
+            "export the bundle again"
+        )
+    if (card["format"], card["version"]) != (FORMAT, VERSION):
         raise InputRefused(
             f"{path / CARD} is of another format than {FORMAT} {VERSION}: export the bundle again"
         )
-    if edited:
-        raise InputRefused(f"{path / CARD} was edited after its export: export the bundle again")
-    if changed:
-        raise InputRefused(f"{changed[0]} is not the file the card was written for: export the bundle again")
+    for name, entry in card["files"].items():
+        if not atomic.matches(path / name, entry):
+            raise InputRefused(
+                f"{path / name} is not the file the card was written for: export the bundle again"
+            )
     offers_bf16 = PROGRAMS[BF16] in card["files"]
     if precision == BF16 and not offers_bf16:
         raise UsageError(f"{path} offers fp32 only: {bf16_report(card)}")
     return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
-
-
-def sealed(card: dict[str, Any]) -> dict[str, Any]:
-    """The card with a sha256 over its other entries, so that an edited one is known."""
-    content = {name: value for name, value in card.items() if name != SEAL}
-    return content | {SEAL: atomic.digest(content)}
 
 
 def bf16_report(card: dict[str, Any]) -> str:

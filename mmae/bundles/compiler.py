@@ -15,7 +15,7 @@ from catalogs import atomic
 from catalogs.errors import InputRefused
 from mmae import __version__
 from mmae.bundles.agreement import CHECKED_ROWS, LIMITS, disagreement, precision_error
-from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSION, sealed
+from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSION
 from mmae.bundles.calibrate import calibrate
 from mmae.bundles.program import best_redshift, estimates, program_of
 from mmae.bundles.rounding import reduce_precision
@@ -76,7 +76,7 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         "code_version": __version__,
         "torch_version": torch.__version__,
     }
-    atomic.write_json(out / CARD, sealed(card))
+    atomic.write_json(out / CARD, atomic.sealed(card))
     for stale in {path.name for path in (*out.glob("redshift*.ts"), *out.glob("*.npy"))} - set(files):
         (out / stale).unlink()
     return card

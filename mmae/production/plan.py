@@ -4,7 +4,6 @@ tile.photoz/  plan.json   parts/unit-*   log      tile.photoz.fits   tile.reject
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -148,12 +147,9 @@ class RunFiles:
                 f"{self.catalogue} is of another run: move it away, or write elsewhere with --out"
             )
 
-    def begun(self) -> dict[str, Any]:
-        """The plan on disk, as far as it can be read."""
-        try:
-            return dict(json.loads(self.plan.read_text()))
-        except (OSError, ValueError, TypeError):
-            return {}
+    def begun(self) -> dict[str, Any] | None:
+        """The plan on disk; None where there is none, or it is damaged."""
+        return atomic.read_sealed(self.plan)
 
     def freeze(self, plan: Plan) -> None:
         """Write the plan, or check that the one on disk is the same.
@@ -162,6 +158,8 @@ class RunFiles:
         """
         if self.plan.exists():
             old, new = self.begun(), asdict(plan)
+            if old is None:
+                raise InputRefused(f"{self.plan} is damaged: remove {self.run} to start afresh")
             if changed := [name for name in new if old.get(name) != new[name]]:
                 raise InputRefused(
                     f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
@@ -169,25 +167,22 @@ class RunFiles:
                 )
         else:
             self.parts.mkdir(exist_ok=True)
-            atomic.write_json(self.plan, asdict(plan))
+            atomic.write_json(self.plan, atomic.sealed(asdict(plan)))
 
     def record(self) -> dict[str, Any] | None:
-        """The record of the finished tile, unverified; None while it is not finished."""
-        try:
-            return dict(json.loads(self.finished.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        """The record of the finished tile; None while it is not finished, or where the record is damaged."""
+        return atomic.read_sealed(self.finished)
 
     def is_finished(self, plan: Plan) -> bool:
         """Whether both products exist, match their sha256, and were made by this plan."""
-        try:
-            manifest = self.record() or {}
-            entries = {self.folder / name: entry for name, entry in manifest["files"].items()}
-            return manifest["plan"] == plan.sha256 and all(atomic.matches(p, e) for p, e in entries.items())
-        except (AttributeError, KeyError):
+        record = self.record()
+        if record is None or record["plan"] != plan.sha256:
             return False
+        files = record["files"]
+        return all(atomic.matches(path, files[path.name]) for path in (self.catalogue, self.rejects))
 
     def finish(self, plan: Plan, summary: dict[str, Any]) -> None:
         """Record the products as finished, with a summary for the index and for `mmae status`."""
         files = {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)}
-        atomic.write_json(self.finished, {"plan": plan.sha256, **summary, "files": files})
+        record = {"plan": plan.sha256, **summary, "files": files}
+        atomic.write_json(self.finished, atomic.sealed(record))

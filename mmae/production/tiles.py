@@ -95,14 +95,12 @@ class Tile:
             self.task = self.make_task(bundle, described)
 
     def make_plan(self, bundle: Bundle) -> Plan:
-        begun = self.files.begun()  # its ids were checked, and the same fingerprint means the same ids
-        known = begun.get("store_fingerprint") == self.store.fingerprint and "input_sha256" in begun
         return Plan(
             rows=self.store.n,
             unit_rows=unit_rows(self.store.n, self.store.shard_rows),
             batch=BATCH,
             store_fingerprint=self.store.fingerprint,
-            input_sha256=begun["input_sha256"] if known else check_input(self.store),
+            input_sha256=check_input(self.store),
             model_sha256=bundle.sha256,
             image_mask=bundle.masking.ratio,
             draws=bundle.masking.draws,
@@ -155,10 +153,12 @@ class Tile:
         Raises OSError where a part does not hold its objects.
         """
         coverage = Coverage()
+        self.rows, self.rejects, self.reasons = 0, 0, Counter()
         for unit in self.plan.units:
-            self.check_unit(unit, coverage)
+            self.count(self.check_unit(unit, coverage))
         photoz.merge(
             [self.files.part(unit) for unit in self.plan.units],
+            self.plan.sha256,
             (self.rows, self.rejects),
             self.task.provenance,
             self.files.catalogue,
@@ -167,19 +167,19 @@ class Tile:
         counts = {"rows": self.rows, "rejects": self.rejects, "reasons": dict(sorted(self.reasons.items()))}
         self.files.finish(self.plan, counts | {"coverage": coverage.moc()})
 
-    def check_unit(self, unit: int, coverage: Coverage) -> None:
+    def check_unit(self, unit: int, coverage: Coverage) -> dict[str, Any]:
+        """Check that a part holds the objects of its rows; returns counts made from what is in it."""
         part, (start, stop) = self.files.part(unit), self.plan.span(unit)
-        written = [np.zeros(0, np.int64)]
-        for path, table in ((part.catalogue, CATALOGUE), (part.rejects, REJECTS)):
-            for block in photoz.read_blocks(path, table):
-                written.append(block["OBJECT_ID"])
-                if table == CATALOGUE:
-                    coverage.add(block["HEALPIX29"].astype(np.int64))
+        catalogue, rejects = (part.read(table, self.plan.sha256) for table in (CATALOGUE, REJECTS))
+        written = np.concatenate([catalogue["OBJECT_ID"], rejects["OBJECT_ID"]])
         expected = self.store.column("object_id", start, stop)
-        if not np.array_equal(np.sort(np.concatenate(written)), np.sort(expected)):
+        if not np.array_equal(np.sort(written), np.sort(expected)):
             raise OSError(
                 f"unit {unit} does not hold the objects of rows {start} to {stop}: remove {self.files.run}"
             )
+        coverage.add(catalogue["HEALPIX29"].astype(np.int64))
+        reasons = Counter(rejects["REASON"].astype(str).tolist())
+        return {"rows": len(catalogue), "rejects": len(rejects), "reasons": reasons}
 
     def close(self) -> None:
         """Release the lock of the tile, and its memory."""

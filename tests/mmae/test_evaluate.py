@@ -162,7 +162,7 @@ def catalogue(tmp_path):
         provenance = Provenance("a" * 64, "mock", "0.1.0", "b" * 64, (0.0, 4.0))
         part, path = Part(tmp_path, 0), tmp_path / "tile.photoz.fits"
         part.write("c" * 64, provenance, *rows)
-        photoz.merge([part], (n, 0), provenance, path, tmp_path / "tile.rejects.fits")
+        photoz.merge([part], "c" * 64, (n, 0), provenance, path, tmp_path / "tile.rejects.fits")
         return path
 
     return write

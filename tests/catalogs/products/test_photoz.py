@@ -13,7 +13,7 @@ import pytest
 import yaml
 from astropy.io import fits
 
-from catalogs import fits_stream
+from catalogs import atomic, fits_stream
 from catalogs.products import photoz, schema
 from catalogs.products.photoz import Part, Provenance
 from catalogs.products.schema import CATALOGUE, REJECTS, Flag, Reject
@@ -59,7 +59,7 @@ def write(folder, objects, rows_per_part, plan=PLAN):
     catalogue, rejects = folder / "tile.photoz.fits", folder / "tile.rejects.fits"
     manifests = [part.finished(plan) for part in parts]
     counts = tuple(sum(manifest[key] for manifest in manifests) for key in ("rows", "rejects"))
-    photoz.merge(parts, counts, PROVENANCE, catalogue, rejects)
+    photoz.merge(parts, plan, counts, PROVENANCE, catalogue, rejects)
     return catalogue, rejects
 
 
@@ -203,25 +203,6 @@ def test_the_time_changes_no_byte(merged, objects, tmp_path, monkeypatch):
         assert expected.read_bytes() == file.read_bytes()
 
 
-def test_the_merge_reads_in_blocks(merged):
-    path, _ = merged
-    all_rows = np.concatenate(list(photoz.read_blocks(path, CATALOGUE)))
-    by_seven = list(photoz.read_blocks(path, CATALOGUE, rows_per_read=7))
-    assert max(map(len, by_seven)) == 7
-    np.testing.assert_array_equal(np.concatenate(by_seven).view("V1"), all_rows.view("V1"))
-
-
-@pytest.mark.filterwarnings("ignore:File may have been truncated")
-def test_a_truncated_file_is_an_error(merged, tmp_path):
-    truncated = tmp_path / "truncated.fits"
-    row = schema.dtype(CATALOGUE).itemsize
-    with fits.open(merged[0]) as hdus:
-        start = hdus[CATALOGUE].fileinfo()["datLoc"]
-    truncated.write_bytes(merged[0].read_bytes()[: start + 10 * row])
-    with pytest.raises(OSError, match="rows early"):
-        list(photoz.read_blocks(truncated, CATALOGUE))
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_checksums_are_those_of_astropy(seed):
     rng = np.random.default_rng(seed)
@@ -278,20 +259,40 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        flip,
-        lambda path: path.write_bytes(path.read_bytes()[:-2880]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.unlink(),
-    ],
-    ids=["a bit flipped", "a block short", "empty", "gone"],
-)
+DAMAGES = {
+    "a bit flipped": flip,
+    "a block short": lambda path: path.write_bytes(path.read_bytes()[:-2880]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+@damaged
 @pytest.mark.parametrize("file", ["catalogue", "rejects"])
 def test_a_damaged_part_is_not_finished(part, file, damage):
     damage(getattr(part, file))
     assert part.finished(PLAN) is None
+
+
+@damaged
+@pytest.mark.parametrize("file", ["catalogue", "rejects"])
+def test_a_part_that_was_damaged_after_it_was_written_is_not_merged(part, tmp_path, file, damage):
+    """Not even one of the same run: the merge checks the bytes that it copies."""
+    damage(getattr(part, file))
+    products = tmp_path / "tile.photoz.fits", tmp_path / "tile.rejects.fits"
+    with pytest.raises(OSError, match=r"unit-000007.*fits is damaged since it was written"):
+        photoz.merge([part], PLAN, (900, 100), PROVENANCE, *products)
+    assert not products[0].exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("entry", ["plan", "rows", "rejects", "reasons", "files", atomic.SEAL])
+def test_a_part_whose_manifest_was_edited_is_not_finished(part, entry):
+    manifest = json.loads(part.manifest.read_text())
+    for edited in (manifest | {entry: None}, {name: manifest[name] for name in manifest if name != entry}):
+        part.manifest.write_text(json.dumps(edited))
+        assert part.finished(PLAN) is None
 
 
 @pytest.mark.parametrize(
@@ -369,4 +370,4 @@ def test_stilts_reads_the_same_values(program, merged, which, table):
 
 def test_the_manifest_is_json_a_person_can_read(part):
     manifest = json.loads(part.manifest.read_text())
-    assert set(manifest) == {"plan", "rows", "rejects", "reasons", "files"}
+    assert set(manifest) == {"plan", "rows", "rejects", "reasons", "files", atomic.SEAL}
