@@ -1,1 +1,1 @@
-"""What a galaxy is turned into: our model, the paper's, and their parts."""
+"""Models of galaxies, ours and the paper's, and their parts."""

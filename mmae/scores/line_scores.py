@@ -166,12 +166,12 @@ def ratio_table(fits: LineFits) -> Table:
     for pair in RATIOS:
         above, below = (names.index(name) for name in pair)
         clear = (strength[:, above] > CLEAR_SNR) & (strength[:, below] > CLEAR_SNR)
-        both = (is_detected[:, above] & is_detected[:, below])[clear]
-        lines = (flux(lines)[clear][both] for lines in (fits.rebuilt, fits.true))
+        both_detected = (is_detected[:, above] & is_detected[:, below])[clear]
+        lines = (flux(lines)[clear][both_detected] for lines in (fits.rebuilt, fits.true))
         rebuilt, true = (fluxes[:, above] / fluxes[:, below] for fluxes in lines)
         offset = np.log10(rebuilt / true)
-        error = np.full(len(both), MISSED_RATIO_ERROR)
-        error[both] = np.abs(offset)
-        row = {"ratio": "/".join(pair), "n": len(both), "both detected": fraction(both)}
+        error = np.full(len(both_detected), MISSED_RATIO_ERROR)
+        error[both_detected] = np.abs(offset)
+        row = {"ratio": "/".join(pair), "n": len(both_detected), "both detected": fraction(both_detected)}
         rows.append(row | {"ratio error": median(error), "offset": median(offset)})
     return Table(rows=rows)

@@ -195,12 +195,14 @@ def stream_seed(seed: int, *key: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
-def draw_masks(present: Tensor, config: Train, generator: torch.Generator, whole: bool, turn: bool) -> Masks:
+def draw_masks(
+    present: Tensor, config: Train, generator: torch.Generator, whole_images: bool, turn: bool
+) -> Masks:
     """Draw the masks of galaxies. present (B,): True = the galaxy has a spectrum."""
     size, tokens = len(present), config.model.spectrum_tokens
     low, high = config.image_mask
     ratio = low + (high - low) * int(torch.randint(LEVELS, (), generator=generator)) / (LEVELS - 1)
-    image = random_mask(size, IMAGE_TOKENS, 0.0 if whole else ratio, generator)
+    image = random_mask(size, IMAGE_TOKENS, 0.0 if whole_images else ratio, generator)
     spectrum = without_spectrum(random_mask(size, tokens, config.spectrum_mask, generator), present)
     target = spectrum if config.rebuild_absent else spectrum & present[:, None]
     turns = torch.randint(8, (size,), generator=generator)
@@ -210,12 +212,12 @@ def draw_masks(present: Tensor, config: Train, generator: torch.Generator, whole
 def step_masks(size: int, config: Train, step: int) -> Masks:
     """Masks of the whole batch of a step: every rank draws the same ones and takes its own rows."""
     generator = torch.Generator().manual_seed(stream_seed(config.seed, MASKS, step))
-    whole = float(torch.rand((), generator=generator)) < config.whole_images
+    whole_images = float(torch.rand((), generator=generator)) < config.whole_images
     if config.dropout_of == "steps":
         present = (torch.rand((), generator=generator) >= config.spectrum_dropout).expand(size)
     else:
         present = ~random_mask(1, size, config.spectrum_dropout, generator)[0]
-    return draw_masks(present, config, generator, whole, config.turn)
+    return draw_masks(present, config, generator, whole_images, config.turn)
 
 
 def validation_masks(size: int, config: Train) -> Masks:
@@ -225,7 +227,7 @@ def validation_masks(size: int, config: Train) -> Masks:
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     absent = torch.zeros(size, dtype=torch.bool)
-    return draw_masks(absent, config, generator, whole=config.whole_images > 0, turn=False)
+    return draw_masks(absent, config, generator, whole_images=config.whole_images > 0, turn=False)
 
 
 def unwrapped(model: nn.Module) -> AnyModel:
