@@ -130,7 +130,7 @@ def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | Pai
         torch_version=version("torch"),
     )
     product = tile.files.folder / f"{tile.name}{embeddings.ENDING}"
-    return Product(product, store, origin, Task(tile.path.resolve(), described, store.fingerprint))
+    return Product(product, store, origin, Task(tile.path.resolve(), described, store.stamp))
 
 
 def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, config: Embed) -> None:

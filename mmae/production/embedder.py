@@ -108,7 +108,8 @@ class Task:
 
     store: Path
     described: ImageMetadata
-    fingerprint: str
+    stamp: str
+    """Of the store as it was checked."""
 
 
 class Embedder:
@@ -141,7 +142,7 @@ class Embedder:
         with self.opening:
             if task.store not in self.stores:
                 store = open_store(task.store, task.described)
-                if store.fingerprint != task.fingerprint:
+                if store.stamp != task.stamp:
                     raise InputRefused(f"{task.store} was changed while it was being read: start again")
                 self.stores = {task.store: store}
             return self.stores[task.store]

@@ -151,8 +151,8 @@ class RunFiles:
         """The plan on disk; None where there is none, or it is damaged."""
         return atomic.read_sealed(self.plan)
 
-    def freeze(self, plan: Plan) -> None:
-        """Write the plan, or check that the one on disk is the same.
+    def freeze(self, plan: Plan, store_stamp: str) -> None:
+        """Write the plan and the stamp of its store, or check that the plan on disk is the same.
 
         Raises InputRefused where the run directory belongs to another model, input or version.
         """
@@ -167,7 +167,7 @@ class RunFiles:
                 )
         else:
             self.parts.mkdir(exist_ok=True)
-            atomic.write_json(self.plan, atomic.sealed(asdict(plan)))
+            atomic.write_json(self.plan, atomic.sealed(asdict(plan) | {"store_stamp": store_stamp}))
 
     def record(self) -> dict[str, Any] | None:
         """The record of the finished tile; None while it is not finished, or where the record is damaged."""

@@ -54,6 +54,8 @@ class TileTask:
 
     plan: Plan
     store: Path
+    stamp: str
+    """Of the store as it was planned."""
     described: ImageMetadata
     parts: Path
     provenance: Provenance
@@ -167,7 +169,7 @@ class Predictor:
         with self.opening:
             if task.store not in self.stores:
                 store = open_store(task.store, task.described)
-                if store.fingerprint != task.plan.store_fingerprint:
+                if store.stamp != task.stamp:
                     raise InputRefused(f"{task.store} was changed while it was being read: start again")
                 self.stores[task.store] = store
                 if len(self.stores) > OPEN_STORES:

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ class Tile:
         return 0
 
     def check(self, bundle: Bundle, described: ImageMetadata) -> None:
-        """Open the store and plan; raises UsageError or InputRefused, and creates nothing."""
+        """Open the store and plan; raises UsageError or InputRefused, and creates nothing.
+
+        The plan does not have the fingerprint yet, for which a foreign store is read.
+        """
         self.store = open_store(self.path, described)
         check_scale(self.store, bundle.card["training_data"])
         self.plan = self.make_plan(bundle)
@@ -81,12 +84,13 @@ class Tile:
         Raises UsageError, InputRefused or OSError: then nothing was created, or nothing was changed.
         """
         self.check(bundle, described)
+        self.plan = replace(self.plan, store_fingerprint=self.fingerprint())
         self.files.run.mkdir(exist_ok=True)
         try:
             self.owned.enter_context(atomic.owned(self.files.run))
         except BlockingIOError:
             raise UsageError(f"{self.files.run} is being written by another process") from None
-        self.files.freeze(self.plan)
+        self.files.freeze(self.plan, self.store.stamp)
         if self.files.is_finished(self.plan):
             self.was_finished = True
             self.count(self.files.record() or {})
@@ -94,12 +98,19 @@ class Tile:
             self.sweep()
             self.task = self.make_task(bundle, described)
 
+    def fingerprint(self) -> str:
+        """Fingerprint of the store; that of an earlier run where no file was written since."""
+        begun = self.files.begun()
+        if begun and begun["store_stamp"] == self.store.stamp:
+            return str(begun["store_fingerprint"])
+        return self.store.fingerprint
+
     def make_plan(self, bundle: Bundle) -> Plan:
         return Plan(
             rows=self.store.n,
             unit_rows=unit_rows(self.store.n, self.store.shard_rows),
             batch=BATCH,
-            store_fingerprint=self.store.fingerprint,
+            store_fingerprint="",
             input_sha256=check_input(self.store),
             model_sha256=bundle.sha256,
             image_mask=bundle.masking.ratio,
@@ -112,6 +123,7 @@ class Tile:
         return TileTask(
             plan=self.plan,
             store=self.path.resolve(),
+            stamp=self.store.stamp,
             described=described,
             parts=self.files.parts,
             provenance=Provenance(
@@ -150,8 +162,13 @@ class Tile:
     def finish(self) -> None:
         """Check that every object is there once, merge the parts, and record that the tile is finished.
 
-        Raises OSError where a part does not hold its objects.
+        Raises OSError where a part does not hold its objects, InputRefused where the store has changed since
+        it was planned.
         """
+        if not self.store.is_unchanged(self.plan.store_fingerprint):
+            raise InputRefused(
+                f"{self.path} was changed while it was read: remove {self.files.run} and start again"
+            )
         coverage = Coverage()
         self.rows, self.rejects, self.reasons = 0, 0, Counter()
         for unit in self.plan.units:

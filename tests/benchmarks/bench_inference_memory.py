@@ -28,7 +28,7 @@ import torch
 import zarr
 
 from catalogs import atomic
-from catalogs.products.photoz import ROWS_PER_READ
+
 from catalogs.store import cutouts
 from catalogs.store.format import SHARD, get_array, manifest_path, shard_key
 from mmae.bundles import compiler

@@ -70,6 +70,16 @@ def running(tile, bundle):
             process.kill()
 
 
+def test_a_store_that_is_rewritten_after_it_was_read_gives_no_catalogue(running, tile):
+    """Its chunks pass their own checksums, and the actor has checked the shard before."""
+    wait_for(lambda: manifests(tile), running)
+    shards = tile / "image" / "c"
+    shutil.copy(shards / "15" / "0" / "0" / "0", shards / "0" / "0" / "0" / "0")
+    assert running.wait(WAIT_SECONDS) == cli.REFUSED
+    assert "was changed while it was read" in running.stderr.read()
+    assert not tile.with_name("rubin_tile.photoz.fits").exists()
+
+
 def finish(tile, bundle):
     done = subprocess.run(command(tile, bundle), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_nan_and_its_neighbours_are_not(survey, bundle, u
     cutouts.write(path, lambda a, b: {name: of[a:b] for name, of in columns.items()}, n=128, survey="mock")
     opened = open_bundle(bundle)
     actor = Embedder(bundle, opened.precision, opened.sha256)
-    found = actor.embed(Task(path, NO_METADATA, open_store(path).fingerprint), 0, 128)["embedding"]
+    found = actor.embed(Task(path, NO_METADATA, open_store(path).stamp), 0, 128)["embedding"]
     expected = zarr.open_group(undisturbed / PRODUCT, mode="r")["embedding"][:128]
     expected[[3, 70]] = np.nan
     np.testing.assert_array_equal(found, expected)

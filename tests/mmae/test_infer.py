@@ -131,6 +131,11 @@ def test_other_chunking_makes_no_difference(survey, bundle, undisturbed, tmp_pat
     done = infer(tmp_path, "--catalog", "rubin_tile.zarr", "--model", bundle)
     assert done.returncode == 0, done.stderr
     assert sha256(tmp_path / "rubin_tile.photoz.fits") == sha256(undisturbed / "rubin_tile.photoz.fits")
+    shutil.copytree(tmp_path / "rubin_tile.zarr", tmp_path / "staged", copy_function=shutil.copy)  # new times
+    shutil.rmtree(tmp_path / "rubin_tile.zarr")
+    (tmp_path / "staged").rename(tmp_path / "rubin_tile.zarr")
+    again = infer(tmp_path, "--catalog", "rubin_tile.zarr", "--model", bundle)
+    assert "is finished already; nothing to do" in again.stdout, again.stderr
 
 
 def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bundle, undisturbed, tmp_path):

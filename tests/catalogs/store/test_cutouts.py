@@ -316,10 +316,34 @@ def test_the_user_may_state_what_a_store_lacks(tmp_path, few):
 
 def test_the_fingerprint_is_of_the_content(tmp_path, few):
     path = write_other(tmp_path / "a.zarr", few)
-    before = open_store(path).fingerprint
-    assert open_store(path).fingerprint == before
+    store = open_store(path)
+    before = store.fingerprint
+    staged = shutil.copytree(path, tmp_path / "staged.zarr", copy_function=shutil.copy)  # with new times
+    copy = open_store(staged)
+    assert copy.stamp != store.stamp
+    assert copy.fingerprint == before
     zarr.open_group(path)["image"][0, 0, 0, 0] = 5
     assert open_store(path).fingerprint != before
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "of others"])
+def test_a_store_that_changes_while_it_is_read_is_noticed(written, tmp_path, few, foreign):
+    path = tmp_path / "a.zarr"
+    if foreign:
+        write_other(path, few)
+    else:
+        shutil.copytree(written, path)
+        shutil.copy(cutout_format.manifest_path(written), tmp_path / "a.zarr.manifest.json")
+    store = open_store(path)
+    fingerprint = store.fingerprint
+    file = next(file for file in sorted((path / "image" / "c").rglob("*")) if file.is_file())
+    content = file.read_bytes()
+    file.write_bytes(content)  # the same again: only its time is new
+    assert store.is_unchanged(fingerprint)
+    file.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    assert not store.is_unchanged(fingerprint)
+    file.unlink()
+    assert not store.is_unchanged(fingerprint)
 
 
 UNDECODABLE = {
