@@ -61,11 +61,10 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     if config.data is None and not trained_on.is_dir():
         return noise_sample()
     data = TrainingSet(config.data or trained_on, config_of(state["family"], state["config"]["model"]))
-    rows, others = data.rows(TRAIN), data.rows(VALIDATION)[:CALIBRATED_ROWS]
-    read = data.read(others)
+    read = data.read(data.sample(VALIDATION, CALIBRATED_ROWS))
     return Sample(
         "galaxies of the validation split",
-        data.read(rows[:CALIBRATED_ROWS]).image,
+        data.read(data.sample(TRAIN, CALIBRATED_ROWS)).image,
         read.image,
         read.redshift,
         roles(data) if data.store.fingerprint == state["data"]["fingerprint"] else None,

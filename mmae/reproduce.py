@@ -40,7 +40,7 @@ from mmae.scores.rebuilding import (
     truth_of,
 )
 from mmae.scores.reconstruction import Reconstruction
-from mmae.training.data import TrainingSet, batches, sample_test_rows, sky_noise
+from mmae.training.data import TEST, TrainingSet, batches, sample_test_rows, sky_noise
 
 BATCH = 64
 SKY_ROWS = 1024
@@ -105,7 +105,7 @@ def main(config: Reproduce) -> None:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     out.mkdir(parents=True, exist_ok=True)
-    sky = sky_noise(data.read(rows[:SKY_ROWS]).image.numpy())
+    sky = sky_noise(data.read(data.sample(TEST, SKY_ROWS)).image.numpy())
     survey = Survey(data.wave, sky, data.store.zero_point)
     measured = measure(model, data, rows, survey, config.seeds)
     tables = tabulate(measured, survey)

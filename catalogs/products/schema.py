@@ -26,22 +26,24 @@ class Flag(IntFlag):
     """Bits of PHOTOZ_FLAGS: cautions about a valid redshift. Bit numbers never change meaning."""
 
     MASKED_PIXELS = 1 << 0
-    PADDED = 1 << 1
+    NO_DATA_REGION = 1 << 1
     Z_LIMIT = 1 << 2
     NO_POSITION = 1 << 3
     BROAD = 1 << 4
     TWO_PEAKS = 1 << 5
     ATYPICAL = 1 << 6
+    UNLIKE_TRAINING_PIXELS = 1 << 7
 
 
 FLAG_MEANINGS = {
-    Flag.MASKED_PIXELS: "some pixels were NaN and set to 0",
-    Flag.PADDED: "the cutout is smaller than 64 pixels",
+    Flag.MASKED_PIXELS: "pixels without data, set to 0",
+    Flag.NO_DATA_REGION: "over 5 % of a band lacks data",
     Flag.Z_LIMIT: "beyond the redshifts of the training set",
     Flag.NO_POSITION: "the survey gave no position",
     Flag.BROAD: "p(z) is wide",
     Flag.TWO_PEAKS: "p(z) has a second peak, MODE2",
     Flag.ATYPICAL: "unlike the galaxies of the training set",
+    Flag.UNLIKE_TRAINING_PIXELS: "sky unlike the training set's",
 }
 
 
@@ -51,8 +53,8 @@ class Reject(StrEnum):
     DAMAGED = "DAMAGED"
     ALL_NAN = "ALL_NAN"
     INFINITE = "INFINITE"
-    MANY_NAN = "MANY_NAN"
     ZERO_BAND = "ZERO_BAND"
+    NO_DATA = "NO_DATA"
     CONSTANT_BAND = "CONSTANT_BAND"
     BAD_OUTPUT = "BAD_OUTPUT"
 
@@ -61,8 +63,8 @@ REJECT_MEANINGS = {
     Reject.DAMAGED: "pixels on disk are not those written",
     Reject.ALL_NAN: "every pixel is NaN",
     Reject.INFINITE: "a pixel is infinite",
-    Reject.MANY_NAN: "over 10 % of a band is NaN",
     Reject.ZERO_BAND: "a band is all zero: not observed",
+    Reject.NO_DATA: "over half of a band has no data",
     Reject.CONSTANT_BAND: "a band holds one value throughout",
     Reject.BAD_OUTPUT: "the model gave no redshift above -1",
 }

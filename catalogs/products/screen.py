@@ -1,11 +1,23 @@
 """Quality screening of cutouts and of redshift estimates: reject reasons and flags."""
 
+import warnings
+
 import numpy as np
 
 from catalogs.products.schema import Flag, Reject
 
-MAX_NAN = 0.1
-"""Share of NaN pixels in any band above which a cutout is rejected."""
+MAX_NO_DATA = 0.5
+"""Share of pixels without data in any band above which a cutout is rejected."""
+REGION = 0.05
+"""Share of pixels without data in any band above which a cutout is flagged as having a region without."""
+SENTINELS = np.array([-99, -999, -9999, -99999, -32768], np.float32)
+"""Numbers that surveys write where there is none."""
+IMPOSSIBLE = np.float32(1e15)
+"""Flux of a pixel that no source has in any unit in use; sentinels such as 1e20, 1e30, 9.97e36 do."""
+SENTINEL_SIGMA = 50.0
+"""How far below the median of its cutout a pixel may be, in units of the noise."""
+STRIDE = 61
+"""One in so many pixels is looked at for the noise of a cutout."""
 REASON_DTYPE = "U16"
 BROAD = 0.15
 """Half of the 68 % interval, over 1 + z, above which a p(z) is flagged as broad."""
@@ -16,38 +28,70 @@ ATYPICAL = 0.001
 def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Screen (N, bands, H, W) cutouts before the model sees them.
 
+    Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel.
+
     Returns
     -------
-    clean : (N, bands, H, W), the few NaN pixels of usable cutouts and all pixels of rejected ones set to 0,
-        the mean sky, so that a rejected row cannot disturb its batch; `image` itself if nothing is set
+    clean : (N, bands, H, W), pixels without data and all pixels of rejected cutouts set to 0, the mean sky,
+        so that a rejected row cannot disturb its batch; `image` itself if nothing is set
     reason : (N,) str, a `Reject`, or "" for a usable cutout
     flags : (N,) int64 of `Flag`
     """
     pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
     low, high = pixels.min(-1), pixels.max(-1)  # (N, bands), NaN where any pixel is, which is rare
-    has_nan = np.isnan(low).any(-1)
-    nan = np.isnan(pixels[has_nan])
-    nan_share = np.zeros(low.shape)
-    nan_share[has_nan] = nan.mean(-1)
-    low[has_nan] = np.where(nan, np.inf, pixels[has_nan]).min(-1)
-    high[has_nan] = np.where(nan, -np.inf, pixels[has_nan]).max(-1)
+    suspect = (is_suspect(pixels, low, high) | (pixels == 0).any(-1)).any(-1)
+    nan, empty = np.isnan(pixels[suspect]), no_data(pixels[suspect])
+    share, nan_share = np.zeros(low.shape), np.zeros(low.shape)
+    share[suspect], nan_share[suspect] = empty.mean(-1), nan.mean(-1)
+    low[suspect] = np.where(empty, np.inf, pixels[suspect]).min(-1)
+    high[suspect] = np.where(empty, -np.inf, pixels[suspect]).max(-1)
     masks = {
         Reject.DAMAGED: damaged,
         Reject.ALL_NAN: (nan_share == 1).all(-1),
         Reject.INFINITE: ((low == -np.inf) | (high == np.inf)).any(-1),
-        Reject.MANY_NAN: (nan_share > MAX_NAN).any(-1),
-        Reject.ZERO_BAND: ((low == 0) & (high == 0)).any(-1),
+        Reject.ZERO_BAND: ((share == 1) & (nan_share == 0)).any(-1),
+        Reject.NO_DATA: (share > MAX_NO_DATA).any(-1),
         Reject.CONSTANT_BAND: (low == high).any(-1),
     }
     reason = np.select(list(masks.values()), [str(r) for r in masks], "").astype(REASON_DTYPE)
-    flags = np.where(nan_share.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
+    flags = np.where(share.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
+    flags |= np.where((share > REGION).any(-1), Flag.NO_DATA_REGION.value, 0)
     rejected = reason != ""
-    if not (has_nan | rejected).any():
+    if not (suspect | rejected).any():
         return image, reason, flags
     clean = pixels.copy()
-    clean[has_nan] = np.where(nan, np.float32(0), pixels[has_nan])
+    clean[suspect] = np.where(empty, np.float32(0), pixels[suspect])
     clean[rejected] = 0
     return clean.reshape(image.shape), reason, flags
+
+
+def is_suspect(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Bands (N, bands) that may hold NaN or sentinels, by their extremes and the noise of a few pixels."""
+    return ~((low >= lowest_flux(pixels)) & (np.maximum(-low, high) < IMPOSSIBLE))
+
+
+def lowest_flux(pixels: np.ndarray) -> np.ndarray:
+    """Flux (N, bands) below which noise never is, by a sample of the pixels (N, bands, P); NaN for no data.
+
+    NaN where there is no noise to go by.
+    """
+    sample = pixels[..., ::STRIDE]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of samples without any data
+        centre = np.nanmedian(sample, -1, keepdims=True)
+        noise = 1.4826 * np.nanmedian(np.abs(sample - centre), -1)
+    return np.where(noise > 0, centre[..., 0] - SENTINEL_SIGMA * noise, np.nan)
+
+
+def no_data(pixels: np.ndarray) -> np.ndarray:
+    """Which pixels (N, bands, P) hold no data: NaN, exactly 0, or a number that no sky can have.
+
+    That is a common sentinel; an absurdly large one; or one as far below the others as noise never is.
+    """
+    empty = np.isnan(pixels) | (pixels == 0) | np.isin(pixels, SENTINELS)
+    empty |= np.isfinite(pixels) & (np.abs(pixels) >= IMPOSSIBLE)
+    seen = np.where(empty | ~np.isfinite(pixels), np.nan, pixels)
+    return empty | (seen < lowest_flux(seen)[..., None])
 
 
 def screen_estimates(

@@ -1,7 +1,6 @@
 """The chunks of a store: which files hold them, and whether they decode."""
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,18 +23,16 @@ def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -
         raise InputRefused(f"{path} has no manifest ({manifest_path(path).name}): copy it too, or {REPAIR}")
     check_arrays(path, group, stored_bytes)
     arrays = [get_array(group, name) for name in RANKS if name in group]
-    faults, absent = {}, Counter[str]()
+    faults = {}
     chunks = [(array, chunk) for array in arrays for chunk in chunks_of(array)]
     for array, chunk in progress(chunks):
         file = chunk_file(array, chunk)
         if not (path / file).exists():
-            absent[array.basename] += 1
+            faults[file] = f"is missing: lost, or left out as it holds nothing but {array.fill_value}"
         elif fault := _decoding_fault(path, array, chunk):
             faults[file] = fault
     for array in arrays:
         name = array.basename
-        if absent[name]:
-            print(f"{name}: {absent[name]} chunks are not on disk: lost, or all {array.fill_value}")
         if "crc32c" not in array_codecs(path / name):
             print(f"{name}: without checksums (crc32c), a changed byte may go unnoticed")
     return faults

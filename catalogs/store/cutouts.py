@@ -11,7 +11,8 @@ import zarr
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store.checks import REPAIR, check_arrays, inspect, open_group, refusing
-from catalogs.store.chunks import check_blosc, chunks_of
+from catalogs.store.chunks import check_blosc, chunk_file, chunks_of
+from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
     BANDS,
     FORMAT,
@@ -53,6 +54,7 @@ class CutoutStore:
     group: zarr.Group = field(repr=False)
     manifest: dict[str, dict] | None = field(repr=False)
     arrays: dict[str, zarr.Array] = field(default_factory=dict, repr=False)
+    encodings: dict[str, Encoding] = field(default_factory=dict, repr=False)
     verified: dict[str, bool] = field(default_factory=dict, repr=False)
     replaced: dict[int, bool] = field(default_factory=dict, repr=False)
 
@@ -112,9 +114,15 @@ class CutoutStore:
             if not self._intact(array, file):
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
         with refusing(f"{self.path}/{name} does not decode"):
-            self._check_blosc(array, start, stop)
+            self._check_chunks(array, start, stop)
             values = np.asarray(array[start:stop])
-        return values.astype(values.dtype.newbyteorder("="), copy=False)
+        return self.encoding(name).decode(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+    def encoding(self, name: str) -> Encoding:
+        """What the stored numbers of an array mean."""
+        if name not in self.encodings:
+            self.encodings[name] = read_encoding(self.path, self.array(name))
+        return self.encodings[name]
 
     def images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Images of rows start:stop in the bands of the model, at its size or smaller.
@@ -175,16 +183,22 @@ class CutoutStore:
         size = array.shape[-1]
         crop = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
         with refusing(f"{self.path}/image does not decode"):
-            self._check_blosc(array, start, stop)
-            pixels = np.asarray(array[start:stop, :, crop, crop])
+            self._check_chunks(array, start, stop)
+            pixels = self.encoding("image").decode(np.asarray(array[start:stop, :, crop, crop]))
         if self.bands != BANDS:
             pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, which has a reject reason
             return pixels.astype(np.float32, copy=False)
 
-    def _check_blosc(self, array: zarr.Array, start: int, stop: int) -> None:
-        if self.manifest is None:
+    def _check_chunks(self, array: zarr.Array, start: int, stop: int) -> None:
+        """Raise ValueError where a chunk of a store without a manifest is cut off, or not there at all.
+
+        A missing chunk reads as the fill value, whether it was lost or never written.
+        """
+        if self.manifest is None and stop > start:
             for chunk in chunks_of(array, start, stop):
+                if not (self.path / chunk_file(array, chunk)).exists():
+                    raise ValueError(f"the chunk {chunk_file(array, chunk)} is missing")
                 check_blosc(self.path, array, chunk)
 
     def _files(self, array: zarr.Array, start: int, stop: int) -> list[str]:

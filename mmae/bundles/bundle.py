@@ -60,6 +60,11 @@ class Bundle:
         low, high = self.card["training_data"]["z_range"]
         return float(low), float(high)
 
+    @property
+    def noise(self) -> np.ndarray:
+        """Noise of the sky in the training set, (bands,), in its flux unit."""
+        return np.array(self.card["training_data"]["noise"])
+
     def roles(self) -> np.ndarray | None:
         """Galaxies that the model was made with, (N,) of ROLES by id; None where they are not known."""
         return np.load(self.path / ROLES_FILE) if ROLES_FILE in self.card["files"] else None

@@ -15,7 +15,7 @@ from catalogs.products.schema import CATALOGUE
 from catalogs.store.format import ImageMetadata
 from mmae import environment
 from mmae.bundles.bundle import Bundle
-from mmae.production.predictor import READ_ROWS, Predictor, Setup, TileTask, read
+from mmae.production.predictor import READ_ROWS, Predictor, Setup, TileTask
 from mmae.production.tiles import Tile
 
 COPIES = 2
@@ -67,8 +67,8 @@ def measure(setup: Setup, task: TileTask) -> tuple[float, float]:
     actor = Predictor(setup)
     store, span = actor.open(task), (0, min(task.plan.rows, READ_ROWS))
     object_id = store.column("object_id", *span).astype(np.int64)
-    actor.predict(task, read(store, *span), object_id)
+    actor.predict(task, actor.read(store, *span), object_id)
     started = time.monotonic()
-    actor.predict(task, read(store, *span), object_id)
+    actor.predict(task, actor.read(store, *span), object_id)
     rate = span[1] / (time.monotonic() - started)
     return rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

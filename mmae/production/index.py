@@ -25,6 +25,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "SHA256": (str, "of the catalogue"),
     "COVERAGE": (str, "cells of the sky with rows: IVOA MOC, ASCII; HEALPix, nested, ICRS"),
     "REASON": (str, "why there is no catalogue"),
+    "WARNING": (str, "how its pixels differ from those of the training set"),
 }
 
 
@@ -41,10 +42,10 @@ def runs(folder: Path) -> list[RunFiles]:
 def row(files: RunFiles, reason: str = "") -> dict[str, Any]:
     """The row of a tile; only the state of one that is not finished."""
     values = {"TILE": files.tile, "PATH": files.catalogue.name, "ROWS": 0, "REJECTS": 0, "REASON": reason}
-    values |= {"STATE": FAILED if reason else UNFINISHED, "SHA256": "", "COVERAGE": ""}
+    values |= {"STATE": FAILED if reason else UNFINISHED, "SHA256": "", "COVERAGE": "", "WARNING": ""}
     if not reason and (record := files.record()):
         values |= {"STATE": DONE, "SHA256": record["files"][files.catalogue.name]["sha256"]}
-        values |= {name.upper(): record[name] for name in ("rows", "rejects", "coverage")}
+        values |= {name.upper(): record[name] for name in ("rows", "rejects", "coverage", "warning")}
     return values
 
 

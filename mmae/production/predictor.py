@@ -17,8 +17,9 @@ from catalogs.products import photoz
 from catalogs.products.photoz import Part, Provenance
 from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_estimates, screen_images
+from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import CutoutStore, open_store, pad
-from catalogs.store.format import SIZE, ImageMetadata
+from catalogs.store.format import ImageMetadata
 from mmae.bundles import columns
 from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.image_mask import Masking
@@ -72,9 +73,8 @@ class Cutouts(NamedTuple):
 
 def read(store: CutoutStore, start: int, stop: int) -> Cutouts:
     """Read and screen the rows of a block; runs on a prefetching thread."""
-    clean, reason, flags = screen_images(*store.images(start, stop))
-    padded = Flag.PADDED.value if store.size < SIZE else 0
-    return Cutouts(pad(clean), reason, flags | padded)
+    image, damaged = store.images(start, stop)
+    return Cutouts(*screen_images(pad(image), damaged))
 
 
 def role_of(object_id: np.ndarray, roles: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ class Predictor:
         )
 
         self.engine = engine_of_this_process(bundle, BATCH)
-        self.roles = bundle.roles()
+        self.roles, self.noise = bundle.roles(), bundle.noise
         self.stores: OrderedDict[Path, CutoutStore] = OrderedDict()
         self.opening, self.computing, self.claiming = threading.Lock(), threading.Lock(), threading.Lock()
         self.begun = -1
@@ -117,7 +117,7 @@ class Predictor:
         object_id = object_id.astype(np.int64)
         spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
         ids = np.split(object_id, range(READ_ROWS, len(object_id), READ_ROWS))
-        with Prefetch((read(store, *span) for span in spans), most=1) as blocks, self.computing:
+        with Prefetch((self.read(store, *span) for span in spans), most=1) as blocks, self.computing:
             if not self.claim(ticket):
                 return None
             predicted = [self.predict(task, *block) for block in zip(blocks, ids, strict=True)]
@@ -125,6 +125,12 @@ class Predictor:
         values = columns.named(table) | self.known(store, start, stop, object_id)
         catalogue, rejects = photoz.rows(object_id, ra, dec, values, flags, reason)
         return Part(task.parts, unit).write(task.plan.sha256, task.provenance, catalogue, rejects)
+
+    def read(self, store: CutoutStore, start: int, stop: int) -> Cutouts:
+        """Read and screen rows, and flag those whose sky is unlike that of the training set."""
+        image, reason, flags = read(store, start, stop)
+        unlike = (reason == "") & is_unlike_training(image, self.noise)
+        return Cutouts(image, reason, flags | np.where(unlike, Flag.UNLIKE_TRAINING_PIXELS.value, 0))
 
     def predict(
         self, task: TileTask, cutouts: Cutouts, object_id: np.ndarray

@@ -30,6 +30,7 @@ from mmae.bundles.bundle import Bundle
 from mmae.bundles.columns import MC_SEED
 from mmae.production.plan import BATCH, Plan, RunFiles, check_input, unit_rows
 from mmae.production.predictor import TileTask
+from mmae.production.sky_warning import sky_warning
 from mmae.production.tile_list import named_stores
 
 SCALE_TOLERANCE = 1e-3
@@ -49,6 +50,8 @@ class Tile:
     reasons: Counter[str] = field(default_factory=Counter)
     error: Exception | None = None
     """Why it has no catalogue, and will have none in this run."""
+    warning: str = ""
+    """How its pixels differ from those of the training set."""
     was_finished: bool = False
     before: int = 0
     """Objects that an earlier run had done."""
@@ -97,6 +100,9 @@ class Tile:
         else:
             self.sweep()
             self.task = self.make_task(bundle, described)
+            self.warning = sky_warning(self.store, bundle.noise)
+            if self.warning:
+                print(f"warning: {self.path}: {self.warning}", flush=True)
 
     def fingerprint(self) -> str:
         """Fingerprint of the store; that of an earlier run where no file was written since."""
@@ -181,7 +187,8 @@ class Tile:
             self.files.catalogue,
             self.files.rejects,
         )
-        counts = {"rows": self.rows, "rejects": self.rejects, "reasons": dict(sorted(self.reasons.items()))}
+        counts: dict[str, Any] = {"rows": self.rows, "rejects": self.rejects, "warning": self.warning}
+        counts["reasons"] = dict(sorted(self.reasons.items()))
         self.files.finish(self.plan, counts | {"coverage": coverage.moc()})
 
     def check_unit(self, unit: int, coverage: Coverage) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from catalogs import atomic
-from catalogs.products.screen import MAX_NAN
+from catalogs.products.screen import MAX_NO_DATA
 from mmae.scores.line_scores import (
     ABSENT_SNR,
     CLEAR_SNR,
@@ -83,7 +83,7 @@ MASKING = """Scatter of the redshift, and medians over all galaxies of the score
 LOSSES = f"""Every loss is judged as it comes (NaN pixels and lost parts of a spectrum are 0), and with all
 tokens it touches hidden, unless those are all. Of an image: the spectrum is hidden. Of a spectrum: the rest
 of it is seen, beside the whole image. Refused: share of the images that `mmae infer` gives no redshift for
-(more than {100 * MAX_NAN:g} % of a band is NaN). Bleed trail: three columns through the galaxy in i. Bad
+(over {100 * MAX_NO_DATA:g} % of a band has no data). Bleed trail: three columns through the galaxy in i. Bad
 pixels: {100 * BAD_PIXELS:g} %. Sky lines: residuals of {RESIDUAL:g} times the noise. Errors and chi2 are
 those of hidden tokens. The galaxy in the figure is brighter in i than nine of ten."""
 

@@ -56,6 +56,11 @@ class TrainingSet:
         """Indices of the rows of a split, ascending."""
         return np.flatnonzero((self.splits == name) & self.usable)
 
+    def sample(self, name: str, n: int) -> np.ndarray:
+        """Up to n rows of a split, drawn by object id: stores are in the order of the sky or a program."""
+        rows = self.rows(name)
+        return rows[np.argsort(hash_ids(hash_ids(self.object_id[rows])), kind="stable")[:n]]
+
     def read(self, rows: np.ndarray) -> Batch:
         """Read the galaxies at any row indices, in that order; each block is read once."""
         size = self.block_rows
@@ -70,8 +75,8 @@ class TrainingSet:
                 raise InputRefused(
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
-            clean, _, _ = screen_images(pixels, damaged)
-            image[of_block] = pad(clean)[inside]
+            clean, _, _ = screen_images(pad(pixels), damaged)
+            image[of_block] = clean[inside]
             spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.spectra)
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
 

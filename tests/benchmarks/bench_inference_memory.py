@@ -28,7 +28,6 @@ import torch
 import zarr
 
 from catalogs import atomic
-
 from catalogs.store import cutouts
 from catalogs.store.format import SHARD, get_array, manifest_path, shard_key
 from mmae.bundles import compiler
@@ -159,7 +158,7 @@ def main() -> None:
     body = [
         "One worker, one run each. Peak resident memory, MB, as the kernel counted it, libraries that "
         "several processes share included; in brackets, the most that was the process's own. The driver "
-        f"holds {IDS_PER_PASS:,} ids at most, and merges {ROWS_PER_READ:,} rows at a time. The time includes "
+        f"holds {IDS_PER_PASS:,} ids at most, and merges a unit at a time. The time includes "
         "the start of Ray.",
         "",
         *table,

@@ -116,12 +116,13 @@ def test_every_flag_and_every_reason_is_explained_in_the_header(merged):
 def test_bits_never_change_their_meaning():
     assert [(flag.name, int(flag)) for flag in Flag] == [
         ("MASKED_PIXELS", 1),
-        ("PADDED", 2),
+        ("NO_DATA_REGION", 2),
         ("Z_LIMIT", 4),
         ("NO_POSITION", 8),
         ("BROAD", 16),
         ("TWO_PEAKS", 32),
         ("ATYPICAL", 64),
+        ("UNLIKE_TRAINING_PIXELS", 128),
     ]
 
 

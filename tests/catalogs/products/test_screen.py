@@ -41,15 +41,16 @@ CASES = {
     "all NaN": (fill(..., np.nan), Reject.ALL_NAN),
     "a pixel +Inf": (fill((*BAND, 3, 4), np.inf), Reject.INFINITE),
     "a pixel -Inf": (fill((*BAND, 3, 4), -np.inf), Reject.INFINITE),
-    "a band of NaN": (fill(BAND, np.nan), Reject.MANY_NAN),
+    "a band of NaN": (fill(BAND, np.nan), Reject.NO_DATA),
+    "a band of a sentinel": (fill(BAND, -9999), Reject.ZERO_BAND),
     "a band of zeros": (fill(BAND, 0), Reject.ZERO_BAND),
     "a band of minus zeros": (fill(BAND, -0.0), Reject.ZERO_BAND),
     "a constant band": (fill(BAND, 3), Reject.CONSTANT_BAND),
     "constant but for a NaN": (constant_but_for_a_nan, Reject.CONSTANT_BAND),
     "all zero": (fill(..., 0), Reject.ZERO_BAND),
     "NaN and infinite": (nan_and_infinite, Reject.INFINITE),
-    "409 of 4096 NaN": (lambda image: nan_pixels(image, 409), ""),
-    "410 of 4096 NaN": (lambda image: nan_pixels(image, 410), Reject.MANY_NAN),
+    "2048 of 4096 NaN": (lambda image: nan_pixels(image, 2048), ""),
+    "2049 of 4096 NaN": (lambda image: nan_pixels(image, 2049), Reject.NO_DATA),
 }
 
 
@@ -79,7 +80,54 @@ def test_masked_pixels_are_flagged_and_zero(cutout):
     assert reason.tolist() == ["", ""]
     assert flags.tolist() == [Flag.MASKED_PIXELS] * 2
     assert clean[0, 1, 5, 6] == 0
-    assert screen_images(clean, np.zeros(2, bool))[2].tolist() == [0, 0]
+    assert (
+        screen_images(clean, np.zeros(2, bool))[2].tolist() == [Flag.MASKED_PIXELS] * 2
+    )  # 0 is no data, too
+
+
+NO_DATA = {
+    "NaN": np.nan,
+    "zero": 0.0,
+    **{
+        f"{value:g}": value
+        for value in (-99.0, -999.0, -9999.0, -32768.0, -1e30, 1e20, 9.96921e36, -3.4028235e38)
+    },
+    "far below any noise": -77.7,
+}
+"""How surveys write a pixel without data; the noise here is 1."""
+
+
+@pytest.mark.parametrize("value", NO_DATA.values(), ids=NO_DATA)
+@pytest.mark.parametrize("where", [np.s_[..., 30:34, 30:34], np.s_[..., :8], np.s_[2, 0, 0]], ids=str)
+def test_pixels_without_data_are_treated_alike_however_they_are_written(cutout, value, where):
+    image = np.repeat(cutout, 2, 0)
+    image[1][where] = value
+    as_nan = np.repeat(cutout, 2, 0)
+    as_nan[1][where] = np.nan
+    clean, reason, flags = screen_images(image, np.zeros(2, bool))
+    expected = screen_images(as_nan, np.zeros(2, bool))
+    np.testing.assert_array_equal(clean, expected[0])
+    assert (reason == expected[1]).all()
+    assert flags.tolist() == expected[2].tolist()
+    assert flags[1] & Flag.MASKED_PIXELS
+    assert flags[0] == 0
+
+
+def test_a_margin_is_flagged_as_a_region_and_a_few_pixels_are_not(cutout):
+    few, margin = cutout.copy(), np.zeros_like(cutout)
+    few[..., 10:13, 10:13] = np.nan
+    margin[..., 8:56, 8:56] = cutout[..., 8:56, 8:56]
+    _, reason, flags = screen_images(np.concatenate([few, margin]), np.zeros(2, bool))
+    assert reason.tolist() == ["", ""]
+    assert flags.tolist() == [Flag.MASKED_PIXELS, Flag.MASKED_PIXELS | Flag.NO_DATA_REGION]
+
+
+def test_a_bright_star_and_the_dark_ring_about_it_are_data(cutout):
+    """A million times the noise, with its sky taken off too deeply by thirty times the noise."""
+    cutout[..., 30:34, 30:34] = 1e6
+    cutout[..., 20:24, 20:24] -= 30
+    clean, reason, flags = screen_images(cutout, np.zeros(1, bool))
+    assert (clean is cutout, reason.tolist(), flags.tolist()) == (True, [""], [0])
 
 
 def test_no_cutouts_are_no_trouble():

@@ -126,7 +126,7 @@ def test_a_store_of_another_program_is_decoded(foreign, capsys):
     assert run("verify", foreign) == cli.REFUSED
     output = capsys.readouterr().out
     assert "image/c/3/0/0/0: does not decode" in output
-    assert "ra: 1 chunks are not on disk: lost, or all 0.0" in output
+    assert "ra/c/2: is missing: lost, or left out as it holds nothing but 0.0" in output
 
 
 @pytest.mark.parametrize("shards", [None, (8,)])

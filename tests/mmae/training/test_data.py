@@ -44,6 +44,18 @@ def test_epoch_order_has_every_row_once_and_reads_block_by_block():
     assert max(len(np.unique(first[k : k + 2048] // 256)) for k in range(0, len(first), 2048)) <= 14
 
 
+def test_a_sample_of_a_split_is_not_the_head_of_the_store(survey):
+    """Calibration and statistics of a store in the order of sky or program would be those of a part of it."""
+    data = TrainingSet(survey / "train.zarr", Himes2025Config())
+    rows = data.rows(TRAIN)
+    half = data.sample(TRAIN, len(rows) // 2)
+    assert len(set(half) & set(rows)) == len(rows) // 2
+    assert (data.sample(TRAIN, 10) == half[:10]).all()
+    assert (np.sort(data.sample(TRAIN, 10**6)) == rows).all()
+    in_first_half = np.mean(half <= np.median(rows))
+    assert abs(in_first_half - 0.5) < 5 * 0.5 / np.sqrt(len(half))
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
     data = TrainingSet(survey / "train.zarr", Himes2025Config())
