@@ -42,7 +42,7 @@ class Provenance:
 
 def healpix29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """HEALPix cells, nested, order 29, of positions in degrees; NULL where a coordinate is invalid."""
-    known = np.isfinite(ra) & (np.abs(dec) <= 90)
+    known = (np.abs(ra) <= 720) & (np.abs(dec) <= 90)  # a turn or two more may have been added to RA
     cells = np.full(ra.shape, schema.NULL, np.int64)
     cells[known] = HEALPIX.lonlat_to_healpix(ra[known] * u.deg, dec[known] * u.deg)
     return cells

@@ -112,4 +112,4 @@ def screen_estimates(
         flags |= np.where(np.isfinite(columns["PHOTOZ_MODE2"]), Flag.TWO_PEAKS.value, 0)
         width = (columns["PHOTOZ_ERR68_MAX"] - columns["PHOTOZ_ERR68_MIN"]) / 2
         flags |= np.where(width > BROAD * (1 + redshift), Flag.BROAD.value, 0)
-    return reason, flags
+    return reason, np.where(reason == "", flags, 0)  # the model saw nothing of a rejected cutout

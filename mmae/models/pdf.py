@@ -130,7 +130,7 @@ def best(mass: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     curvature, slope = before - 2 * least + after, (before - after) / 2
     step = torch.where(curvature > 0, slope / curvature, 0.0).nan_to_num(0.0).clamp(-1, 1)
     z = torch.expm1(((k[:, 0] + 0.5 + step) * grid.step).clamp(min=0))
-    return z, least - slope * step + curvature * step**2 / 2
+    return z, (least - slope * step + curvature * step**2 / 2).clamp(min=0)  # by rounding it may be -3e-9
 
 
 def mean(mass: Tensor, grid: Grid) -> Tensor:
@@ -139,8 +139,10 @@ def mean(mass: Tensor, grid: Grid) -> Tensor:
 
 
 def spread(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:
-    """Root of the second moment of p(z) about z (N,)."""
-    return (mass * (grid.like("centres", mass) - z[:, None]) ** 2).sum(1).sqrt()
+    """Root of the second moment of p(z) about z (N,), the width of the bins included."""
+    centres = grid.like("centres", mass)
+    within = ((1 + centres) * grid.step) ** 2 / 12  # variance of an even density in a bin
+    return (mass * ((centres - z[:, None]) ** 2 + within)).sum(1).sqrt()
 
 
 def confidence(mass: Tensor, grid: Grid, z: Tensor) -> Tensor:

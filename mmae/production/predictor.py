@@ -84,6 +84,17 @@ def role_of(object_id: np.ndarray, roles: np.ndarray) -> np.ndarray:
     return np.where(nearest["object_id"] == object_id, nearest["role"], 0)
 
 
+def doubt_unlike(values: dict[str, np.ndarray], flags: np.ndarray) -> None:
+    """Set risk to 1 and confidence to 0, in place, for objects unlike those the model was trained on.
+
+    A p(z) is calibrated on galaxies like those of the training set, and means nothing of others.
+    """
+    unlike = (flags & (Flag.ATYPICAL | Flag.UNLIKE_TRAINING_PIXELS)) != 0
+    for name, value in (("PHOTOZ_RISK_BEST", 1), ("PHOTOZ_CONF_BEST", 0)):
+        if name in values:
+            values[name][unlike] = value
+
+
 class Predictor:
     """A process with one thread (or one GPU), its own copy of the model, and its own handles on the stores.
 
@@ -139,8 +150,10 @@ class Predictor:
         table = self.engine.table(cutouts.image, object_id)
         values = columns.named(table)
         point = columns.point_estimate(values)
-        reason, flags = screen_estimates(point, values, cutouts.reason, task.provenance.z_range)
-        return table, reason, cutouts.flags | flags
+        reason, estimate_flags = screen_estimates(point, values, cutouts.reason, task.provenance.z_range)
+        flags = cutouts.flags | estimate_flags
+        doubt_unlike(values, flags)
+        return table, reason, flags
 
     def known(
         self, store: CutoutStore, start: int, stop: int, object_id: np.ndarray

@@ -156,6 +156,12 @@ def test_a_redshift_is_screened_for_possible_values_and_the_training_range(redsh
     assert (screened[0].tolist(), screened[1].tolist()) == ([reason], [flags])
 
 
+def test_the_estimate_for_a_rejected_cutout_gives_no_flags():
+    columns = {"OOD_SCORE": np.array([0.0, 0.0])}
+    _, flags = screen_estimates(np.array([9.0, 9.0]), columns, np.array([Reject.NO_DATA, ""]), (0.01, 4.0))
+    assert flags.tolist() == [0, Flag.Z_LIMIT | Flag.ATYPICAL]
+
+
 def test_the_estimate_for_a_rejected_cutout_does_not_change_its_reason():
     reason = np.array([Reject.ZERO_BAND, Reject.ALL_NAN, ""])
     screened, _ = screen_estimates(np.array([np.nan, 0.5, 0.5]), {}, reason, (0, 4))

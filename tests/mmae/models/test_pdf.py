@@ -123,3 +123,11 @@ def test_the_risk_is_the_least_of_all_redshifts(many):
     for trial in (z - 0.02, z + 0.02, z * 1.2, torch.ones(50)):
         dz = (trial[:, None] - GRID.centres) / (1 + GRID.centres)
         assert ((mass[:50] * (1 - 1 / (1 + (dz / 0.15) ** 2))).sum(1) > risk - 1e-4).all()
+
+
+def test_a_p_of_z_in_a_single_bin_is_as_wide_as_the_bin_and_of_no_negative_risk():
+    mass = torch.eye(GRID.bins, dtype=torch.float32)
+    _, risk = pdf.best(mass, GRID)
+    assert (risk >= 0).all()
+    centres, widths = GRID.centres.float(), GRID.edges.diff().float()
+    close(pdf.spread(mass, GRID, centres), widths / 12**0.5, rtol=1e-3)

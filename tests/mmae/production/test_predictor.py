@@ -12,7 +12,7 @@ from catalogs.products.schema import Flag, Reject
 from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import open_store
 from mmae import cli
-from mmae.production.predictor import read
+from mmae.production.predictor import doubt_unlike, read
 from mmae.production.sky_warning import sky_warning
 
 N = 24
@@ -179,6 +179,15 @@ def test_a_sky_unlike_that_of_the_training_set_is_told_and_flagged(image, tmp_pa
     assert "flagged UNLIKE_TRAINING_PIXELS" in warning
     assert not is_unlike_training(read(usual, 0, N).image, NOISE).any()
     assert is_unlike_training(read(other, 0, N).image, NOISE).all()
+
+
+def test_what_is_unlike_the_training_set_is_not_sure_of_anything():
+    flags = np.array([0, Flag.ATYPICAL, Flag.UNLIKE_TRAINING_PIXELS | Flag.BROAD, Flag.BROAD])
+    values = {"PHOTOZ_RISK_BEST": np.full(4, 0.01), "PHOTOZ_CONF_BEST": np.full(4, 0.9)}
+    doubt_unlike(values, flags)
+    assert values["PHOTOZ_RISK_BEST"].tolist() == [0.01, 1, 1, 0.01]
+    assert values["PHOTOZ_CONF_BEST"].tolist() == [0.9, 0, 0, 0.9]
+    doubt_unlike({"PHOTOZ_POINT": np.zeros(4)}, flags)  # the paper's model has no p(z)
 
 
 def test_a_sky_without_data_is_not_known_to_be_unlike(image):
