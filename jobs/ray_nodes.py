@@ -91,14 +91,14 @@ class Rendezvous:
             "address": self.address.read_text(),
             "num-cpus": cpus,
             "object-store-memory": ray_session.OBJECT_STORE,
-            "temp-dir": root,
+            "temp-dir": root / ray_session.TEMPORARY,
             # any that is free: a node may belong to several jobs
             **dict.fromkeys(("min-worker-port", "max-worker-port", "dashboard-agent-listen-port"), 0),
         }
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         command += [f"--{name}={value}" for name, value in flags.items()]
         environment = os.environ | {
-            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            ray_session.TOKEN_VARIABLE: str(self.folder / "token"),
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else it waits half a minute for nothing
         }
         with subprocess.Popen(command, env=environment, umask=0o077) as node:

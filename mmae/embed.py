@@ -164,11 +164,11 @@ def write(product: Product, width: int, actors: Sequence[Any]) -> None:
 
 def watched(shards: Sequence[int], what: str) -> Iterator[int]:
     """The shards, with a bar; in a log, with a line a minute."""
-    said = time.monotonic()
+    logged = time.monotonic()
     with bar(what, disable=not shards) as shown:
         for done, shard in enumerate(shown.track(shards)):
-            if not shown.console.is_terminal and time.monotonic() - said > LOG_SECONDS:
-                said = time.monotonic()
+            if not shown.console.is_terminal and time.monotonic() - logged > LOG_SECONDS:
+                logged = time.monotonic()
                 print(f"{what}: {done} of {len(shards)}", flush=True)
             yield shard
 

@@ -11,6 +11,8 @@ from catalogs.store.shard_writer import Columns, Layout, Progress, write_shards
 from catalogs.store.spectra import STORED_POOL, normalise, pool
 
 Rows = Callable[[int, int], dict[str, np.ndarray]]
+SPECTRUM = "spectrum"
+"""The column that is made here, of flux and ivar."""
 
 
 def write(
@@ -45,6 +47,7 @@ def write(
     Raises
     ------
     UsageError : the path exists, or shard_rows is not a multiple of 64.
+    ValueError : `rows` gives what the store cannot keep; the message names the column and the remedy.
     """
     attributes = {
         "format": FORMAT,
@@ -56,14 +59,16 @@ def write(
         "frame": "icrs",
     }
     constants = {} if wave is None else {"wave": np.asarray(wave, np.float64)}
+    columns = _columns(len(bands), size, wave)
 
     def arrays(start: int, stop: int) -> dict[str, np.ndarray]:
         stored = rows(start, stop)
+        _check_rows(stored, {name: columns[name] for name in columns if name != SPECTRUM}, start, stop)
         if wave is None:
             return stored
-        return stored | {"spectrum": _model_spectra(stored["flux"], stored["ivar"])}
+        return stored | {SPECTRUM: _model_spectra(stored["flux"], stored["ivar"])}
 
-    layout = Layout(n, attributes, _columns(len(bands), size, wave), constants, shard_rows)
+    layout = Layout(n, attributes, columns, constants, shard_rows)
     write_shards(path, layout, lambda spans: (arrays(*span) for span in spans), source, comm, progress)
 
 
@@ -80,9 +85,29 @@ def _columns(bands: int, size: int, wave: np.ndarray | None) -> Columns:
             "flux": (wave.shape, "float32"),
             "ivar": (wave.shape, "float32"),
             "redshift": ((), "float64"),
-            "spectrum": ((len(wave) // STORED_POOL,), "float32"),
+            SPECTRUM: ((len(wave) // STORED_POOL,), "float32"),
         }
     return columns
+
+
+def _check_rows(stored: dict[str, np.ndarray], columns: Columns, start: int, stop: int) -> None:
+    """Raise ValueError for rows start:stop that the columns cannot keep as they are."""
+    where = f"rows {start} to {stop}"
+    if stop > start and (missing := [name for name in columns if name not in stored]):
+        raise ValueError(f"{where} lack {', '.join(missing)}: a store holds {', '.join(columns)}")
+    if unknown := [name for name in stored if name not in columns]:
+        raise ValueError(f"{where} have {', '.join(unknown)}, which a store does not hold: leave it out")
+    for name, values in stored.items():
+        shape, dtype = columns[name]
+        values = np.asarray(values)
+        if values.shape != (stop - start, *shape):
+            remedy = f": pass size={values.shape[-1]}" if name == "image" and values.ndim == 4 else ""
+            raise ValueError(
+                f"{where}: {name} is of shape {values.shape}, not {(stop - start, *shape)}{remedy}"
+            )
+        kinds = "iu" if dtype == "int64" else "fiu"
+        if values.dtype.kind not in kinds or (kinds == "iu" and (values.astype(dtype) != values).any()):
+            raise ValueError(f"{where}: {name} is of type {values.dtype} and does not fit {dtype}")
 
 
 def _model_spectra(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:

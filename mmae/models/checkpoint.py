@@ -87,6 +87,8 @@ def newest(run: Path) -> Path | None:
 def find(path: Path) -> Path:
     """The checkpoint at a path: the file itself, or the best, else the newest, of a run directory."""
     if path.is_file():
+        if checksum(path).is_file() and not is_intact(path):
+            raise InputRefused(f"{path} is damaged, by its {checksum(path).name}: take another checkpoint")
         return path
     if not path.is_dir():
         raise UsageError(f"{path} does not exist: name a run directory or a checkpoint")

@@ -50,14 +50,18 @@ def row(files: RunFiles, reason: str = "") -> dict[str, Any]:
 
 
 def rows(folder: Path, tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
-    """Rows of every tile begun in the folder, and of those of `tiles` that failed before they could begin."""
-    reasons = {tile.name: " ".join(str(tile.error).split()) for tile in tiles if tile.error}
-    known = {files.tile: files for files in runs(folder)} | {tile.name: tile.files for tile in tiles}
+    """Rows of every tile begun in the folder, and of those that failed, in this run or in another one."""
+    own = {tile.name: tile.files for tile in tiles}
+    earlier = {name: reason for name, reason in failed(folder).items() if name not in own}
+    reasons = earlier | {tile.name: " ".join(str(tile.error).split()) for tile in tiles if tile.error}
+    known = {name: RunFiles(folder, name) for name in earlier}
+    known |= {files.tile: files for files in runs(folder)} | own
     return (row(known[name], reasons.get(name, "")) for name in sorted(known))
 
 
 def write(folder: Path, tiles: Sequence[Tile]) -> None:
     """Write the index of all tiles in a folder, after a run over some of them."""
+    folder.mkdir(parents=True, exist_ok=True)
     listed = list(rows(folder, tiles))
     columns = {name: [values[name] for values in listed] for name in COLUMNS}
     table = Table(columns, dtype=[kind for kind, _ in COLUMNS.values()])
@@ -65,6 +69,14 @@ def write(folder: Path, tiles: Sequence[Tile]) -> None:
         table[name].description = meaning
     with atomic.replacing(path(folder)) as temporary:
         table.write(temporary, format="ascii.ecsv")
+
+
+def failed(folder: Path) -> dict[str, str]:
+    """Tiles that the index calls failed and that are not done since, and the reasons."""
+    if not path(folder).exists():
+        return {}
+    rows = ((str(row["TILE"]), str(row["REASON"])) for row in read(folder) if row["STATE"] == FAILED)
+    return {name: reason for name, reason in rows if not RunFiles(folder, name).record()}
 
 
 def read(folder: Path) -> Table:

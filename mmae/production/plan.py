@@ -165,8 +165,9 @@ class RunFiles:
                     f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
                     "or write elsewhere with --out"
                 )
-        else:
-            self.parts.mkdir(exist_ok=True)
+        if not self.parts.exists():  # of a new run, or lost: then its units are done again
+            self.parts.mkdir()
+        if not self.plan.exists():
             atomic.write_json(self.plan, atomic.sealed(asdict(plan) | {"store_stamp": store_stamp}))
 
     def record(self) -> dict[str, Any] | None:

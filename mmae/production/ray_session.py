@@ -28,6 +28,9 @@ os.environ |= {
 import ray
 
 PREFIX = "mmae-ray-"
+TEMPORARY = "ray"
+"""Folder of Ray's sockets and logs, below one of mode 0700: Ray opens it to everybody, whatever the umask."""
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
 STARTING_SECONDS = 60.0
 OBJECT_STORE = 100 * 2**20
 """Bytes; unit numbers and manifests pass through it, never pixels."""
@@ -46,13 +49,13 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = None) -> Iterator[str]:
     """Start a Ray of our own for `workers` actors here, whatever RAY_ADDRESS says; yields its address.
 
-    Token authentication is on; the token, unless one is given, is in the same directory as the sockets, of
-    mode 0700 and with a short name (a socket's path must stay below 107 bytes). Ray listens on all addresses
-    of the machine: it is the token that keeps others out.
+    Token authentication is on; the token, unless one is given, and the sockets are below a directory of mode
+    0700 with a short name (a socket's path must stay below 107 bytes). Ray listens on all addresses of the
+    machine: it is the token that keeps others out.
     """
     sweep()
     root = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token or new_token(root))
+    os.environ[TOKEN_VARIABLE] = str(token or new_token(root))
     with atomic.owned(root):
         try:
             with private_umask():
@@ -61,7 +64,7 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
                     num_cpus=workers,
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE,
-                    _temp_dir=str(root),
+                    _temp_dir=str(root / TEMPORARY),
                     _node_ip_address=node_address,
                     **QUIET,
                 )
@@ -157,11 +160,16 @@ def private_umask() -> Iterator[None]:
 
 
 def kill_users(folder: Path) -> None:
-    """Kill other processes with files open below the folder: Ray's agents outlive its head by a minute."""
+    """Kill processes of our Ray with files open below the folder: its agents outlive its head by a minute.
+
+    They have inherited the path of our token; whoever reads a log there with a program of his own has not.
+    """
+    inherited = f"{TOKEN_VARIABLE}={os.environ[TOKEN_VARIABLE]}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone by now
-            files = (file.resolve() for file in (process / "fd").iterdir())
-            if process.name != str(os.getpid()) and any(file.is_relative_to(folder) for file in files):
+            if process.name == str(os.getpid()) or inherited not in (process / "environ").read_bytes():
+                continue
+            if any(file.resolve().is_relative_to(folder) for file in (process / "fd").iterdir()):
                 os.kill(int(process.name), signal.SIGKILL)
 
 

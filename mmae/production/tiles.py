@@ -5,6 +5,7 @@ disk decide what is left to do; see plan.py.
 """
 
 import contextlib
+import glob
 import os
 import time
 from collections import Counter
@@ -88,7 +89,7 @@ class Tile:
         """
         self.check(bundle, described)
         self.plan = replace(self.plan, store_fingerprint=self.fingerprint())
-        self.files.run.mkdir(exist_ok=True)
+        self.files.run.mkdir(parents=True, exist_ok=True)
         try:
             self.owned.enter_context(atomic.owned(self.files.run))
         except BlockingIOError:
@@ -145,11 +146,11 @@ class Tile:
         )
 
     def sweep(self) -> None:
-        """Remove what a killed run left half-written."""
-        for orphan in [
-            *self.files.run.rglob(f"*{atomic.TEMPORARY}"),
-            *self.files.folder.glob(f".{self.name}.*{atomic.TEMPORARY}"),
-        ]:
+        """Remove what a killed run left half-written, and nothing of a tile whose name begins alike."""
+        orphans = [*self.files.run.rglob(f"*{atomic.TEMPORARY}")]
+        for product in (self.files.catalogue, self.files.rejects):
+            orphans += self.files.folder.glob(f".{glob.escape(product.name)}.*{atomic.TEMPORARY}")
+        for orphan in orphans:
             orphan.unlink()
 
     def units(self) -> Iterator[tuple[int, dict | None]]:
@@ -256,8 +257,9 @@ def run_files(store: Path, out: Path | None) -> RunFiles:
         raise UsageError(f"{tile!r} does not serve as a tile name: rename the store")
     if folder == store or store in folder.parents:
         raise UsageError(f"{folder} lies inside the store: choose another --out")
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a directory: create it, or choose another --out")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder} cannot be written to: choose another --out")
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{nearest} is not a directory: choose another --out")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{nearest} cannot be written to: choose another --out")
     return RunFiles(folder, tile)

@@ -126,7 +126,7 @@ def test_the_head_of_ray_is_killed(tile, bundle, running, undisturbed):
     wait_for(lambda: manifests(tile) and actors(running), running)
     before = descendants(running)
     (head,) = [child for child in before if child.name() == "gcs_server"]
-    (session,) = Path("/tmp").glob(f"{PREFIX}*/session_*_{running.pid}")
+    (session,) = Path("/tmp").glob(f"{PREFIX}*/ray/session_*_{running.pid}")
     actors(running)[0].suspend()  # or the run may end before it misses the head
     head.kill()
     (sentence,) = running.stderr.read().splitlines()

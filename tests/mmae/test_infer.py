@@ -182,9 +182,9 @@ def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bu
 
 def test_an_empty_tile_gives_an_empty_catalogue(bundle, tmp_path):
     cutouts.write(tmp_path / "empty.zarr", lambda a, b: {}, n=0, survey="mock")
-    done = infer(tmp_path, "--catalog", "empty.zarr", "--model", bundle)
+    done = infer(tmp_path, "--catalog", "empty.zarr", "--model", bundle, "--out", "a/new/folder")
     assert done.returncode == 0, done.stderr
-    with fits.open(tmp_path / "empty.photoz.fits", checksum=True) as hdus:
+    with fits.open(tmp_path / "a/new/folder/empty.photoz.fits", checksum=True) as hdus:
         assert len(hdus[schema.CATALOGUE].data) == 0
 
 
@@ -245,7 +245,7 @@ REFUSALS = {
     "an empty directory": (["--catalog", "empty.zarr"], 3, "not a Zarr group"),
     "no image": (["--catalog", "imageless.zarr"], 3, "has no array `image`"),
     "output inside input": (["--catalog", "tile.zarr", "--out", "tile.zarr"], 2, "inside the store"),
-    "no output folder": (["--catalog", "tile.zarr", "--out", "nowhere"], 2, "is not a directory"),
+    "output below a file": (["--catalog", "tile.zarr", "--out", "file.zarr/out"], 2, "is not a directory"),
     "no workers": (["--catalog", "tile.zarr", "--workers", "-1"], 2, "must not be negative"),
     "unknown option": (["--catalog", "tile.zarr", "--bogus"], 2, "--bogus"),
     "newline in the name": (["--catalog", "two\nlines.zarr"], 2, "rename the store"),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,44 @@ def written_shards(path, **settings):
     assert names(path.parent) == {path.name, f"{path.name}.manifest.json"}
     assert not altered_files(path)
     return requested
+
+
+# ---------------------------------------------------------------- rows
+
+
+UNFIT = {
+    "no ra": (lambda rows: rows.pop("ra"), "lack ra: a store holds image, object_id, ra, dec"),
+    "float ids": (
+        lambda rows: rows.update(object_id=rows["object_id"] + 0.5),
+        "object_id is of type float64 and does not fit int64",
+    ),
+    "ids beyond 63 bits": (
+        lambda rows: rows.update(object_id=rows["object_id"].astype(np.uint64) + np.uint64(2**63)),
+        "object_id is of type uint64 and does not fit int64",
+    ),
+    "larger images": (
+        lambda rows: rows.update(image=np.zeros((len(rows["ra"]), 5, 127, 127))),
+        "not (128, 5, 8, 8): pass size=127",
+    ),
+    "more rows than asked for": (
+        lambda rows: rows.update(dec=np.zeros(len(rows["ra"]) + 1)),
+        "dec is of shape (129,), not (128,)",
+    ),
+    "names": (lambda rows: rows.update(ra=rows["ra"].astype(str)), "ra is of type <U32 and does not fit"),
+    "a column of another kind": (lambda rows: rows.update(mag_i=rows["ra"]), "have mag_i, which a store"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), UNFIT.values(), ids=UNFIT)
+def test_what_a_store_cannot_keep_is_refused_with_the_remedy(tmp_path, spoil, words):
+    def spoiled(start, stop):
+        columns = rows(start, stop)
+        spoil(columns)
+        return columns
+
+    with pytest.raises(ValueError, match=re.escape(words)):
+        cutouts.write(tmp_path / "a.zarr", spoiled, **(SETTINGS | {"source": None}))
+    assert names(tmp_path) == set()
 
 
 # ---------------------------------------------------------------- names
@@ -286,7 +325,7 @@ def rows(start, stop):
     if start:
         os.kill(os.getpid(), signal.SIGKILL)
     m = stop - start
-    return {"image": np.ones((m, 5, 8, 8), "f4"), **{k: np.ones(m) for k in ("object_id", "ra", "dec")}}
+    return {"image": np.ones((m, 5, 8, 8)), "object_id": np.arange(m), "ra": np.ones(m), "dec": np.ones(m)}
 
 cutouts.write(Path(sys.argv[1]), rows, n=300, survey="dead", size=8, shard_rows=128)
 """

@@ -79,3 +79,13 @@ def test_a_checkpoint_is_loaded_without_executing_its_code(tmp_path):
     with pytest.raises(InputRefused):
         checkpoint.load(tmp_path / "evil.pt")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_damaged_checkpoint_is_refused_though_it_is_named(tmp_path):
+    path = checkpoint.save_step(tmp_path, {"step": 1})
+    assert checkpoint.find(path) == path
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputRefused, match=r"is damaged, by its mmae-00000001.pt.sha256"):
+        checkpoint.find(path)

@@ -1,0 +1,39 @@
+"""A Ray session of our own: closed to other users, gone with its driver, no danger to other processes."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mmae.production.ray_session import PREFIX, TOKEN_VARIABLE, started
+
+pytestmark = pytest.mark.slow
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_sees_neither_token_nor_sockets_and_a_reader_of_logs_lives_on():
+    with started(1):
+        root = Path(os.environ[TOKEN_VARIABLE]).parent
+        sockets = list((root / "ray").glob("session_*/sockets"))
+        assert sockets
+        for command in (
+            ["ls", root],
+            ["cat", root / "token"],
+            ["ls", sockets[0]],
+            ["mv", root / "ray", "/tmp/x"],
+        ):
+            done = subprocess.run(command, user=NOBODY, group=NOBODY, capture_output=True, text=True)
+            assert done.returncode != 0
+            assert "Permission denied" in done.stderr or "not permitted" in done.stderr
+        log = next(root.glob("ray/session_*/logs/raylet.out"))
+        environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+        reader = subprocess.Popen(["tail", "-f", log], stdout=subprocess.DEVNULL, env=environment)
+        time.sleep(0.5)  # until it has opened the file
+    assert reader.poll() is None
+    reader.kill()
+    reader.wait()
+    assert not list(Path("/tmp").glob(f"{root.name}*"))
+    assert root.name.startswith(PREFIX)
