@@ -162,12 +162,14 @@ def private_umask() -> Iterator[None]:
 def kill_users(folder: Path) -> None:
     """Kill processes of our Ray with files open below the folder: its agents outlive its head by a minute.
 
-    They have inherited the path of our token; whoever reads a log there with a program of his own has not.
+    They have inherited the path of our token, or have written `ray::` and a title over their environment;
+    whoever reads a log there with a program of his own has not.
     """
-    inherited = f"{TOKEN_VARIABLE}={os.environ[TOKEN_VARIABLE]}".encode()
+    token = f"{TOKEN_VARIABLE}={os.environ[TOKEN_VARIABLE]}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone by now
-            if process.name == str(os.getpid()) or inherited not in (process / "environ").read_bytes():
+            title, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
+            if process.name == str(os.getpid()) or not (title.startswith(b"ray::") or token in environment):
                 continue
             if any(file.resolve().is_relative_to(folder) for file in (process / "fd").iterdir()):
                 os.kill(int(process.name), signal.SIGKILL)

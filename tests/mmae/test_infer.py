@@ -65,12 +65,17 @@ def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbe
 def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
     store = open_store(survey / "rubin_tile.zarr")
     engine = engine_of_this_process(open_bundle(bundle), BATCH)
-    said = columns.named(engine.table(store.images(0, 2048)[0], store.column("object_id")))
+    predicted = columns.named(engine.table(store.images(0, 2048)[0], store.column("object_id")))
     with fits.open(undisturbed / "rubin_tile.photoz.fits", checksum=True) as hdus:
         table, header = hdus[schema.CATALOGUE].data, hdus[0].header
         assert (table["OBJECT_ID"] == store.column("object_id")).all()
         assert (table["RA"] == store.column("ra")).all()
-        for name, expected in said.items():
+        unlike = (
+            table["PHOTOZ_FLAGS"] & schema.Flag.UNLIKE_TRAINING_PIXELS
+        ) != 0  # a few with bright neighbours
+        assert unlike.mean() < 0.05
+        predicted["PHOTOZ_RISK_BEST"][unlike], predicted["PHOTOZ_CONF_BEST"][unlike] = 1, 0
+        for name, expected in predicted.items():
             assert np.array_equal(table[name], expected, equal_nan=True), name
         assert np.isnan(table["Z_SPEC"]).all()
         assert (table["IN_TRAINING"] == 0).all()
