@@ -57,12 +57,15 @@ def tile(tmp_path):
     vectors[4] = np.nan
 
     def rows(start, stop):
-        return {name: values[start:stop] for name, values in (columns | {"embedding": vectors}).items()}
+        return {name: values[start:stop] for name, values in columns.items()}
+
+    def embedded(start, stop):
+        return rows(start, stop) | {"embedding": vectors[start:stop]}
 
     cutouts.write(tmp_path / "tile.zarr", rows, n=N, survey="test", size=8)
     layout = embeddings.layout(N, 3, 64, ORIGIN)
     path = tmp_path / "tile.embeddings.zarr"
-    write_shards(path, layout, lambda spans: (rows(*span) for span in spans), source=None)
+    write_shards(path, layout, lambda spans: (embedded(*span) for span in spans), source=None)
     return path
 
 
