@@ -5,15 +5,14 @@ its pixels. So a product is written as a cutout store is, shard by shard (catalo
 is killed, the same command goes on from the shards that are there, and the bytes are the same.
 """
 
-import itertools
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from tyro.conf import OmitArgPrefixes
@@ -23,16 +22,17 @@ from catalogs.products import embeddings
 from catalogs.products.embeddings import Origin, open_embeddings
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import NO_METADATA, ImageMetadata
-from catalogs.store.shard_writer import write_shards
+from catalogs.store.shard_writer import Blocks, write_shards
 from mmae import __version__, cli
 from mmae.hardware import Precision
 from mmae.production import ray_session
 from mmae.production.embedder import Embedder, ImageEncoder, PairEncoder, Task, open_encoder
+from mmae.production.in_order import InOrder
 from mmae.production.launch import check_flags, default_workers, find_bundle, session_of
 from mmae.production.plan import check_input, unit_rows
 from mmae.production.production import LOG_SECONDS
-from mmae.production.ray_session import IN_FLIGHT, ray
-from mmae.production.scheduler import MAX_FAILURES, SLOWEST_RATE, TIMEOUT_SECONDS
+from mmae.production.ray_session import IN_FLIGHT
+from mmae.production.scheduler import Scheduler
 from mmae.production.tiles import Tile, check_scale, named_tiles
 from mmae.progress import bar
 
@@ -69,14 +69,23 @@ class Embed:
         check_flags(self.catalog, self.workers, self.ray_address)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Product:
-    """What is to be written of one store."""
+    """What is to be written of one store; implements units.Source."""
 
     path: Path
     store: CutoutStore
     origin: Origin
     task: Task
+    error: Exception | None = None
+    log: ClassVar[str] = "the output above"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def note(self, text: str) -> None:
+        print(f"{self.name}: {text}", flush=True)
 
     @property
     def is_finished(self) -> bool:
@@ -139,22 +148,18 @@ def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, confi
         return
     units = max(1, sum(-(-product.store.n // product.unit_rows) for product in products))
     with session_of(config.ray_address)(min(config.workers or default_workers(), units)):
-        kind = ray_session.actor_type(Embedder).options(max_restarts=-1, max_task_retries=MAX_FAILURES - 1)
-        arguments = encoder.path.resolve(), encoder.precision, encoder.sha256
-        places = ray_session.Capacity(config.workers)()
-        actors = [kind.remote(*arguments) for _ in range(min(places, units))]
+        kind, capacity = ray_session.actor_type(Embedder), ray_session.Capacity(config.workers)
+        start = partial(kind.remote, encoder.path.resolve(), encoder.precision, encoder.sha256)
+        scheduler = Scheduler(start, capacity)
         for product in products:
-            write(product, encoder.width, actors)
+            write(product, encoder.width, partial(embedded, scheduler, product, IN_FLIGHT * capacity()))
 
 
-def write(product: Product, width: int, actors: Sequence[Any]) -> None:
+def write(product: Product, width: int, blocks: Blocks) -> None:
     """Write one product, or what is left of it."""
 
-    def blocks(spans: Sequence[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:
-        return embedded(actors, product.task, spans)
-
     def progress(shards: Sequence[int], what: str) -> Iterable[int]:
-        return watched(shards, f"{product.path.name}: {what}")
+        return watched(shards, f"{product.name}: {what}")
 
     layout = embeddings.layout(product.store.n, width, product.unit_rows, product.origin)
     write_shards(product.path, layout, blocks, source=product.store.fingerprint, progress=progress)
@@ -174,33 +179,16 @@ def watched(shards: Sequence[int], what: str) -> Iterator[int]:
 
 
 def embedded(
-    actors: Sequence[Any], task: Task, spans: Sequence[tuple[int, int]]
+    scheduler: Scheduler, product: Product, ahead: int, spans: Sequence[tuple[int, int]]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The rows of each span, in turn; every actor has two spans at most, one to do and one to read."""
-    waiting: deque[tuple[Any, tuple[int, int]]] = deque()
-    for span, actor in zip(spans, itertools.cycle(actors), strict=False):
-        if len(waiting) == IN_FLIGHT * len(actors):
-            yield answer(*waiting.popleft())
-        waiting.append((actor.embed.remote(task, *span), span))
-    while waiting:
-        yield answer(*waiting.popleft())
+    """The rows of each span, in turn; at most `ahead` spans are done or begun before they are taken.
 
-
-def answer(asked: Any, span: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Wait for an actor, which Ray replaces when it dies.
-
-    Raises what the actor raised, in its own words; OSError where the rows cannot be had.
+    Raises why a span cannot be done.
     """
-    patience = TIMEOUT_SECONDS + IN_FLIGHT * (span[1] - span[0]) / SLOWEST_RATE
-    try:
-        return dict(ray.get(asked, timeout=patience))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputRefused | OSError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayError as error:
-        how = " ".join(str(error).split())
-        raise OSError(f"rows {span} were not embedded ({how}); the same command tries again") from error
+    queue = InOrder(product, spans, product.unit_rows, ahead)
+    for _ in scheduler.steps(queue):
+        yield from queue.results()
+    yield from queue.results()
 
 
 if __name__ == "__main__":

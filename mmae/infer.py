@@ -97,7 +97,7 @@ def main(config: Infer, session: Session | None = None) -> None:
                 places = min(config.workers or default_workers(), max(1, units))
                 with (session or session_of(config.ray_address))(places), production.progress():
                     start = partial(ray_session.actor_type(Predictor).remote, setup)
-                    Scheduler(production, start, ray_session.Capacity(config.workers)).run()
+                    Scheduler(start, ray_session.Capacity(config.workers)).run(production)
                     production.finish()
             production.finish()
     except KeyboardInterrupt:
@@ -108,9 +108,6 @@ def main(config: Infer, session: Session | None = None) -> None:
     if len(tiles) > 1 or index.path(tiles[0].files.folder).exists():
         index.write(tiles[0].files.folder, tiles)
     report(production, time.monotonic() - started)
-
-
-# ---------------------------------------------------------------- before the run
 
 
 # ---------------------------------------------------------------- after the run

@@ -57,6 +57,7 @@ class Reject(StrEnum):
     NO_DATA = "NO_DATA"
     CONSTANT_BAND = "CONSTANT_BAND"
     BAD_OUTPUT = "BAD_OUTPUT"
+    CRASHES = "CRASHES"
 
 
 REJECT_MEANINGS = {
@@ -67,6 +68,7 @@ REJECT_MEANINGS = {
     Reject.NO_DATA: "over half of a band has no data",
     Reject.CONSTANT_BAND: "a band holds one value throughout",
     Reject.BAD_OUTPUT: "the model gave no redshift above -1",
+    Reject.CRASHES: "whoever computes it dies; not read",
 }
 
 

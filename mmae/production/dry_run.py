@@ -15,7 +15,8 @@ from catalogs.products.schema import CATALOGUE
 from catalogs.store.format import ImageMetadata
 from mmae import environment
 from mmae.bundles.bundle import Bundle
-from mmae.production.predictor import READ_ROWS, Predictor, Setup, TileTask
+from mmae.production.actor import READ_ROWS
+from mmae.production.predictor import Predictor, Setup, TileTask
 from mmae.production.tiles import Tile
 
 COPIES = 2
@@ -65,10 +66,11 @@ def costs(task: TileTask, bundle: Bundle, rows: int, units: int, workers: int) -
 def measure(setup: Setup, task: TileTask) -> tuple[float, float]:
     """Objects/s of an actor on this machine after its first block, and its peak memory in bytes."""
     actor = Predictor(setup)
+    actor.begin()
     store, span = actor.open(task), (0, min(task.plan.rows, READ_ROWS))
     object_id = store.column("object_id", *span).astype(np.int64)
-    actor.predict(task, actor.read(store, *span), object_id)
+    actor.compute(task, store, span, actor.read(store, *span), object_id)
     started = time.monotonic()
-    actor.predict(task, actor.read(store, *span), object_id)
+    actor.compute(task, store, span, actor.read(store, *span), object_id)
     rate = span[1] / (time.monotonic() - started)
     return rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -3,7 +3,6 @@
 Pixels never pass through Ray, embeddings do: they are a hundredth of the bytes.
 """
 
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
-from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import CARD, open_bundle
 from mmae.bundles.engine import Engine, device_of_this_process, engine_of_this_process, filled
@@ -23,9 +22,9 @@ from mmae.models import checkpoint
 from mmae.models.batch import check_spectra, pooled
 from mmae.models.families import config_of
 from mmae.models.patches import IMAGE_TOKENS
-from mmae.prefetch import Prefetch
+from mmae.production.actor import Actor, Cutouts
 from mmae.production.plan import BATCH
-from mmae.production.predictor import READ_ROWS, Cutouts, read
+from mmae.production.units import Rows
 
 
 class ImageEncoder:
@@ -112,37 +111,28 @@ class Task:
     """Of the store as it was checked."""
 
 
-class Embedder:
-    """One process with one thread (or one GPU). The rows of a second unit are read while one is computed."""
+class Embedder(Actor):
+    """The actor: rows become their embeddings."""
 
     def __init__(self, model: Path, precision: Precision, sha256: str):
-        self.encoder = open_encoder(model, precision)
-        if self.encoder.sha256 != sha256:
-            raise InputRefused(f"{model} was changed while it was being read: start again")
-        self.stores: dict[Path, CutoutStore] = {}
-        self.opening, self.computing = threading.Lock(), threading.Lock()
+        super().__init__()
+        self.model, self.precision, self.sha256 = model, precision, sha256
 
-    def embed(self, task: Task, start: int, stop: int) -> dict[str, np.ndarray]:
-        """The columns of the product for rows start:stop."""
-        store = self.open(task)
-        columns = {name: store.column(name, start, stop) for name in ("object_id", "ra", "dec")}
-        spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
-        with Prefetch((read(store, *span) for span in spans), most=1) as blocks, self.computing:
-            parts = [self.vectors(store, *each) for each in zip(spans, blocks, strict=True)]
-        return columns | {"embedding": np.concatenate(parts)}
+    def begin(self) -> None:
+        self.encoder = open_encoder(self.model, self.precision)
+        if self.encoder.sha256 != self.sha256:
+            raise InputRefused(f"{self.model} was changed while it was being read: start again")
 
-    def vectors(self, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts) -> np.ndarray:
+    def compute(
+        self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray
+    ) -> np.ndarray:
         """(m, J); NaN where the cutout, or what came of it, cannot be used."""
         joint = self.encoder.joint(store, *span, cutouts.image)
         joint[(cutouts.reason != "") | ~np.isfinite(joint).all(1)] = np.nan
         return joint
 
-    def open(self, task: Task) -> CutoutStore:
-        """The store of a tile; one stays open."""
-        with self.opening:
-            if task.store not in self.stores:
-                store = open_store(task.store, task.described)
-                if store.stamp != task.stamp:
-                    raise InputRefused(f"{task.store} was changed while it was being read: start again")
-                self.stores = {task.store: store}
-            return self.stores[task.store]
+    def keep(
+        self, task: Task, store: CutoutStore, rows: Rows, columns: dict[str, np.ndarray], done: list[Any]
+    ) -> dict[str, np.ndarray]:
+        """The columns of the product."""
+        return columns | {"embedding": np.concatenate(done)}

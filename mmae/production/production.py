@@ -16,8 +16,8 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import Bundle
 from mmae.prefetch import Prefetch
-from mmae.production.scheduler import Unit
 from mmae.production.tiles import Tile
+from mmae.production.units import Rows, Unit
 from mmae.progress import bar
 
 PREFETCHED_UNITS = 256
@@ -55,7 +55,7 @@ class Production:
         self.units = self.units_before = 0
         self.tiles_done = self.tiles_failed = 0
         self.show: Callable[[], None] = lambda: None
-        self.first: Unit | None = None
+        self.first: Unit[Tile] | None = None
         self.listed = Prefetch(self.list_units(), PREFETCHED_UNITS)
         self.merger = ThreadPoolExecutor(1, "merge")
         self.merging: deque[tuple[Tile, Future[None]]] = deque()
@@ -94,7 +94,7 @@ class Production:
         """Whether so many tiles wait for their merge that no more units are handed out."""
         return len(self.merging) > MAX_MERGES_WAITING
 
-    def take(self, seconds: float = 0.0) -> Unit | None:
+    def take(self, seconds: float = 0.0) -> Unit[Tile] | None:
         """The next unit to do; None if none came within the time."""
         self.collect_merged()
         unit, self.first = self.first, None
@@ -107,21 +107,21 @@ class Production:
                 self.units += 1
                 if manifest is None:
                     tile.pending += 1
-                    unit = Unit(tile, number)
+                    unit = Unit(tile, Rows(number, *tile.plan.span(number)))
                 else:
                     self.units_before += 1
                     self.count(tile, manifest)
                     self.count_before(tile, manifest["rows"] + manifest["rejects"])
         return unit
 
-    def complete(self, unit: Unit, result: dict | Exception) -> None:
+    def complete(self, unit: Unit[Tile], result: dict | Exception) -> None:
         """Take a unit's manifest, or the reason why its tile cannot be finished."""
-        tile = unit.tile
+        tile = unit.source
         tile.pending -= 1
         if isinstance(result, Exception):
             tile.error = tile.error or result
         elif tile.error is None:
-            tile.note(f"unit {unit.number}: {result['rows']} rows, {result['rejects']} rejects")
+            tile.note(f"unit {unit.rows.unit}: {result['rows']} rows, {result['rejects']} rejects")
             self.count(tile, result)
         self.finish_if_complete(tile)
 

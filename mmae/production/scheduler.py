@@ -3,24 +3,27 @@
 A worker has at most two units in flight, so that it need not wait for its next one. When no more units come,
 one that is queued behind another is recalled and goes to an idle worker. The units of a worker are retried
 when it fails, alone or with its node, or does not answer in time; a new worker takes its place. A retried
-unit is the only one in flight on its worker, so that a unit that kills workers is known. Units are named by
-their rows and parts are written whole, so none of this shows in a catalogue.
+unit is the only one in flight on its worker, so that a unit that kills workers is known; then the rows that
+do it are searched for, and the unit is done without them. Units are named by their rows and their results
+are kept whole, so none of this shows in a catalogue.
 """
 
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from catalogs.errors import InputRefused
+from mmae.production import bisection
+from mmae.production.bisection import Bisection
 from mmae.production.ray_session import CONTROL, IN_FLIGHT, ray
-from mmae.production.tiles import Tile
+from mmae.production.units import Unit
 
 MAX_FAILURES = 3
-"""Workers that may be lost over one unit before its tile fails; or in a row, before any could start."""
+"""Workers lost over one unit before its rows are suspected; or in a row, before any could start."""
 NO_WORKER_SECONDS = 300.0
 """How long a run waits for a worker; importing torch from a busy file system takes a minute."""
 TIMEOUT_SECONDS = 600.0
@@ -30,18 +33,6 @@ SLOWEST_RATE = 2.0
 """Objects/s a worker, assumed until the first unit is done; one old core does ten."""
 POLL_SECONDS, IDLE_POLL_SECONDS = 0.05, 1.0
 """Between two polls for results, while a worker could take more units, and while none could."""
-
-
-class Unit(NamedTuple):
-    """A row range of a tile, by its number in the plan."""
-
-    tile: Tile
-    number: int
-
-    @property
-    def rows(self) -> int:
-        start, stop = self.tile.plan.span(self.number)
-        return stop - start
 
 
 class Queue(Protocol):
@@ -59,7 +50,7 @@ class Queue(Protocol):
         """The next unit; None if none came within the time."""
 
     def complete(self, unit: Unit, result: dict | Exception) -> None:
-        """Take a unit's manifest, or the reason why its tile cannot be finished."""
+        """Take what came of a unit, or the reason why its source cannot be finished."""
 
 
 @dataclass(eq=False)
@@ -79,24 +70,34 @@ class Worker:
 
 
 class Scheduler:
-    """Runs all units of a queue on workers that `start` gives, as many at a time as `capacity` allows."""
+    """Runs the units of queues on workers that `start` gives, as many at a time as `capacity` allows."""
 
-    def __init__(self, queue: Queue, start: Callable[[], Any], capacity: Callable[[], int]):
-        self.queue, self.start, self.capacity = queue, start, capacity
+    def __init__(self, start: Callable[[], Any], capacity: Callable[[], int]):
+        self.start, self.capacity = start, capacity
         self.workers: list[Worker] = []
         self.retries: list[Unit] = []
-        """Units that came back from a worker undone."""
+        """Units that came back from a worker undone, and trials."""
         self.callbacks: dict[Any, Callable[[Any], None]] = {}
         """Future -> what to call with it once it is done."""
         self.tickets = 0
         self.failures: Counter[tuple[str, int]] = Counter()
+        self.searches: dict[tuple[str, int], Bisection] = {}
+        """For the rows of units that kill workers; they are kept when they have ended."""
+        self.is_fruitless = False
+        """Whether a search has failed: the fault is not in single rows, and no other is begun."""
         self.failed_starts = 0
         self.done_rows, self.done_seconds = 0, 0.0
-        self.last_worker = time.monotonic()
 
-    def run(self) -> None:
+    def run(self, queue: Queue) -> None:
         """Return when every unit is completed. Raises OSError where no worker can be had."""
-        while not (self.queue.ended and not self.retries and not self.in_flight):
+        for _ in self.steps(queue):
+            pass
+
+    def steps(self, queue: Queue) -> Iterator[None]:
+        """As `run`, yielding at every turn, so that the caller may take results as they come."""
+        self.queue = queue
+        self.last_worker = time.monotonic()
+        while not (queue.ended and not self.retries and not self.in_flight):
             self.assign()
             self.start_workers()
             self.rebalance()
@@ -105,6 +106,7 @@ class Scheduler:
                     callback(future)
             self.check_timeouts()
             self.check_workers()
+            yield
 
     @property
     def in_flight(self) -> int:
@@ -118,13 +120,16 @@ class Scheduler:
         while len(self.workers) < wanted:
             worker = Worker(self.start())
             self.workers.append(worker)
-            self.callbacks[worker.actor.__ray_ready__.remote()] = partial(self.on_start, worker)
+            self.callbacks[worker.actor.begin.remote()] = partial(self.on_start, worker)
 
     def on_start(self, worker: Worker, future: Any) -> None:
         """Take a worker that is up into service, or count a failed start."""
         try:
             ray.get(future)
         except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, InputRefused):
+                raise cause from None
             self.workers.remove(worker)
             self.failed_starts += 1
             if self.failed_starts == MAX_FAILURES:
@@ -132,7 +137,7 @@ class Scheduler:
         else:
             worker.ready, self.failed_starts = True, 0
 
-    def on_failure(self, worker: Worker, reason: object) -> None:
+    def on_failure(self, worker: Worker, reason: object, is_hung: bool = False) -> None:
         """Retry the units of a failed worker; the one it was at may have been the cause."""
         if worker not in self.workers:
             return
@@ -142,22 +147,52 @@ class Scheduler:
         for future in worker.units:
             self.callbacks.pop(future, None)
         for unit in units:
-            unit.tile.note(f"a worker died over unit {unit.number}: {' '.join(str(reason).split())}")
-        if len(units) == 1 and self.failed_too_often(units[0]):
-            unit = units.pop()
-            span, log = unit.tile.plan.span(unit.number), unit.tile.files.log
-            error = OSError(
-                f"{MAX_FAILURES} workers died over unit {unit.number} (rows {span}); {log} says how; "
-                "the same command goes on from there"
+            rows = f", rows {unit.rows.start} to {unit.rows.stop}" if unit.rows.is_trial else ""
+            unit.source.note(
+                f"a worker died over unit {unit.rows.unit}{rows}: {' '.join(str(reason).split())}"
             )
-            self.queue.complete(unit, error)
-        self.retries += units
+        if len(units) == 1:
+            self.after_death(units[0], is_hung)
+        else:
+            self.retries += units
 
-    def failed_too_often(self, unit: Unit) -> bool:
-        """Count a failure that this unit alone can have caused; whether it was one too many."""
-        name = (unit.tile.name, unit.number)
-        self.failures[name] += 1
-        return self.failures[name] == MAX_FAILURES
+    # ------------------------------------------------------------ units that kill
+
+    def after_death(self, unit: Unit, is_hung: bool) -> None:
+        """Go on after the loss of a worker that was at this unit alone."""
+        search = self.searches.get(unit.key)
+        if search and unit.rows.is_trial:
+            self.after_trial(unit, died=True)
+            if is_hung or search.deaths == bisection.MAX_DEATHS:  # to wait for hung workers takes hours
+                self.give_up(unit, MAX_FAILURES + search.deaths)
+            return
+        self.failures[unit.key] += 1
+        if self.failures[unit.key] < MAX_FAILURES:
+            self.retries.append(unit)
+        elif is_hung or search or self.is_fruitless:
+            self.queue.complete(unit, self.give_up(unit, self.failures[unit.key]))
+        else:
+            unit.source.note(f"searching unit {unit.rows.unit} for the rows that kill workers")
+            self.searches[unit.key] = Bisection(unit)
+            self.retries += self.searches[unit.key].begin()
+
+    def after_trial(self, unit: Unit, died: bool) -> None:
+        """Go on with a search."""
+        following = self.searches[unit.key].after(unit.rows, died)
+        for whole in (found for found in following if not found.rows.is_trial and unit.source.error is None):
+            crashing = ", ".join(map(str, whole.rows.crashing))
+            whole.source.note(f"rows of unit {whole.rows.unit} that kill workers: {crashing or 'none'}")
+        self.retries += following
+
+    def give_up(self, unit: Unit, deaths: int) -> Exception:
+        """Let the source of a unit fail; returns why."""
+        self.is_fruitless = True
+        start, stop, source = unit.rows.start, unit.rows.stop, unit.source
+        source.error = source.error or OSError(
+            f"{deaths} workers died over unit {unit.rows.unit} (rows {start} to {stop}); {source.log} says "
+            "how; the same command goes on from there"
+        )
+        return source.error
 
     # ------------------------------------------------------------ units
 
@@ -173,16 +208,19 @@ class Scheduler:
                     self.submit(worker, unit)
 
     def take_retry(self) -> Unit | None:
-        """The next unit to retry, of a tile that has not failed meanwhile."""
+        """The next unit to retry, of a source that has not failed meanwhile; the smallest trials first."""
         while self.retries:
-            unit = self.retries.pop(0)
-            if unit.tile.error is None:
+            unit = self.retries.pop()
+            if unit.source.error is None:
                 return unit
-            self.queue.complete(unit, unit.tile.error)
+            if unit.rows.is_trial:
+                self.after_trial(unit, died=False)
+            else:
+                self.queue.complete(unit, unit.source.error)
         return None
 
     def submit(self, worker: Worker, unit: Unit) -> None:
-        future = worker.actor.process.remote(self.tickets, unit.tile.task, unit.number)
+        future = worker.actor.process.remote(self.tickets, unit.source.task, unit.rows)
         if not worker.units:
             worker.since = time.monotonic()
         worker.units[future] = self.tickets, unit
@@ -204,9 +242,15 @@ class Scheduler:
             self.retries.append(unit)
             return
         now = time.monotonic()
-        self.done_rows, self.done_seconds = self.done_rows + unit.rows, self.done_seconds + now - worker.since
+        self.done_rows += unit.rows.size
+        self.done_seconds += now - worker.since
         worker.since = now
-        self.queue.complete(unit, result)
+        if not unit.rows.is_trial:
+            self.queue.complete(unit, result)
+            return
+        if isinstance(result, Exception):
+            unit.source.error = unit.source.error or result
+        self.after_trial(unit, died=False)
 
     def rebalance(self) -> None:
         """Recall units queued behind others for workers that are idle, once no more units come."""
@@ -228,7 +272,7 @@ class Scheduler:
             if ray.get(future) and queued in worker.units:
                 _, unit = worker.units.pop(queued)
                 del self.callbacks[queued]
-                unit.tile.note(f"unit {unit.number} waited behind another and goes to an idle worker")
+                unit.source.note(f"unit {unit.rows.unit} waited behind another and goes to an idle worker")
                 self.retries.append(unit)
 
     # ------------------------------------------------------------ timeouts
@@ -249,8 +293,8 @@ class Scheduler:
             if worker.units:
                 _, unit = next(iter(worker.units.values()))
                 seconds = time.monotonic() - worker.since
-                if seconds > self.timeout(unit.rows):
-                    self.on_failure(worker, f"it gave no answer for {seconds:.0f} s")
+                if seconds > self.timeout(unit.rows.size):
+                    self.on_failure(worker, f"it gave no answer for {seconds:.0f} s", is_hung=True)
 
     def timeout(self, rows: int) -> float:
         """Seconds that a worker may take for a unit of so many rows."""

@@ -39,7 +39,10 @@ SCALE_TOLERANCE = 1e-3
 
 @dataclass
 class Tile:
-    """A store, its run directory and products, and its progress; one thread at a time uses it."""
+    """A store, its run directory and products, and its progress; one thread at a time uses it.
+
+    Implements units.Source.
+    """
 
     path: Path
     files: RunFiles
@@ -65,6 +68,10 @@ class Tile:
     @property
     def name(self) -> str:
         return self.files.tile
+
+    @property
+    def log(self) -> Path:
+        return self.files.log
 
     def count_objects(self) -> int:
         """Count the objects of the store before anything is checked; 0 where it cannot be read."""
@@ -214,7 +221,7 @@ class Tile:
 
     def note(self, text: str) -> None:
         """Write a line to the tile's log."""
-        with self.files.log.open("a") as log:
+        with self.log.open("a") as log:
             print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=log)
 
 

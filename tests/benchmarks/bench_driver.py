@@ -31,6 +31,7 @@ from mmae.production.plan import BATCH, MAX_UNIT, Plan, RunFiles, unit_rows
 from mmae.production.production import Production
 from mmae.production.scheduler import Scheduler
 from mmae.production.tiles import Tile
+from mmae.production.units import Rows
 
 ACTORS = 2
 SURVEYS = {"10^9 objects": (10**9, 1000), "2 x 10^10 objects": (2 * 10**10, 20_000)}
@@ -42,8 +43,12 @@ MERGED_ROWS = 2**20
 class Idle:
     """An actor that says a unit is done."""
 
-    def process(self, ticket: int, task: int, unit: int) -> dict:
-        files = {f"unit-{unit}.fits": {"size": 0, "sha256": "0" * 64}, f"unit-{unit}.rejects.fits": {}}
+    def begin(self) -> None:
+        pass
+
+    def process(self, ticket: int, task: int, rows: Rows) -> dict:
+        files = {f"unit-{rows.unit}.fits": {"size": 0, "sha256": "0" * 64}}
+        files |= {f"unit-{rows.unit}.rejects.fits": {}}
         return {"plan": "0" * 64, "rows": task, "rejects": 0, "reasons": {}, "files": files}
 
     def recall(self, ticket: int) -> bool:
@@ -85,7 +90,7 @@ def schedule(units: int, folder: Path) -> dict[str, float]:
     tile.files.parts.mkdir(parents=True)
     with ray_session.started(ACTORS), Production([tile], SimpleNamespace(), None) as made, made.progress():
         before = peak()
-        Scheduler(made, ray_session.actor_type(Idle).remote, ray_session.Capacity(ACTORS)).run()
+        Scheduler(ray_session.actor_type(Idle).remote, ray_session.Capacity(ACTORS)).run(made)
         made.finish()
     assert tile.error is None
     return {"rate": units / (time.monotonic() - tile.begun), "before": before, "after": peak()}

@@ -23,12 +23,12 @@ STORE, BUNDLE, FOLDER = map(Path, sys.argv[1:])
 bundle = open_bundle(BUNDLE)
 
 def write(unit):
-    files, task = unit.tile.files, unit.tile.task
-    start, stop = task.plan.span(unit.number)
-    columns = (unit.tile.store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
+    tile, (number, start, stop, *_) = unit
+    files, task = tile.files, tile.task
+    columns = (tile.store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
     reason = np.where(np.arange(start, stop) % 10, "", "CONSTANT")
     rows = photoz.rows(*columns, {}, np.zeros(stop - start, np.int64), reason)
-    return files.part(unit.number).write(task.plan.sha256, task.provenance, *rows)
+    return files.part(number).write(task.plan.sha256, task.provenance, *rows)
 
 def infer(out):
     tiles = named_tiles((str(STORE),), out)

@@ -26,6 +26,7 @@ from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import device_of_this_process
 from mmae.models import checkpoint
 from mmae.production.embedder import Embedder, Task, open_encoder
+from mmae.production.units import Rows
 from mmae.training.data import TrainingSet
 
 PRODUCT = "rubin_tile.embeddings.zarr"
@@ -97,12 +98,13 @@ def test_what_cannot_be_used_is_nan_and_its_neighbours_are_not(survey, bundle, u
     cutouts.write(path, lambda a, b: {name: of[a:b] for name, of in columns.items()}, n=128, survey="mock")
     opened = open_bundle(bundle)
     actor = Embedder(bundle, opened.precision, opened.sha256)
-    found = actor.embed(Task(path, NO_METADATA, open_store(path).stamp), 0, 128)["embedding"]
+    actor.begin()
+    found = actor.process(0, Task(path, NO_METADATA, open_store(path).stamp), Rows(0, 0, 128))["embedding"]
     expected = zarr.open_group(undisturbed / PRODUCT, mode="r")["embedding"][:128]
     expected[[3, 70]] = np.nan
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputRefused, match="was changed while it was being read"):
-        Embedder(bundle, opened.precision, "another")
+        Embedder(bundle, opened.precision, "another").begin()
 
 
 @pytest.mark.parametrize("preset", TINY)

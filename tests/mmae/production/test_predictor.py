@@ -12,7 +12,8 @@ from catalogs.products.schema import Flag, Reject
 from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import open_store
 from mmae import cli
-from mmae.production.predictor import doubt_unlike, read
+from mmae.production.actor import read
+from mmae.production.predictor import doubt_unlike
 from mmae.production.sky_warning import sky_warning
 
 N = 24

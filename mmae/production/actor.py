@@ -1,0 +1,145 @@
+"""What the Ray actors of `mmae infer` and `mmae embed` share: how rows of a store are done.
+
+Pixels never pass through Ray: an actor gets row numbers, and reads the rows itself.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from catalogs.errors import InputRefused
+from catalogs.products.schema import Reject
+from catalogs.products.screen import REASON_DTYPE, screen_images
+from catalogs.store.cutouts import CutoutStore, open_store, pad
+from catalogs.store.format import BANDS, SIZE, ImageMetadata
+from mmae.prefetch import Prefetch
+from mmae.production.units import Rows
+
+OPEN_STORES = 4
+READ_ROWS = 512
+"""Rows read and screened at a time: 42 MB of float32 pixels; two are in memory, and two of the next unit."""
+
+
+class Cutouts(NamedTuple):
+    """Cutouts of m rows, ready for the model; see catalogs/products/screen.py."""
+
+    image: np.ndarray
+    """(m, 5, 64, 64)"""
+    reason: np.ndarray
+    flags: np.ndarray
+
+
+class Task(Protocol):
+    """What an actor needs to know of a tile."""
+
+    @property
+    def store(self) -> Path: ...
+
+    @property
+    def described(self) -> ImageMetadata: ...
+
+    @property
+    def stamp(self) -> str:
+        """Of the store as it was checked."""
+
+
+class Actor(ABC):
+    """A process with one thread (or one GPU), its own copy of the model, and its own handles on the stores.
+
+    Units are computed one after the other. A second one may come while the first is computed: its first rows
+    are prefetched, and it is computed while the result of the first is kept. Until then it can be recalled.
+    """
+
+    def __init__(self) -> None:
+        self.stores: OrderedDict[Path, CutoutStore] = OrderedDict()
+        self.opening, self.computing, self.claiming = threading.Lock(), threading.Lock(), threading.Lock()
+        self.begun = -1
+        self.recalled: set[int] = set()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Load the model; here, and not when the actor is made, errors keep their kind."""
+
+    def process(self, ticket: int, task: Any, rows: Rows) -> dict | None:
+        """Do rows of a task; returns what came of them, or None if they were recalled.
+
+        After a crash the same rows give the same bytes again.
+        """
+        store, (start, stop) = self.open(task), (rows.start, rows.stop)
+        columns = {name: store.column(name, start, stop) for name in ("object_id", "ra", "dec")}
+        columns["object_id"] = columns["object_id"].astype(np.int64)
+        spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
+        blocks = Prefetch((self.read(store, *span, rows.crashing) for span in spans), most=1)
+        with blocks, self.computing:
+            if not self.claim(ticket):
+                return None
+            done = [
+                self.compute(task, store, (a, b), cutouts, columns["object_id"][a - start : b - start])
+                for (a, b), cutouts in zip(spans, blocks, strict=True)
+            ]
+        return {} if rows.is_trial else self.keep(task, store, rows, columns, done)
+
+    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
+        """Read and screen the rows of a block; runs on a prefetching thread."""
+        return read(store, start, stop, crashing)
+
+    @abstractmethod
+    def compute(
+        self, task: Any, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray
+    ) -> Any:
+        """What the model makes of a block of rows."""
+
+    @abstractmethod
+    def keep(
+        self, task: Any, store: CutoutStore, rows: Rows, columns: dict[str, np.ndarray], done: list[Any]
+    ) -> dict:
+        """Keep the results of all blocks of `rows`, whose ids and positions are given."""
+
+    def claim(self, ticket: int) -> bool:
+        """Begin a unit, unless it was recalled; returns whether it has begun."""
+        with self.claiming:
+            if ticket in self.recalled:
+                self.recalled.remove(ticket)
+                return False
+            self.begun = ticket
+            return True
+
+    def recall(self, ticket: int) -> bool:
+        """Give a unit back that has not begun; returns whether another actor may have it."""
+        with self.claiming:
+            if ticket > self.begun:
+                self.recalled.add(ticket)
+            return ticket > self.begun
+
+    def open(self, task: Task) -> CutoutStore:
+        """The store of a tile; the last few stay open."""
+        with self.opening:
+            if task.store not in self.stores:
+                store = open_store(task.store, task.described)
+                if store.stamp != task.stamp:
+                    raise InputRefused(f"{task.store} was changed while it was being read: start again")
+                self.stores[task.store] = store
+                if len(self.stores) > OPEN_STORES:
+                    self.stores.popitem(last=False)
+            self.stores.move_to_end(task.store)
+            return self.stores[task.store]
+
+
+def read(store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
+    """Read and screen rows start:stop; those that kill whoever reads them are rejected unread."""
+    lost = np.isin(np.arange(start, stop), crashing)
+    if not lost.any():
+        image, damaged = store.images(start, stop)
+        return Cutouts(*screen_images(pad(image), damaged))
+    m, edges = len(lost), [start - 1, *(start + np.flatnonzero(lost)).tolist(), stop]
+    reason = np.full(m, Reject.CRASHES.value, REASON_DTYPE)
+    cutouts = Cutouts(np.zeros((m, len(BANDS), SIZE, SIZE), np.float32), reason, np.zeros(m, np.int64))
+    for first, end in ((a + 1, b) for a, b in pairwise(edges) if a + 1 < b):
+        for column, rows in zip(cutouts, read(store, first, end), strict=True):
+            column[first - start : end - start] = rows
+    return cutouts
