@@ -13,6 +13,7 @@ import numpy as np
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from mmae.bundles.image_mask import WHOLE, Masking
+from mmae.bundles.operators import check_archive, check_program
 from mmae.hardware import BF16, FP32, Precision, has_bf16
 
 if TYPE_CHECKING:
@@ -70,13 +71,19 @@ class Bundle:
         return np.load(self.path / ROLES_FILE) if ROLES_FILE in self.card["files"] else None
 
     def load(self, device: "torch.device", precision: Precision | None = None) -> "torch.jit.ScriptModule":
-        """The program: (B, 5, 64, 64) flux, and the visible tokens if not all are -> output.Estimate."""
+        """The program: (B, 5, 64, 64) flux, and the visible tokens if not all are -> output.Estimate.
+
+        Raises InputRefused for one that could do more than arithmetic.
+        """
         import torch
 
         # no fusion: after some calls it would change the last bits
         torch.jit.set_fusion_strategy([("STATIC", 0)])
-        program = self.path / PROGRAMS[precision or self.precision]
-        return torch.jit.load(str(program), map_location=device).eval()
+        path = self.path / PROGRAMS[precision or self.precision]
+        check_archive(path)
+        program = torch.jit.load(str(path), map_location=device).eval()
+        check_program(path, program)
+        return program
 
 
 def open_bundle(path: Path, precision: Precision | None = None, masking: Masking = WHOLE) -> Bundle:
