@@ -4,6 +4,11 @@ One task a node and one Ray over all of them; this process follows the log and e
 as a batch job of one core: `sbatch slurm/infer.sh --catalog ...`. See submission.py for what a job is.
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("jobs.infer", "InferJob", "slurm")
+
 import dataclasses
 import os
 import signal
@@ -88,7 +93,3 @@ def main(config: InferJob) -> None:
         submission.submit, task, folder, "mmae-infer", slurm, flags=NODE_LOSS_FLAGS, straggler_seconds=0
     )
     submission.run(folder, submit)
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, InferJob, sys.argv[1:], "python -m jobs.infer"))

@@ -4,9 +4,13 @@ Slurm starts a job again as often as it is requeued. A run that makes no progres
 would use the cluster for nothing, so after three such starts the job fails.
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("jobs.starts", "Starts")
+
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +54,3 @@ def next_step(run: Path) -> str:
         return f"a unit more than {sum(1 for tile in tiles for _ in tile.parts.glob('unit-*.json'))}"
     newest = checkpoint.newest(run)
     return f"a checkpoint newer than {newest.name if newest else 'none'}"
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Starts, sys.argv[1:], "python -m jobs.starts"))

@@ -1,6 +1,10 @@
 """`python -m jobs.status OUT`: the Slurm jobs of a run, and the output of `mmae status`."""
 
-import sys
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("jobs.status", "Status")
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +44,3 @@ def job_lines(run: Path) -> list[str]:
     except OSError as error:
         return [f"job          {', '.join(ids)}: {error}"]
     return [f"job          {job_id} {states.get(job_id, 'not in the accounting')}" for job_id in ids]
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Status, sys.argv[1:], "python -m jobs.status"))

@@ -4,6 +4,11 @@ One task a rank; this process follows the log and ends as the job does. The same
 `sbatch slurm/train.sh store.zarr --slurm.nodes 2`. See submission.py for what a job is.
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("jobs.train", "TrainJob", "slurm")
+
 import dataclasses
 import signal
 import sys
@@ -75,7 +80,3 @@ def main(config: TrainJob) -> None:
     slurm = config.slurm
     submit = partial(submission.submit, task, folder, "mmae-train", slurm, slurm.tasks_per_node)
     submission.run(folder, submit)
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, TrainJob, sys.argv[1:], "python -m jobs.train"))

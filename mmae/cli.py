@@ -1,23 +1,27 @@
-"""`mmae COMMAND`: find the command, parse its flags, run it, turn errors into exit codes.
+"""`mmae COMMAND`: find the command, run it, turn errors into exit codes.
 
 A command is a frozen dataclass (its fields are the flags, its docstrings the help) and a `main` that takes
-one; both stand in the module of the command, which is imported only when it is called.
+one; both stand in the module of the command, which is imported only when it is called. So all that can go
+wrong, imports included, comes by `exit_code`.
 """
 
 import contextlib
+import errno
 import importlib
 import io
 import os
-import re
+import signal
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 from catalogs.errors import InputRefused, Interrupted, UsageError
+from mmae.flags import parse
 
 OK, USAGE, REFUSED, INTERRUPTED, IO_FAILED = 0, 2, 3, 4, 5
+IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+"""Errors of the disk that are there whenever the same command is given."""
 
 
 class Command(NamedTuple):
@@ -52,7 +56,9 @@ COMMANDS = {
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
 
-HELP = """usage: mmae COMMAND [flags]
+STDOUT = "standard output"
+
+HELP = """usage: mmae COMMAND [flags], mmae --version
 
 From survey pixels to photo-z catalogues.
 
@@ -63,134 +69,153 @@ Exit codes: 0 done, 2 usage, 3 input refused, 4 interrupted, 5 input/output fail
 and 5, run the same command again."""
 
 
-def take(flag: str, argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of a flag, as `--flag value` or `--flag=value`, and the rest of the command line."""
-    for k, word in enumerate(argv):
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2], [*argv[:k], *argv[k + 1 :]]
-        if word == flag:
-            if k + 1 == len(argv):
-                raise UsageError(f"{flag} needs a name")
-            return argv[k + 1], [*argv[:k], *argv[k + 2 :]]
-    return None, list(argv)
-
-
-def with_file(argv: Sequence[str]) -> list[str]:
-    """The command line, followed by the flags of the TOML file of `--config` that it does not have itself.
-
-    Raises UsageError where there is no such file, or no TOML in it.
-    """
-    path, given = take("--config", argv)
-    if path is None:
-        return given
-    try:
-        table = tomllib.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--config {path} cannot be read: {error}") from None
-    on_command_line = set(map(name, given))
-    return [*given, *(word for flag in flags(table) if name(flag[0]) not in on_command_line for word in flag)]
-
-
-def with_preset(config_type: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
-    """The defaults that --preset NAME stands for, where the command has presets, and the other flags."""
-    if not hasattr(config_type, "preset"):
-        return None, list(argv)
-    preset, given = take("--preset", argv)
-    return config_type.preset(preset), given
-
-
-def name(flag: str) -> str:
-    """--image_mask=0.5 -> --image-mask; --no-preview -> --preview."""
-    return re.sub(r"(--|\.)no-", r"\1", flag.partition("=")[0].replace("_", "-"))
-
-
-def flags(table: dict[str, Any], prefix: str = "--") -> Iterator[list[str]]:
-    """A TOML table as flags, each with its values: `depth` under [model] is --model.depth."""
-    for key, value in table.items():
-        key = key.replace("_", "-")
-        if isinstance(value, dict):
-            yield from flags(value, f"{prefix}{key}.")
-        elif isinstance(value, bool):
-            yield [f"{prefix}{'' if value else 'no-'}{key}"]
-        elif isinstance(value, list):
-            yield [f"{prefix}{key}", *map(str, value)]
-        else:
-            yield [f"{prefix}{key}={value}"]
-
-
-def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
-    """Read flags into `config_type`; a wrong one raises UsageError with one line."""
-    import tyro
-
-    errors = io.StringIO()
-    default, given = with_preset(config_type, with_file(argv))
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(config_type, args=given, prog=prog, default=default)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        box = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
-        lines = [line.strip(" │|") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
-        message = []
-        for line in lines:
-            if line.startswith("──"):  # what follows the rule is a copy of the help
-                break
-            message.append(line)
-        raise UsageError(f"{' '.join(filter(None, message))} ({prog} --help explains)") from None
-
-
 def run(main: Callable[[Any], None], config_type: type, argv: Sequence[str], prog: str) -> int:
     """Parse the flags, run the command, return the exit code."""
     return exit_code(lambda: main(parse(config_type, argv, prog)), prog)
 
 
+def run_module(command: Command, argv: Sequence[str], prog: str) -> int:
+    """Import the module of a command, then as `run`."""
+
+    def work() -> None:
+        module = imported(command)
+        module.main(parse(getattr(module, command.config), argv, prog))
+
+    return exit_code(work, prog)
+
+
+def imported(command: Command) -> Any:
+    """The module of a command. Raises UsageError where something that it needs is not installed."""
+    try:
+        return importlib.import_module(command.module)
+    except ImportError as error:
+        distribution = f"mmae-survey[{command.extra}]" if command.extra else "mmae-survey"
+        raise UsageError(f"{error}: pip install '{distribution}'") from error
+
+
 def exit_code(work: Callable[[], None], prog: str) -> int:
-    """Run `work`, return the exit code; errors that a user can mend are one sentence on stderr."""
+    """Run `work`, return the exit code; errors that a user can mend are one sentence on stderr.
+
+    What nobody foresaw keeps its traceback: it is a fault of ours.
+    """
     try:
         work()
+        sys.stdout.flush()
     except UsageError as error:
         return _fail(prog, error, USAGE)
     except InputRefused as error:
         return _fail(prog, error, REFUSED)
     except (Interrupted, KeyboardInterrupt) as error:
         return _fail(prog, str(error) or "interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return IO_FAILED
     except OSError as error:
-        return _fail(prog, error, IO_FAILED)
+        return disk_failure(prog, error)
+    except MemoryError as error:
+        return _fail(prog, f"out of memory ({error})", IO_FAILED)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich ends the process over one
+            return disk_failure(prog, stop.__context__)
+        raise
     return OK
 
 
+def disk_failure(prog: str, error: OSError) -> int:
+    """Say what failed, and return the exit code."""
+    if error.filename == STDOUT:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is buffered would fail again at the end
+        if isinstance(error, BrokenPipeError):  # as by `| head`, which has seen enough
+            return IO_FAILED
+    return _fail(prog, error, USAGE if error.errno in IMPOSSIBLE_NAMES else IO_FAILED)
+
+
 def _fail(prog: str, error: object, code: int) -> int:
-    print(f"{prog}: {error}", file=sys.stderr)
+    """Say an error in one line, whatever characters are in it."""
+    line = " ".join(f"{prog}: {error}".split())
+    with contextlib.suppress(OSError):  # nobody listens
+        print("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
     return code
 
 
 def run_command(name: str, argv: Sequence[str]) -> int:
     """Run the command `name` of COMMANDS."""
-    command = COMMANDS[name]
+    return run_module(COMMANDS[name], argv, f"mmae {name}")
+
+
+class Output(io.TextIOWrapper):
+    """The standard output: it takes any text, whatever the encoding, and its errors bear its name."""
+
+    @classmethod
+    def of(cls, stream: TextIO | None) -> TextIO:
+        """In the place of `stream`, which is None where it was closed before the start (`>&-`)."""
+        if stream is None:
+            return Path(os.devnull).open("w", encoding="utf-8")
+        assert isinstance(stream, io.TextIOWrapper)
+        output = cls(stream.buffer, stream.encoding, "backslashreplace")
+        output.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
+        return output
+
+    def write(self, text: str) -> int:
+        with named_errors():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with named_errors():
+            super().flush()
+
+
+@contextlib.contextmanager
+def named_errors() -> Iterator[None]:
     try:
-        module = importlib.import_module(command.module)
-    except ModuleNotFoundError as error:
-        if not command.extra:
-            raise
-        return _fail(f"mmae {name}", f"{error}: pip install 'mmae-survey[{command.extra}]'", USAGE)
-    return run(module.main, getattr(module, command.config), argv, f"mmae {name}")
+        yield
+    except OSError as error:
+        error.filename = STDOUT
+        raise
 
 
-def main() -> int:
-    argv = sys.argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        rows = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-        print(HELP.format(commands="\n".join(rows)))
-        return OK if argv else USAGE
-    if argv[0] not in COMMANDS:
-        return _fail("mmae", f"no command {argv[0]!r}; there are: {', '.join(COMMANDS)}", USAGE)
-    return run_command(argv[0], argv[1:])
+def end_with(run: Callable[[], int]) -> NoReturn:
+    """End this process with the exit code of `run`. SIGTERM is Ctrl-C, from the first moment on."""
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        sys.stdout, sys.stderr = Output.of(sys.stdout), sys.stderr or Output.of(None)
+        code = run()
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, signal.SIG_IGN)  # there is nothing left to stop
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def start(module: str, config: str, extra: str = "") -> NoReturn:
+    """Be the program `python -m MODULE`."""
+    command = Command(module, config, "", extra)
+    end_with(lambda: run_module(command, sys.argv[1:], f"python -m {module}"))
+
+
+def choose(argv: Sequence[str]) -> int:
+    """Run the command that the command line names."""
+    if argv and argv[0] in COMMANDS:
+        return run_command(argv[0], argv[1:])
+    return exit_code(lambda: show_help(argv), "mmae")
+
+
+def show_help(argv: Sequence[str]) -> None:
+    """Show what commands there are. Raises UsageError where none of them was named."""
+    if argv and argv[0] == "--version":
+        from mmae import __version__
+
+        print(f"mmae-survey {__version__}")
+        return
+    if argv and argv[0] not in ("-h", "--help"):
+        raise UsageError(f"no command {argv[0]!r}; there are: {', '.join(COMMANDS)}")
+    width = max(map(len, COMMANDS))
+    rows = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    print(HELP.format(commands="\n".join(rows)))
+    if not argv:
+        raise UsageError("no command was named")
+
+
+def main() -> NoReturn:
+    end_with(lambda: choose(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,11 @@ its pixels. So a product is written as a cutout store is, shard by shard (catalo
 is killed, the same command goes on from the shards that are there, and the bytes are the same.
 """
 
-import sys
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.embed", "Embed")
+
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -189,7 +193,3 @@ def embedded(
     for _ in scheduler.steps(queue):
         yield from queue.results()
     yield from queue.results()
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Embed, sys.argv[1:], "python -m mmae.embed"))

@@ -1,15 +1,20 @@
-"""How the libraries that compute are set up: OpenMP's threads, MKL's sums, the C library's buffers.
+"""How the libraries are set up: OpenMP's threads, MKL's sums, the C library's buffers, a home.
 
 They read the environment once, when they are loaded: `mmae/__init__.py` sets DEFAULTS before torch is, and
 workers of inference are started with WORKER.
 """
 
+import contextlib
 import ctypes
 import os
+import pwd
 
 DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
 """Threads that wait for each other sleep. Spinning, they take the cores that the others wait for, where
 another process is at work: an epoch then takes four times as long."""
+NOBODY = {"HOME": "/nonexistent", "USER": "nobody"}
+"""Of a user whom the system does not know, as in containers: libraries ask for a home and a name, and fail
+without; one that is not there they can do without."""
 WORKER = {
     "OMP_NUM_THREADS": "1",  # two workers of one thread are faster than one of two
     "MKL_CBWR": "AUTO,STRICT",  # sums in one order, wherever a row stands: 3 % of the time of fp32 products
@@ -23,6 +28,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def set_defaults() -> None:
     """Set what the user has not set; to be called before torch is imported."""
     for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(os.getuid())
+        return
+    for name, value in NOBODY.items():
         os.environ.setdefault(name, value)
 
 

@@ -4,9 +4,13 @@
 evaluates predictions in one table with the truth, like the paper's released ones.
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.evaluate", "Evaluate")
+
 import dataclasses
 import os
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -185,7 +189,3 @@ def _write(
 
 def _source(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": atomic.sha256(path)}
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Evaluate, sys.argv[1:], "python -m mmae.evaluate"))

@@ -1,7 +1,11 @@
 """`mmae export`: a checkpoint becomes a model bundle, calibrated on galaxies it was not trained on."""
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.export", "Export")
+
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +82,3 @@ def roles(data: TrainingSet) -> np.ndarray:
         for split, role in ((TRAIN, TRAINED_ON), (VALIDATION, CHOSEN_BY))
     ]
     return np.sort(np.concatenate(parts), order="object_id")
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Export, sys.argv[1:], "python -m mmae.export"))

@@ -4,7 +4,11 @@ Plan, let Ray actors do the units, merge; tile after tile, and several at once. 
 command goes on from the units that are done, and the catalogues have the same bytes.
 """
 
-import sys
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.infer", "Infer")
+
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -154,7 +158,3 @@ def failure(failed: Sequence[Tile], tiles: int) -> Exception:
     sentence = f"{len(failed)} of {tiles} tiles have no catalogue: {names}"
     again = any(isinstance(tile.error, OSError) for tile in failed)
     return OSError(f"{sentence}; the same command tries them again") if again else InputRefused(sentence)
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Infer, sys.argv[1:], "python -m mmae.infer"))

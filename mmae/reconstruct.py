@@ -3,7 +3,11 @@
 Masks are boolean, True = hidden.
 """
 
-import sys
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.reconstruct", "Reconstruct")
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +94,3 @@ def draw_masks(galaxies: int, model: AnyConfig, config: Reconstruct) -> tuple[Te
         random_mask(galaxies, IMAGE_TOKENS, config.image_mask, generator),
         random_mask(galaxies, model.spectrum_tokens, config.spectrum_mask, generator),
     )
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Reconstruct, sys.argv[1:], "python -m mmae.reconstruct"))

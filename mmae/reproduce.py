@@ -4,8 +4,12 @@ Galaxies are read once, batch by batch: each is rebuilt at every ratio of masks 
 only its scores are kept. Scores are defined where they are computed (mmae/scores).
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.reproduce", "Reproduce")
+
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,7 +322,3 @@ def examples(model: AnyModel, truth: Truth, survey: Survey) -> Iterator[figures.
         image, spectrum, _ = physical_masks.degraded(loss, truth)
         true = truth.image[0], truth.spectrum[0]
         yield figures.Example(loss, image[0], spectrum[0], true, rebuilt.get(loss.name))
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Reproduce, sys.argv[1:], "python -m mmae.reproduce"))

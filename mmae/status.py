@@ -3,8 +3,12 @@
 PATH is the run directory of a training, that of a tile (TILE.photoz), or a folder of tiles.
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.status", "Status")
+
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -139,7 +143,3 @@ def checkpoint_lines(run: Path) -> list[str]:
     saved = checkpoint.load(newest)
     minutes = (time.time() - newest.stat().st_mtime) / 60
     return [f"checkpoint   {newest.name}, epoch {saved['epoch']}, {minutes:.1f} minutes old"]
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Status, sys.argv[1:], "python -m mmae.status"))

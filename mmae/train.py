@@ -7,10 +7,14 @@ The run directory holds config.json, metrics.jsonl (one line per report), tensor
 the figures of the last validation.
 """
 
+if __name__ == "__main__":  # here, so that even the imports below can be interrupted
+    from mmae import cli
+
+    cli.start("mmae.train", "Train")
+
 import contextlib
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -238,7 +242,3 @@ def reduced(losses: Losses, world: World) -> dict[str, float]:
 def agree(world: World, *flags: bool) -> list[bool]:
     """Whether each flag is set on any rank, so that all ranks act alike."""
     return [count > 0 for count in world.sum(torch.tensor(flags, dtype=torch.float32, device=world.device))]
-
-
-if __name__ == "__main__":
-    sys.exit(cli.run(main, Train, sys.argv[1:], "python -m mmae.train"))

@@ -9,7 +9,7 @@ import pytest
 
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from jobs.train import TrainJob
-from mmae import cli
+from mmae import cli, flags
 from mmae.training.recipe import Train
 
 
@@ -82,7 +82,7 @@ sys.exit(cli.run_command("mock", ["survey"]))
 def test_a_file_gives_flags_and_the_command_line_overrules_it(tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text("lr = 2e-4\nbatch = 8\n[model]\nembed_dim = 64\n")
-    config = cli.parse(Train, ["store.zarr", "--config", str(file), "--batch", "16"], "mmae train")
+    config = flags.parse(Train, ["store.zarr", "--config", str(file), "--batch", "16"], "mmae train")
     assert (config.lr, config.batch, config.model.embed_dim) == (2e-4, 16, 64)
 
 
@@ -90,17 +90,17 @@ def test_a_preset_is_defaults_that_flags_and_files_overrule(tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text('preset = "himes2025"\nlr = 2e-4\nimage_mask = [0.1, 0.5]\n[model]\ndepth = 2\n')
     ours, paper = (
-        cli.parse(Train, ["store.zarr", *flags], "mmae train")
-        for flags in ([], ["--config", str(file), "--epochs=3"])
+        flags.parse(Train, ["store.zarr", *given], "mmae train")
+        for given in ([], ["--config", str(file), "--epochs=3"])
     )
     assert ours == Train(Path("store.zarr"))
     assert (ours.model.family, ours.lr, ours.image_mask) == ("mmae", 3e-3, (0.0, 0.75))
     assert (paper.model.family, paper.model.depth, paper.epochs) == ("himes2025", 2, 3)
     assert (paper.lr, paper.image_mask, paper.turn) == (2e-4, (0.1, 0.5), False)
-    job = cli.parse(TrainJob, ["store.zarr", "--preset", "himes2025", "--slurm.nodes=2"], "jobs.train")
+    job = flags.parse(TrainJob, ["store.zarr", "--preset", "himes2025", "--slurm.nodes=2"], "jobs.train")
     assert (job.train.model.family, job.slurm.nodes) == ("himes2025", 2)
     with pytest.raises(UsageError, match="no preset 'other'; there are: mmae, himes2025"):
-        cli.parse(Train, ["store.zarr", "--preset=other"], "mmae train")
+        flags.parse(Train, ["store.zarr", "--preset=other"], "mmae train")
 
 
 @pytest.mark.parametrize(
@@ -110,5 +110,5 @@ def test_a_file_that_says_something_wrong_is_a_usage_error(tmp_path, text, words
     file = tmp_path / "recipe.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=words) as refused:
-        cli.parse(Train, ["store.zarr", "--config", str(file)], "mmae train")
+        flags.parse(Train, ["store.zarr", "--config", str(file)], "mmae train")
     assert "\n" not in str(refused.value)

@@ -1,0 +1,50 @@
+"""Be one of the ranks of an MPI program: one of them speaks, and all of them end together."""
+
+import contextlib
+import io
+import sys
+import time
+from typing import Any, NoReturn
+
+from mmae import cli
+
+PATIENCE_SECONDS = 5.0
+DELIVERY_SECONDS = 0.5
+"""mpirun drops what it has not read yet from a rank that aborts."""
+
+
+def start(module: str, config: str) -> NoReturn:
+    """As `cli.start`, for a module that computes with all ranks of MPI."""
+    cli.end_with(lambda: run(cli.Command(module, config, "", "mpi")))
+
+
+def run(command: cli.Command) -> int:
+    """Run the command in this rank; a failure of one rank ends all with its code."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # no MPI library, or one that is not for this mpi4py
+        print(
+            f"python -m {command.module}: MPI is missing ({error}): pip install 'mmae-survey[mpi]'",
+            file=sys.stderr,
+        )
+        return cli.USAGE
+    comm, held_back, code = MPI.COMM_WORLD, io.StringIO(), cli.OK
+    try:
+        with contextlib.redirect_stderr(held_back) if comm.Get_rank() > 0 else contextlib.nullcontext():
+            code = cli.run_module(command, sys.argv[1:], f"python -m {command.module}")
+    finally:
+        speak(comm, code, held_back.getvalue())
+    return code
+
+
+def speak(comm: Any, code: int, words: str) -> None:
+    """Say what this rank has to say on stderr; after a failure, end all ranks with `code`.
+
+    A bad input is met by every rank: rank 0 speaks for all, and its abort ends the others while they wait.
+    """
+    if code and comm.Get_rank() > 0:
+        time.sleep(PATIENCE_SECONDS)
+    print(words, end="", file=sys.stderr, flush=True)
+    if code:
+        time.sleep(DELIVERY_SECONDS)
+        comm.Abort(code)

@@ -1,0 +1,97 @@
+"""The flags of a command: a dataclass is filled from the command line, a TOML file and a preset."""
+
+import contextlib
+import io
+import itertools
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from catalogs.errors import UsageError
+
+
+def take(flag: str, argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of a flag, as `--flag value` or `--flag=value`, and the rest of the command line."""
+    for k, word in enumerate(argv):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2], [*argv[:k], *argv[k + 1 :]]
+        if word == flag:
+            if k + 1 == len(argv):
+                raise UsageError(f"{flag} needs a name")
+            return argv[k + 1], [*argv[:k], *argv[k + 2 :]]
+    return None, list(argv)
+
+
+def with_file(argv: Sequence[str]) -> list[str]:
+    """The command line, followed by the flags of the TOML file of `--config` that it does not have itself.
+
+    Raises UsageError where there is no such file, or no TOML in it.
+    """
+    path, given = take("--config", argv)
+    if path is None:
+        return given
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {path} cannot be read: {error}") from None
+    on_command_line = set(map(name, given))
+    return [*given, *(word for flag in flags(table) if name(flag[0]) not in on_command_line for word in flag)]
+
+
+def with_preset(config_type: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """The defaults that --preset NAME stands for, where the command has presets, and the other flags."""
+    if not hasattr(config_type, "preset"):
+        return None, list(argv)
+    preset, given = take("--preset", argv)
+    return config_type.preset(preset), given
+
+
+def name(flag: str) -> str:
+    """--image_mask=0.5 -> --image-mask; --no-preview -> --preview."""
+    return re.sub(r"(--|\.)no-", r"\1", flag.partition("=")[0].replace("_", "-"))
+
+
+def flags(table: dict[str, Any], prefix: str = "--") -> Iterator[list[str]]:
+    """A TOML table as flags, each with its values: `depth` under [model] is --model.depth."""
+    for key, value in table.items():
+        key = key.replace("_", "-")
+        if isinstance(value, dict):
+            yield from flags(value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            yield [f"{prefix}{'' if value else 'no-'}{key}"]
+        elif isinstance(value, list):
+            yield [f"{prefix}{key}", *map(str, value)]
+        else:
+            yield [f"{prefix}{key}={value}"]
+
+
+def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
+    """Read flags into `config_type`; a wrong one raises UsageError with one line."""
+    import tyro
+
+    errors = io.StringIO()
+    default, given = with_preset(config_type, with_file(argv))
+    if any("\0" in word for word in given):
+        raise UsageError("a flag has a zero byte in it, as no name of a file can")
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(config_type, args=given, prog=prog, default=default)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        text = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
+        raise UsageError(f"{first_of_box(text)} ({prog} --help explains)") from None
+
+
+def first_of_box(text: str) -> str:
+    """What a box of tyro's says is wrong: the part above its first rule, below its title; in one line.
+
+    A terminal without box characters gets dashes, and the title in a line of its own.
+    """
+    lines = [line.strip(" │|") for line in text.splitlines() if not line.startswith(("╭", "╰"))]
+    if len(lines) > 1 and lines[1].startswith("---"):
+        lines = lines[2:]
+    said = itertools.takewhile(lambda line: not line.startswith(("──", "---")), lines)
+    return " ".join(filter(None, said))
