@@ -1,6 +1,7 @@
 """Checks made before a store is read."""
 
 import contextlib
+import itertools
 import json
 import lzma
 import math
@@ -13,15 +14,16 @@ from typing import Any
 import zarr
 
 from catalogs.errors import InputRefused
+from catalogs.regular_file import refuse_special
+from catalogs.store.compression import COMPRESSORS
 from catalogs.store.encoding import read_encoding
 from catalogs.store.format import CHUNK, RANKS, REQUIRED
 
-CODECS = {
-    *("bytes", "transpose", "sharding_indexed", "crc32c"),
-    *("gzip", "zstd", "blosc", "zlib", "lz4", "bz2", "lzma", "shuffle", "delta"),
-}
+SHARDING = "sharding_indexed"
+CODECS = {*COMPRESSORS, "bytes", "transpose", SHARDING, "crc32c", "shuffle", "delta"}
 """Codecs that only turn bytes into numbers; others are refused (Pickle runs code)."""
-MAX_CHUNK_BYTES = 2**31
+METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+MAX_CHUNK_BYTES = 2**30
 MAX_COMPRESSION = 1000
 """Largest ratio of logical to stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
 REPAIR = "write the store again, or copy it again from where it is whole"
@@ -46,7 +48,10 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
 
 
 def inspect(path: Path) -> tuple[int, list]:
-    """Refuse outward links and unknown codecs; return stored bytes and a listing (file, size, mtime)."""
+    """Refuse outward links, what is no file, and unknown codecs.
+
+    Returns stored bytes and a listing (file, size, mtime).
+    """
     listing: list[tuple[str, int, int]] = []
     root = path.resolve()
     for directory, folders, files in os.walk(path):
@@ -56,6 +61,7 @@ def inspect(path: Path) -> tuple[int, list]:
                 raise InputRefused(
                     f"{file} is a link that leads out of the store, or nowhere: put the data itself there"
                 )
+            refuse_special(file)
             if file.is_file():
                 status = file.stat()
                 listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
@@ -76,11 +82,17 @@ def _check_codecs(file: Path) -> None:
         metadata = json.loads(file.read_text())
     if isinstance(metadata, dict) and metadata.get("node_type") == "group":
         return  # a second copy of the arrays' metadata may be in it, which nobody reads
-    for name in codec_names(metadata):
-        if name.removeprefix("numcodecs.") not in CODECS:
+    names = [name.removeprefix("numcodecs.") for name in codec_names(metadata)]
+    for name in names:
+        if name not in CODECS:
             raise InputRefused(
                 f"{file} names the codec {name!r}, which is not read here: rewrite the array without it"
             )
+    # what a chunk decodes to is only known beforehand where one compressor made it of numbers
+    if sum(name in COMPRESSORS for name in names) > 1 or names.count(SHARDING) > 1:
+        raise InputRefused(
+            f"{file} compresses or shards its chunks twice: rewrite the array with one of each"
+        )
 
 
 def codec_names(node: Any) -> Iterator[str]:
@@ -101,6 +113,8 @@ def codec_names(node: Any) -> Iterator[str]:
 
 
 def open_group(path: Path) -> zarr.Group:
+    for folder, name in itertools.product((path, *(path / name for name in RANKS)), METADATA):
+        refuse_special(folder / name)
     with refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
         # consolidated metadata are a second copy, whose codecs have not been checked
         return zarr.open_group(path, mode="r", use_consolidated=False)
@@ -127,6 +141,8 @@ def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int,
         packed = name == "image" and encoding.is_packed and array.dtype.kind in "iu"
         if name != "object_id" and array.dtype.kind != "f" and not packed:
             raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
+        if SHARDING in array_codecs(path / name) and not array.shards:
+            raise InputRefused(f"{path}/{name} has codecs beside its shards: rewrite it with them inside")
         _check_size(path, name, array, stored_bytes)
     image = arrays["image"]
     if image.shape[2] != image.shape[3]:
@@ -153,12 +169,11 @@ def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> 
     index_bytes = 16 * math.prod(array.shards or ()) // inner
     if max(inner * array.dtype.itemsize, index_bytes) > MAX_CHUNK_BYTES:
         raise InputRefused(
-            f"{path}/{name} has chunks of over 2 GiB: rewrite it with about {CHUNK} rows a chunk"
+            f"{path}/{name} has chunks of over 1 GiB: rewrite it with about {CHUNK} rows a chunk"
         )
 
 
 def array_codecs(array: Path) -> list[str]:
-    """Names of the codecs of an array, each once, without those that only lay out bytes."""
+    """Names of the codecs of an array, each once."""
     metadata = next(file for file in (array / "zarr.json", array / ".zarray") if file.exists())
-    names = dict.fromkeys(codec_names(json.loads(metadata.read_text())))
-    return [name for name in names if name not in ("bytes", "sharding_indexed")]
+    return list(dict.fromkeys(codec_names(json.loads(metadata.read_text()))))

@@ -1,14 +1,27 @@
 """The chunks of a store: which files hold them, and whether they decode."""
 
 import itertools
+import math
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import zarr
 
 from catalogs.errors import InputRefused
 from catalogs.store.checks import REPAIR, array_codecs, check_arrays, inspect, open_group, refusing
+from catalogs.store.compression import COMPRESSORS, check_decoded_size
 from catalogs.store.format import FORMAT, RANKS, get_array, manifest_path
+
+ENTRIES = {"little": struct.Struct("<QQ"), "big": struct.Struct(">QQ")}
+"""Offset and length of a chunk in the index of a shard, by the byte order of the index."""
+ABSENT = (2**64 - 1, 2**64 - 1)
+CHECKSUM = 4
+"""Bytes of a crc32c, of the index of a shard or of a chunk."""
+EXPANSION, MARGIN = 2, 2**16
+"""Stored bytes that a chunk may have for each decoded one, and besides: not all pixels compress."""
 
 
 def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -> dict[str, str]:
@@ -42,15 +55,11 @@ def _decoding_fault(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> st
     region = tuple(slice(k * size, (k + 1) * size) for k, size in zip(chunk, array.chunks, strict=True))
     try:
         with refusing("does not decode"):
-            check_blosc(path, array, chunk)
+            check_chunk(path, array, chunk)
             array[region]
     except InputRefused as error:
         return f"does not decode ({' '.join(str(error.__cause__).split())})"
     return ""
-
-
-BLOSC_HEADER = 16
-"""Bytes of the header of a Blosc chunk; the last four are the length of the chunk."""
 
 
 def chunks_of(array: zarr.Array, start: int = 0, stop: int | None = None) -> list[tuple[int, ...]]:
@@ -68,13 +77,62 @@ def chunk_file(array: zarr.Array, chunk: tuple[int, ...]) -> str:
     return f"{array.basename}/{array.metadata.encode_chunk_key(tuple(position))}"
 
 
-def check_blosc(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
-    """Raise ValueError for a chunk of another length than in its header: Blosc reads on beyond the end."""
-    compressors = [type(codec).__name__.lower() for codec in array.compressors]
-    file = path / chunk_file(array, chunk)
-    if array.shards or not compressors or "blosc" not in compressors[-1] or not file.exists():
-        return
+def check_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
+    """Raise ValueError for a chunk that is missing, or too large, stored or decoded, for its shape.
+
+    Zarr reads a missing chunk, in a file of its own or in a shard, as the fill value, whether it was lost or
+    never written; and it decodes any other to whatever size it has.
+    """
+    stored = stored_chunk(path, array, chunk)
+    decoded_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    if stored.length > EXPANSION * decoded_bytes + MARGIN:
+        raise ValueError(f"the chunk {chunk_file(array, chunk)} is stored in {stored.length:,} bytes")
+    codecs = (*array.filters, *array.compressors)
+    names = [type(codec).__name__.lower().removesuffix("codec") for codec in codecs]
+    if compressor := next((name for name in names if name in COMPRESSORS), None):
+        at = names.index(compressor)
+        before, after = (CHECKSUM * part.count("crc32c") for part in (names[:at], names[at:]))
+        with stored.file.open("rb") as file:
+            file.seek(stored.offset)
+            data = file.read(stored.length - after)
+        check_decoded_size(compressor, data, decoded_bytes + before)
+
+
+class StoredChunk(NamedTuple):
+    """Where the bytes of a chunk stand."""
+
+    file: Path
+    offset: int
+    length: int
+
+
+def stored_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> StoredChunk:
+    """Find the bytes of a chunk: a file, or a part of a shard by the index of the shard.
+
+    Raises ValueError where the chunk is missing, or the index is not one.
+    """
+    name = chunk_file(array, chunk)
+    file = path / name
+    if not file.exists():
+        raise ValueError(f"the chunk {name} is missing")
+    size = file.stat().st_size
+    if array.shards is None:
+        return StoredChunk(file, 0, size)
+    counts = [shard // inner for shard, inner in zip(array.shards, array.chunks, strict=True)]
+    number = int(np.ravel_multi_index([k % n for k, n in zip(chunk, counts, strict=True)], counts))
+    sharding: Any = array.metadata.codecs[0]  # type: ignore[union-attr]
+    order, *checksums = sharding.index_codecs
+    entry = ENTRIES[order.endian.value]
+    index_size = entry.size * math.prod(counts) + CHECKSUM * len(checksums)
+    start = max(0, size - index_size) if sharding.index_location.value == "end" else 0
     with file.open("rb") as stream:
-        header = stream.read(BLOSC_HEADER)
-    if file.stat().st_size != int.from_bytes(header[12:16], "little") or len(header) < BLOSC_HEADER:
-        raise ValueError("the Blosc chunk is not as long as its header says")
+        stream.seek(start + entry.size * number)
+        pair = stream.read(entry.size)
+    if len(pair) < entry.size:
+        raise ValueError(f"the shard {name} is cut short")
+    offset, length = entry.unpack(pair)
+    if (offset, length) == ABSENT:
+        raise ValueError(f"the chunk {chunk} is missing in the shard {name}")
+    if offset + length > size:
+        raise ValueError(f"the shard {name} is shorter than its index says")
+    return StoredChunk(file, offset, length)

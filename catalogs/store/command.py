@@ -13,7 +13,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from catalogs.errors import InputRefused, UsageError
-from catalogs.store.checks import REPAIR, array_codecs, inspect
+from catalogs.store.checks import REPAIR, SHARDING, array_codecs, inspect
 from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.flux_statistics import FluxStatistics
@@ -142,7 +142,8 @@ def layout(store: CutoutStore) -> Table:
         stored = sum(size for file, size, _ in listing if file.startswith(f"{name}/"))
         shapes = ("x".join(map(str, shape)) for shape in (array.shape, array.chunks, array.shards or "-"))
         shape, chunks, shards = shapes
-        codecs = " ".join(array_codecs(store.path / name))
+        laying_out = ("bytes", SHARDING)
+        codecs = " ".join(codec for codec in array_codecs(store.path / name) if codec not in laying_out)
         table.add_row(name, shape, str(array.dtype), chunks, shards, f"{stored / 1e6:,.2f}", codecs)
     return table
 

@@ -11,7 +11,7 @@ import zarr
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store.checks import REPAIR, check_arrays, inspect, open_group, refusing
-from catalogs.store.chunks import check_blosc, chunk_file, chunks_of
+from catalogs.store.chunks import check_chunk, chunks_of
 from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
     BANDS,
@@ -191,15 +191,9 @@ class CutoutStore:
             return pixels.astype(np.float32, copy=False)
 
     def _check_chunks(self, array: zarr.Array, start: int, stop: int) -> None:
-        """Raise ValueError where a chunk of a store without a manifest is cut off, or not there at all.
-
-        A missing chunk reads as the fill value, whether it was lost or never written.
-        """
-        if self.manifest is None and stop > start:
-            for chunk in chunks_of(array, start, stop):
-                if not (self.path / chunk_file(array, chunk)).exists():
-                    raise ValueError(f"the chunk {chunk_file(array, chunk)} is missing")
-                check_blosc(self.path, array, chunk)
+        """Raise ValueError where a chunk is missing, or not of its size."""
+        for chunk in chunks_of(array, start, stop) if stop > start else ():
+            check_chunk(self.path, array, chunk)
 
     def _files(self, array: zarr.Array, start: int, stop: int) -> list[str]:
         """Shard files that hold rows start:stop; empty for a store without a manifest."""

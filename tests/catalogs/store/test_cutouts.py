@@ -518,7 +518,7 @@ REFUSED = {
             "image/zarr.json",
             chunk_grid={"name": "regular", "configuration": {"chunk_shape": [10**12, 5, 64, 64]}},
         ),
-        "2 GiB",
+        "1 GiB",
     ),
     "chunks of nothing": (
         with_metadata(
