@@ -11,6 +11,7 @@ from astropy.utils.exceptions import AstropyWarning
 
 from catalogs import fits_stream
 from catalogs.errors import InputRefused
+from catalogs.regular_file import refuse_special
 
 BLOCK = 2**20
 """Bytes summed at a time, a multiple of 4-byte words."""
@@ -23,6 +24,7 @@ def opened(path: Path, used: Container[str] | None = None) -> Iterator[list[fits
 
     used : names of the HDUs to yield; the others are neither read nor verified.
     """
+    refuse_special(path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", DAMAGE, AstropyWarning)

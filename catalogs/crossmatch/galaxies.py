@@ -13,6 +13,7 @@ from catalogs.errors import InputRefused
 from catalogs.store.checks import refusing
 from catalogs.store.format import BANDS
 from catalogs.surveys.galaxiesml import GalaxiesML, open_galaxiesml
+from catalogs.surveys.hdf5_chunks import check_chunks
 
 Z_HSC, I_MAG = "specz_redshift", "i_cmodel_mag"
 CARRIED = (Z_HSC, *(f"{band}_cmodel_mag" for band in BANDS))
@@ -53,7 +54,9 @@ class Galaxies:
             file_index = int(np.searchsorted(starts, row, "right")) - 1
             source = self.sources[file_index]
             with _refusing(source), np.errstate(over="ignore"):  # beyond float32 becomes Inf, as in ingest
-                image[k] = source.file["image"][row - starts[file_index]]
+                row_in_file = int(row - starts[file_index])
+                check_chunks(source.file["image"], row_in_file, row_in_file + 1)
+                image[k] = source.file["image"][row_in_file]
         return image
 
 
@@ -108,5 +111,6 @@ def _columns(source: GalaxiesML, names: Sequence[str]) -> dict[str, np.ndarray]:
                 f"{source.path}: {name} must hold a number for each of its {source.n} galaxies"
             )
         with _refusing(source):
+            check_chunks(column, 0, source.n)
             columns[name] = column[:].astype(np.float64)
     return columns

@@ -10,6 +10,7 @@ import zarr
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.regular_file import refuse_special
 from catalogs.store.checks import REPAIR, check_arrays, inspect, open_group, refusing
 from catalogs.store.chunks import check_chunk, chunks_of
 from catalogs.store.encoding import Encoding, read_encoding
@@ -229,6 +230,7 @@ def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist")
+    refuse_special(path)
     if not path.is_dir():
         raise UsageError(f"{path} is a file; a cutout store is a directory (Zarr)")
     stored_bytes, listing = inspect(path)

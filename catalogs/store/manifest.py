@@ -13,6 +13,7 @@ import zarr
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
+from catalogs.regular_file import refuse_special
 from catalogs.store.checks import REPAIR, refusing
 from catalogs.store.format import manifest_path, rows_per_file
 
@@ -63,6 +64,7 @@ def matches(file: Path, expected: dict, array: zarr.Array) -> bool:
 
 def read_manifest(path: Path) -> dict[str, dict] | None:
     file = manifest_path(path)
+    refuse_special(file)
     if not file.exists():
         return None
     with refusing(f"{file} is not a manifest"):

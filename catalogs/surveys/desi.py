@@ -14,6 +14,7 @@ from astropy.io import fits
 
 from catalogs import fits_strict
 from catalogs.errors import InputRefused, UsageError
+from catalogs.regular_file import refuse_special
 
 ARMS = {"B": (3600.0, 5800.0), "R": (5760.0, 7620.0), "Z": (7520.0, 9824.0)}
 """Wavelength ranges of the spectrograph's arms, A; neighbours overlap."""
@@ -84,6 +85,7 @@ def read_coadd(path: Path, targets: np.ndarray | None = None) -> Spectra:
     InputRefused : it is damaged, truncated, not laid out as a coadd, on another wavelength grid, or lacks one
         of the targets.
     """
+    refuse_special(path)
     if not path.is_file():
         raise UsageError(f"{path} is a folder, not a coadd" if path.is_dir() else f"there is no file {path}")
     with fits_strict.opened(path, {*IMAGES, FIBERMAP}) as hdus:

@@ -19,8 +19,10 @@ import numpy as np
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.regular_file import refuse_special
 from catalogs.store.checks import MAX_COMPRESSION
 from catalogs.store.format import BANDS, SIZE
+from catalogs.surveys.hdf5_chunks import check_chunks
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
 REDSHIFT, TARGETID = "DESI_fibermap/DESI_redshift", "targetid"
@@ -63,8 +65,7 @@ class GalaxiesML:
 
         No pixels are read; a file that was touched, or copied again, counts as another one.
         """
-        names = [name for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT) if name in self.file]
-        layout = [(name, self.file[name].shape, self.file[name].dtype.str) for name in names]
+        layout = [(name, dataset.shape, dataset.dtype.str) for name, dataset in self._datasets()]
         ids = hashlib.sha256(self.object_id.data).hexdigest()
         return atomic.digest([self.version, ids, layout])
 
@@ -82,6 +83,8 @@ class GalaxiesML:
             _refusing(f"{self.path}: rows {start} to {stop} cannot be read"),
             np.errstate(over="ignore"),  # beyond float32 becomes Inf, which has a reject reason
         ):
+            for _, dataset in self._datasets():
+                check_chunks(dataset, start, stop)
             rows["image"] = self._image(start, stop)
             for name in ("ra", "dec"):
                 rows[name] = self._position(name, start, stop)
@@ -90,6 +93,12 @@ class GalaxiesML:
         if _version(self.path) != self.version:
             raise InputRefused(f"{self.path} was changed while it was being read: run the command again")
         return rows
+
+    def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
+        """Name and dataset of all that is read row by row."""
+        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT):
+            if name in self.file:
+                yield name, self.file[name]
 
     def _image(self, start: int, stop: int) -> np.ndarray:
         size = self.file["image"].shape[-1]
@@ -129,6 +138,7 @@ def open_galaxiesml(path: Path) -> GalaxiesML:
         raise UsageError(f"{path} does not exist")
     if path.is_dir():
         raise UsageError(f"{path} is a directory; GalaxiesML is one HDF5 file")
+    refuse_special(path)
     version = _version(path)
     with _refusing(f"{path} does not open as HDF5"):
         file = h5py.File(path, "r")
@@ -182,6 +192,7 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
             if dataset.shape != (n, pixels):
                 raise InputRefused(f"{path}: {dataset.name} has shape {dataset.shape}, not ({n}, {pixels})")
         lengths[REDSHIFT] = _dataset(path, file, REDSHIFT, 1).shape[0]
+        check_chunks(spectra[2], 0, min(n, 1))
         wave = spectra[2][0].astype(np.float64) if n else np.zeros(pixels)
     if set(lengths.values()) != {n}:
         listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -217,7 +228,9 @@ def _dataset(path: Path, file: h5py.File, name: str, rank: int, kinds: str = NUM
 
 def _object_ids(path: Path, file: h5py.File) -> np.ndarray:
     name = TARGETID if TARGETID in file else "object_id"
-    values = _dataset(path, file, name, 1, IDS)[:]
+    dataset = _dataset(path, file, name, 1, IDS)
+    check_chunks(dataset, 0, len(dataset))
+    values = dataset[:]
     try:
         ids = np.fromiter(map(_integer, values), np.int64, len(values))
     except (ValueError, TypeError, OverflowError) as error:

@@ -24,6 +24,7 @@ from astropy.utils.exceptions import AstropyWarning
 
 from catalogs import fits_stream, fits_strict
 from catalogs.errors import InputRefused, UsageError
+from catalogs.regular_file import refuse_special
 from catalogs.surveys.desi import locate
 
 ROWS = 2**15
@@ -121,6 +122,7 @@ def open_release(folder: Path, zall: Path | None = None) -> Release:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name the one that holds DESI's healpix/, or coadds")
+    refuse_special(zall or folder)
     if zall is not None and not zall.is_file():
         raise UsageError(f"there is no file {zall}")
     summaries = [zall] if zall else _find_zall(folder)
@@ -227,6 +229,7 @@ def _read_zall(path: Path, near: Near, progress: Progress) -> Iterator[Block]:
 
 def _read_layout(path: Path) -> Layout:
     """Read the headers only; `fits_strict` would read and sum the whole file first."""
+    refuse_special(path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", fits_strict.DAMAGE, AstropyWarning)

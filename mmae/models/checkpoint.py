@@ -13,6 +13,7 @@ import torch
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.regular_file import refuse_special
 from mmae.models.families import AnyModel, build, config_of
 
 BEST = "best.pt"
@@ -86,6 +87,7 @@ def newest(run: Path) -> Path | None:
 
 def find(path: Path) -> Path:
     """The checkpoint at a path: the file itself, or the best, else the newest, of a run directory."""
+    refuse_special(path)
     if path.is_file():
         if checksum(path).is_file() and not is_intact(path):
             raise InputRefused(f"{path} is damaged, by its {checksum(path).name}: take another checkpoint")

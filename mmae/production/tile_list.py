@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catalogs.errors import UsageError
+from catalogs.regular_file import refuse_special
 
 LIST_MARK = "@"
 
@@ -12,13 +13,14 @@ LIST_MARK = "@"
 def named_stores(catalog: Sequence[str]) -> list[Path]:
     """The stores that --catalog names, each once.
 
-    Raises UsageError where one of them is not there.
+    Raises UsageError where one of them is not there, InputRefused where it is a FIFO or a device.
     """
     stores = [store for entry in catalog for store in _stores(entry)]
     return list({store.resolve(): store for store in stores}.values())
 
 
 def _stores(entry: str) -> list[Path]:
+    refuse_special(Path(entry.removeprefix(LIST_MARK)))
     if entry.startswith(LIST_MARK):
         return list(_listed(Path(entry.removeprefix(LIST_MARK))))
     path = Path(entry)

@@ -11,6 +11,7 @@ from astropy.table import Table
 from catalogs import fits_strict
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
+from catalogs.regular_file import refuse_special
 from mmae.bundles.columns import POINT, QUANTILES
 
 ID, BEST, Z_SPEC, MAGNITUDE = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "MAG_I"
@@ -138,6 +139,7 @@ def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray
 
 def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Read those of the columns that a table has: OBJECT_ID as int64, unique, the others as float64."""
+    refuse_special(path)
     if not path.is_file():
         raise UsageError(f"{path} is a folder, not a table" if path.is_dir() else f"there is no file {path}")
     if path.suffix not in (".fits", ".csv", ".ecsv"):

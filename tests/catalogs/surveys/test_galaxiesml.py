@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import h5py
 import numpy as np
@@ -306,6 +307,11 @@ def test_a_doubtful_file_is_refused_and_nothing_is_written(tmp_path, capfd, good
     assert str(refusal.value) in refuse(capfd, tmp_path, path, cli.REFUSED) or "spectrum 66" in sentence
 
 
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path, capfd):
+    os.mkfifo(tmp_path / "a.hdf5")
+    refuse(capfd, tmp_path, tmp_path / "a.hdf5", cli.REFUSED)
+
+
 @pytest.mark.parametrize("kind", ["nothing", "a directory", "a link to itself"])
 def test_a_path_to_no_file_is_a_usage_error(tmp_path, capfd, kind):
     path = tmp_path / "a.hdf5"
@@ -316,6 +322,77 @@ def test_a_path_to_no_file_is_a_usage_error(tmp_path, capfd, kind):
     with pytest.raises(UsageError):
         open_galaxiesml(path)
     refuse(capfd, tmp_path, path, cli.USAGE)
+
+
+def deflated(path, good, name, rows, content=None):
+    """The file with a dataset in deflated chunks of so many rows, the first of which has other content."""
+    save(path, good | {name: None})
+    values = good[name]
+    with h5py.File(path, "a") as file:
+        dataset = file.create_dataset(
+            name, data=values, chunks=(rows, *values.shape[1:]), compression="gzip", shuffle=True
+        )
+        if content is not None:
+            dataset.id.write_direct_chunk((0,) * values.ndim, content)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["image", "spectrum/flux", "spectrum/wave", "targetid"])
+def test_a_chunk_that_decodes_to_gigabytes_is_refused_in_little_memory(tmp_path, good, name):
+    compress = zlib.compressobj(1)
+    bomb = b"".join(compress.compress(bytes(2**26)) for _ in range(16)) + compress.flush()
+    assert len(bomb) < 5e6
+    path = deflated(tmp_path / "a.hdf5", good, name, 7, bomb)
+    command = [sys.executable, "-c", INGEST, path, tmp_path / "a.zarr"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert "decodes to more than its" in done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 100e6
+    assert not (tmp_path / "a.zarr").exists()
+
+
+INGEST = """
+import sys
+from pathlib import Path
+from mmae import cli
+import catalogs.ingest
+
+def peak():
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+before = peak()
+code = cli.run_command("ingest", [*sys.argv[1:], "--shard-rows", "64"])
+print(peak() - before)
+assert code == cli.REFUSED
+"""
+
+
+@pytest.mark.parametrize("name", ["image", "spectrum/flux", "targetid"])
+def test_deflated_chunks_are_read(tmp_path, good, name):
+    with open_galaxiesml(save(tmp_path / "a.hdf5", good)) as plain:
+        expected = plain.rows(0, N)
+    with open_galaxiesml(deflated(tmp_path / "b.hdf5", good, name, 7)) as packed:
+        for column, values in packed.rows(0, N).items():
+            np.testing.assert_array_equal(values, expected[column])
+
+
+def test_text_of_any_length_in_deflated_chunks_is_read(tmp_path, good):
+    with h5py.File(save(tmp_path / "a.hdf5", good | {"targetid": None}), "a") as file:
+        kind = h5py.string_dtype()
+        file.create_dataset("targetid", data=good["targetid"].astype(object), dtype=kind, compression="gzip")
+    with open_galaxiesml(tmp_path / "a.hdf5") as source:
+        assert source.object_id.tolist() == good["targetid"].astype(int).tolist()
+
+
+def test_chunks_of_over_a_gigabyte_are_refused(tmp_path, good):
+    with h5py.File(save(tmp_path / "a.hdf5", good | {"image": None}), "a") as file:
+        chunks = (2**14, 5, 64, 64)
+        image = file.create_dataset(
+            "image", good["image"].shape, "f4", chunks=chunks, maxshape=(None, 5, 64, 64), compression="gzip"
+        )
+        image.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(2**26), 1) + os.urandom(2**16))
+    with open_galaxiesml(tmp_path / "a.hdf5") as source, pytest.raises(InputRefused, match="over 1; see h5r"):
+        source.rows(0, 5)
 
 
 @pytest.mark.parametrize("flags", [["--shard-rows", "100"], ["--shard-rows", "many"], ["--wrong"]])
