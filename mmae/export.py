@@ -65,6 +65,8 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     if config.data is None and not trained_on.is_dir():
         return noise_sample()
     data = TrainingSet(config.data or trained_on, config_of(state["family"], state["config"]["model"]))
+    if data.left_out:
+        print(data.left_out)
     read = data.read(data.sample(VALIDATION, CALIBRATED_ROWS))
     return Sample(
         "galaxies of the validation split",

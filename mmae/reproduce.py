@@ -21,7 +21,7 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 from tyro.conf import Positional
 
-from catalogs.errors import InputRefused, UsageError
+from catalogs.errors import UsageError
 from mmae import cli
 from mmae.bundles.program import Program, program_of
 from mmae.models import checkpoint
@@ -108,6 +108,9 @@ def main(config: Reproduce) -> None:
     rows = np.sort(sample_test_rows(data, config.objects, seed=0))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
+    if data.left_out:
+        print(data.left_out)
+
     out.mkdir(parents=True, exist_ok=True)
     sky = sky_noise(data.read(data.sample(TEST, SKY_ROWS)).image.numpy())
     survey = Survey(data.wave, sky, data.store.zero_point)
@@ -132,10 +135,7 @@ def survey_name(data: TrainingSet) -> str:
 
 
 def measure(model: AnyModel, data: TrainingSet, rows: np.ndarray, survey: Survey, seeds: int) -> Measured:
-    """All scores of all galaxies, (N,) or (N, L) each; memory is that of a few batches and of the scores.
-
-    Images that inference would refuse, which are read as zeros, are left out; `row` lists the others.
-    """
+    """All scores of all galaxies, (N,) or (N, L) each; memory is that of a few batches and of the scores."""
     program = program_of(model)
     parts = []
     with bar("galaxies") as progress:
@@ -143,15 +143,10 @@ def measure(model: AnyModel, data: TrainingSet, rows: np.ndarray, survey: Survey
         start = 0
         for batch in batches(data, rows, BATCH, 0, 1):
             batch_rows = rows[start : start + len(batch.image)]
-            usable = batch.image.flatten(1).any(1)
-            if usable.any():
-                kept = batch_rows[usable]
-                truth = truth_of(data.object_id[kept], Batch(*(tensor[usable] for tensor in batch)))
-                parts.append(measure_batch(model, program, truth, survey, seeds) | {"row": kept})
+            truth = truth_of(data.object_id[batch_rows], batch)
+            parts.append(measure_batch(model, program, truth, survey, seeds) | {"row": batch_rows})
             start += len(batch_rows)
             progress.update(task, completed=start)
-    if not parts:
-        raise InputRefused(f"{data.store.path}: no image of the test split can be used; take another store")
     return joined(parts)
 
 

@@ -72,7 +72,9 @@ def main(config: Train) -> None:
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
         if min(len(data.rows(TRAIN)), len(data.rows(VALIDATION))) < world.size:
-            raise InputRefused(f"{config.data} has too few galaxies with redshifts to split 70/15/15")
+            raise InputRefused(
+                f"{config.data} has too few galaxies with redshifts and images to split 70/15/15"
+            )
         with run_directory_lock(config, world):
             train(config, world, data, stop)
 
@@ -132,6 +134,8 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
         f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
         f"({world.device.type}, {config.arithmetic})"
     )
+    if data.left_out:
+        log.print(data.left_out)
     model = data_parallel(state.model, world)
     pin = world.device.type == "cuda"
     saved, skipped = time.monotonic(), 0

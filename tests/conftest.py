@@ -28,7 +28,19 @@ TESTBED = Path(os.environ.get("SLURM_TESTBED", SHARED / "slurm-testbed" / "slurm
 
 
 EXPENSIVE = {
-    *("survey", "runs", "trained", "bundle", "draw_tile", "tile", "cluster", "mpirun", "planted", "serial"),
+    *(
+        "survey",
+        "runs",
+        "trained",
+        "bundle",
+        "draw_tile",
+        "draw_training",
+        "tile",
+        "cluster",
+        "mpirun",
+        "planted",
+        "serial",
+    ),
 }
 """Fixtures that draw a survey, train a model or start a cluster: their tests are slow whatever they do."""
 
@@ -200,6 +212,28 @@ def draw_tile(survey):
             return columns | {"image": source.images(*span)[0]}
 
         cutouts.write(path, rows, n=n, survey="mock", shard_rows=64)
+        return path
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def draw_training(survey):
+    """`draw_training(path, rows, **columns)`: a training store of those rows of train.zarr, in shards of 64.
+
+    columns : (n, ...) each, in place of those in train.zarr
+    """
+    source = cutouts.open_store(survey / "train.zarr")
+    names = ("object_id", "ra", "dec", "flux", "ivar", "redshift")
+
+    def draw(path, rows, **columns):
+        drawn = {name: source.column(name)[rows] for name in names}
+        drawn |= {"image": source.images(0, source.n)[0][rows]} | columns
+
+        def block(start, stop):
+            return {name: values[start:stop] for name, values in drawn.items()}
+
+        cutouts.write(path, block, n=len(rows), survey="mock", wave=source.wave, shard_rows=64)
         return path
 
     return draw

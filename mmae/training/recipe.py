@@ -40,7 +40,8 @@ class Train:
     """Train the masked autoencoder on a store with spectra and redshifts.
 
     Parts of images and spectra are hidden, and the model rebuilds them and predicts the redshift. The split
-    is 70/15/15, by object id. The best epoch is selected by validation without spectra.
+    is 70/15/15, by object id; galaxies without a redshift, or with an image that inference would reject, are
+    left out. The best epoch is selected by validation without spectra.
 
     --preset himes2025 trains the paper's model by the paper's recipe: 75 % of either modality hidden, half of
     the steps without spectra, loss = 0.1 image + 0.01 spectrum + 1.0 redshift, a constant rate. Give it

@@ -90,22 +90,6 @@ def test_batches_do_not_change_the_scores(runs, survey, common_survey, monkeypat
     np.testing.assert_array_equal(*heights)
 
 
-def test_images_that_inference_refuses_are_left_out(runs, survey, common_survey, monkeypatch):
-    model, _ = checkpoint.load_model(checkpoint.find(runs("mmae")))
-    data = TrainingSet(survey / "train.zarr", CONFIG)
-    read = data.read
-
-    def one_refused(rows):
-        batch = read(rows)
-        batch.image[1] = 0
-        return batch
-
-    monkeypatch.setattr(data, "read", one_refused)
-    measured = reproduce.measure(model, data, np.arange(3), common_survey, seeds=1)
-    assert measured["row"].tolist() == [0, 2]
-    np.testing.assert_array_equal(measured["redshift"], data.redshift[[0, 2]].astype(np.float32))
-
-
 def test_masks_grow_with_the_share_hidden_and_depend_on_the_id_alone():
     ids = np.array([7, 11, 13])
     less, more = (hidden_tokens(ids, 64, share, seed=1) for share in (0.25, 0.75))

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from conftest import recipe
 
+from catalogs.errors import InputRefused
 from catalogs.object_id import hash_ids
+from catalogs.store.cutouts import open_store
 from catalogs.store.spectra import normalise, pool
+from mmae import export, train
+from mmae.bundles.bundle import open_bundle
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.masking import random_mask
 from mmae.training.data import (
@@ -88,6 +93,58 @@ def test_a_batch_holds_the_rows_of_the_store(survey):
         assert (batch.image[k].numpy() == data.store.array("image")[row]).all()
         flux, ivar = data.store.array("flux")[row], data.store.array("ivar")[row]
         np.testing.assert_allclose(batch.spectrum[k], pool(normalise(flux, ivar)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def unusable(survey, draw_training, tmp_path):
+    """A store with an image of NaN, one with a band of zeros, and a damaged chunk; their rows."""
+    image, _ = open_store(survey / "train.zarr").images(0, 256)
+    image[10], image[100, 2], image[101] = np.nan, 0, np.nan
+    redshift = TrainingSet(survey / "train.zarr", Himes2025Config()).redshift.copy()
+    redshift[101] = np.nan  # a galaxy that would be left out anyway
+    path = draw_training(tmp_path / "train.zarr", np.arange(256), image=image, redshift=redshift)
+    shard = path / "image/c/3/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    shard.write_bytes(content)
+    return path, {10, 100, *range(192, 256)}
+
+
+def test_galaxies_whose_images_inference_rejects_are_of_no_split(survey, unusable):
+    path, rows = unusable
+    whole, data = (TrainingSet(store, Himes2025Config()) for store in (survey / "train.zarr", path))
+    for name in (TRAIN, VALIDATION, TEST):
+        expected = set(whole.rows(name)) - rows - {101}
+        assert set(data.rows(name)) == expected
+        assert set(data.sample(name, 256)) == expected
+        assert data.read(data.rows(name)).image.flatten(2).any(2).all()
+    assert whole.left_out == ""
+    assert data.left_out == (
+        "left out: 66 galaxies whose images cannot be used (ALL_NAN 1, DAMAGED 64, ZERO_BAND 1)"
+    )
+
+
+def test_training_and_export_say_what_they_leave_out(unusable, tmp_path, capsys):
+    path, rows = unusable
+    train.main(recipe("himes2025", path, tmp_path / "run", epochs=1))
+    assert "left out: 66 galaxies" in capsys.readouterr().out
+    export.main(export.Export(tmp_path / "run"))
+    assert "left out: 66 galaxies" in capsys.readouterr().out
+    bundle = open_bundle(tmp_path / "run/bundle")
+    ids = open_store(path).column("object_id")[sorted(rows)]
+    assert not np.isin(ids, bundle.roles()["object_id"]).any()
+    trained_on = TrainingSet(path, Himes2025Config()).rows(TRAIN)
+    assert bundle.card["training_data"]["galaxies"] == len(trained_on)
+
+
+def test_damage_done_after_the_store_was_opened_is_refused(unusable):
+    path, _ = unusable
+    data = TrainingSet(path, Himes2025Config())
+    shard = path / "image/c/0/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    data.store.verified.clear()
+    with pytest.raises(InputRefused, match="images of rows 0 to 256 are damaged"):
+        data.read(data.rows(TRAIN)[:5])
 
 
 def test_a_mask_hides_the_same_number_of_tokens_in_every_galaxy():
