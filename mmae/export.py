@@ -79,8 +79,10 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
 
 def roles(data: TrainingSet) -> np.ndarray:
     """(L,) of bundle.ROLES, by id: the galaxies of the training and of the validation split."""
-    parts = [
-        np.array([(object_id, role) for object_id in data.object_id[data.rows(split)]], ROLES)
-        for split, role in ((TRAIN, TRAINED_ON), (VALIDATION, CHOSEN_BY))
-    ]
-    return np.sort(np.concatenate(parts), order="object_id")
+    role = np.where(data.splits == TRAIN, TRAINED_ON, np.where(data.splits == VALIDATION, CHOSEN_BY, 0))
+    rows = np.flatnonzero(data.usable & (role != 0))
+    table = np.zeros(len(rows), ROLES)
+    columns = {"object_id": data.object_id, "role": role} | {x: data.store.column(x) for x in ("ra", "dec")}
+    for name, values in columns.items():
+        table[name] = values[rows]
+    return np.sort(table, order="object_id")

@@ -21,6 +21,7 @@ from catalogs.store.format import ImageMetadata
 from mmae.bundles import columns
 from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.image_mask import Masking
+from mmae.bundles.roles import Roles
 from mmae.hardware import Precision
 from mmae.production.actor import Actor, Cutouts
 from mmae.production.plan import BATCH, Plan
@@ -57,13 +58,6 @@ class TileTask:
     provenance: Provenance
 
 
-def role_of(object_id: np.ndarray, roles: np.ndarray) -> np.ndarray:
-    """Roles of objects in the making of the model, (m,) int8, 0: none. roles: (L,) of bundle.ROLES, by id."""
-    index = np.searchsorted(roles["object_id"], object_id).clip(max=max(0, len(roles) - 1))
-    nearest = roles[index] if len(roles) else np.zeros(len(object_id), roles.dtype)
-    return np.where(nearest["object_id"] == object_id, nearest["role"], 0)
-
-
 def doubt_unlike(values: dict[str, np.ndarray], flags: np.ndarray) -> None:
     """Set risk to 1 and confidence to 0, in place, for objects unlike those the model was trained on.
 
@@ -93,7 +87,8 @@ class Predictor(Actor):
         )
 
         self.engine = engine_of_this_process(bundle, BATCH)
-        self.roles, self.noise = bundle.roles(), bundle.noise
+        table, self.noise = bundle.roles(), bundle.noise
+        self.roles = None if table is None else Roles(table)
 
     def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
         """As that of Actor; rows whose sky is unlike that of the training set are flagged."""
@@ -123,18 +118,18 @@ class Predictor(Actor):
     ) -> dict:
         """Write the part of a unit; returns its manifest."""
         table, reason, flags = (np.concatenate(parts) for parts in zip(*done, strict=True))
-        values = columns.named(table) | self.known(store, rows.start, rows.stop, known["object_id"])
+        values = columns.named(table) | self.known(store, rows, **known)
         catalogue, rejects = photoz.rows(**known, columns=values, flags=flags, reason=reason)
         return Part(task.parts, rows.unit).write(task.plan.sha256, task.provenance, catalogue, rejects)
 
     def known(
-        self, store: CutoutStore, start: int, stop: int, object_id: np.ndarray
+        self, store: CutoutStore, rows: Rows, object_id: np.ndarray, ra: np.ndarray, dec: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Columns known without the model: the spectroscopic redshift, and the role in training."""
         values = {}
         if store.has_redshifts:
-            redshift = store.column("redshift", start, stop)
+            redshift = store.column("redshift", rows.start, rows.stop)
             values["Z_SPEC"] = np.where(redshift > -1, redshift, np.nan)
         if self.roles is not None:
-            values["IN_TRAINING"] = role_of(object_id, self.roles)
+            values["IN_TRAINING"] = self.roles.of(object_id, ra, dec)
         return values

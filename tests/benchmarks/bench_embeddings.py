@@ -26,7 +26,7 @@ from catalogs.products.embeddings import Origin, open_embeddings
 from catalogs.products.neighbours import nearest
 from catalogs.store.shard_writer import write_shards
 from mmae.bundles.bundle import TRAINED_ON, open_bundle
-from mmae.production.predictor import role_of
+from mmae.bundles.roles import Roles
 from mmae.scores import metrics
 
 NEIGHBOURS, DRAWS = 10, 200
@@ -39,7 +39,8 @@ def alike(path: Path, truth: Table, roles: np.ndarray) -> str:
     object_id, vectors = product.column("object_id"), np.concatenate(list(product.blocks()))
     known = dict(zip(truth["OBJECT_ID"].tolist(), truth["Z_SPEC"].tolist(), strict=True))
     z = np.array([known.get(name, np.nan) for name in object_id.tolist()])
-    kept = (role_of(object_id, roles) != TRAINED_ON) & np.isfinite(vectors).all(1) & np.isfinite(z)
+    role = Roles(roles).of(object_id, product.column("ra"), product.column("dec"))
+    kept = (role != TRAINED_ON) & np.isfinite(vectors).all(1) & np.isfinite(z)
     vectors, z = vectors[kept], z[kept]
     rng = np.random.default_rng(0)
     found = nearest(vectors, np.arange(len(z)), [vectors], NEIGHBOURS)

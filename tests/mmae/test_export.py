@@ -15,9 +15,9 @@ from catalogs.errors import InputRefused, UsageError
 from mmae import export
 from mmae.bundles import compiler
 from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, ROLES_FILE, TRAINED_ON, open_bundle
+from mmae.bundles.roles import UNKNOWN, Roles
 from mmae.hardware import BF16, FP32
 from mmae.models import checkpoint
-from mmae.production.predictor import role_of
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet
 
 
@@ -43,13 +43,23 @@ def test_the_program_is_the_model_with_its_spectrum_hidden(runs, preset, tmp_pat
 
 def test_the_bundle_knows_which_galaxies_the_model_was_made_with(survey, bundle):
     data = TrainingSet(survey / "train.zarr", TINY["mmae"])
-    roles = open_bundle(bundle).roles()
+    roles = Roles(open_bundle(bundle).roles())
     for split, role in ((TRAIN, TRAINED_ON), (VALIDATION, CHOSEN_BY), (TEST, 0)):
         ids = data.object_id[data.rows(split)]
         assert len(ids) > 10
-        assert set(role_of(ids, roles)) == {role}
-    assert role_of(np.array([-5, 2**62]), roles).tolist() == [0, 0]
-    assert role_of(ids, roles[:0]).tolist() == [0] * len(ids)
+        unknown = np.full(len(ids), np.nan)
+        assert set(roles.of(ids, unknown, unknown)) == {role or UNKNOWN}
+
+
+def test_roles_are_told_by_position_whatever_the_id(draw_training, tmp_path):
+    ra, dec = np.linspace(10, 20, 256), np.linspace(-5, 5, 256)
+    data = TrainingSet(draw_training(tmp_path / "a.zarr", np.arange(256), ra=ra, dec=dec), TINY["mmae"])
+    found = Roles(export.roles(data)).of(np.arange(256), ra, dec)
+    assert {split: set(found[data.rows(split)]) for split in (TRAIN, VALIDATION, TEST)} == {
+        TRAIN: {TRAINED_ON},
+        VALIDATION: {CHOSEN_BY},
+        TEST: {0},
+    }
 
 
 def test_the_card_says_what_the_model_is_for(bundle):
@@ -144,3 +154,11 @@ def test_there_must_be_something_to_export(tmp_path):
     with pytest.raises(InputRefused, match="not a checkpoint of this model"):
         export.main(export.Export(tmp_path / "other.pt"))
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_of_the_format_before_is_refused(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "bundle")
+    card = json.loads((bundle / CARD).read_text()) | {"version": 4}
+    atomic.write_json(tmp_path / "bundle" / CARD, atomic.sealed(card))
+    with pytest.raises(InputRefused, match="of another format than mmae-bundle 5: export the bundle again"):
+        open_bundle(tmp_path / "bundle")
