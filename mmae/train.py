@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, Interrupted, UsageError
@@ -43,6 +42,7 @@ from mmae.training.distributed import World
 from mmae.training.recipe import (
     Train,
     backward,
+    rate_factor,
     step_masks,
 )
 from mmae.training.runlog import METRICS, RunLog, summary
@@ -122,7 +122,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     sample = data.read(data.sample(TRAIN, STATISTICS_ROWS)).image
     description = describe(data, sample)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
-    state = begin_or_resume(config, world, description, sample, steps)
+    state = begin_or_resume(config, world, description, sample)
     del sample
     if finished(state, config):
         if world.is_main:
@@ -152,7 +152,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 counts = masks.counts().clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
                 losses = backward(model, batch.to(world.device), own_masks, config, counts)
-                skipped = 0 if step(state, config, steps) else skipped + 1
+                skipped = 0 if step(state, config, len(rows)) else skipped + 1
 
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
@@ -213,16 +213,15 @@ def end_epoch(
     save(config, world, description, state, best=improved)
 
 
-def step(state: State, config: Train, steps: int) -> bool:
-    """Take an optimiser step, of `steps` per epoch; skip it and return False for a non-finite gradient."""
+def step(state: State, config: Train, galaxies: int) -> bool:
+    """Take an optimiser step, in epochs of so many galaxies; skip it and return False if not finite."""
+    factor = rate_factor(config, -(-galaxies // config.batch), state.epoch, state.step_in_epoch)
+    for group, rate in zip(state.optimizer.param_groups, state.rates, strict=True):
+        group["lr"] = rate * factor
     finite = bool(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip).isfinite())
     if finite:
         state.optimizer.step()
     state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
-    if isinstance(state.scheduler, CosineAnnealingWarmRestarts):
-        state.scheduler.step(state.epoch + state.step_in_epoch / steps)
-    elif state.scheduler:
-        state.scheduler.step()
     if state.average:
         update_average(state.average, state.model, config.average, state.step)
     return finite

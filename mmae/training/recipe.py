@@ -30,6 +30,9 @@ LEVELS = 7
 """Number of fractions of hidden image tokens: few, as oneDNN caches a compiled product for every shape."""
 VALIDATION_SEED = 7
 """Seed of the validation masks, the same at every epoch."""
+WARM_UP, FIRST_RATE, LAST_RATE = 0.05, 1 / 25, 1 / 25e4
+"""Share of a one-cycle run in which the rate rises, and its first and last rate, of the highest one: those of
+OneCycleLR of PyTorch."""
 CPU_ATTENTION = SDPBackend.MATH
 """Attention kernel on CPUs: the fused one takes 60 % of a bf16 training step (backward, torch 2.13), this
 one 10 %."""
@@ -173,22 +176,29 @@ def make_optimizer(model: AnyModel, config: Train) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
-Scheduler = torch.optim.lr_scheduler.OneCycleLR | torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+def rate_factor(config: Train, batches: int, epoch: int, batch: int) -> float:
+    """Learning rate of a batch of an epoch, as a share of the highest one.
 
-
-def make_scheduler(optimizer: torch.optim.Optimizer, config: Train, steps: int) -> Scheduler | None:
-    """Learning-rate schedule, None if constant; steps: those of an epoch."""
+    It depends on the place in the run alone, not on the ranks, which may drop the last of the `batches` of an
+    epoch: so a run goes on with another number of ranks.
+    """
     if config.schedule == "restarts":
-        return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, config.first_cycle, T_mult=2)
+        passed, cycle = epoch + batch / batches, config.first_cycle
+        while passed >= cycle:
+            passed, cycle = passed - cycle, 2 * cycle
+        return cosine(1.0, 0.0, passed / cycle)
     if config.schedule == "one-cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            [group["lr"] for group in optimizer.param_groups],
-            total_steps=config.epochs * steps + 1,
-            pct_start=0.05,
-            cycle_momentum=False,
-        )
-    return None
+        last = config.epochs * batches
+        peak, place = WARM_UP * (last + 1) - 1, epoch * batches + batch
+        if place <= peak:
+            return cosine(FIRST_RATE, 1.0, place / peak)
+        return cosine(1.0, LAST_RATE, (place - peak) / (last - peak))
+    return 1.0
+
+
+def cosine(start: float, end: float, share: float) -> float:
+    """From start to end along half a wave, flat at either; share: of the way, 0 to 1."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
 def stream_seed(seed: int, *key: int) -> int:

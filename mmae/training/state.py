@@ -19,7 +19,7 @@ from mmae.models import checkpoint
 from mmae.models.families import AnyModel, build
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World
-from mmae.training.recipe import DROPOUT, Scheduler, Train, make_optimizer, make_scheduler, stream_seed
+from mmae.training.recipe import DROPOUT, Train, make_optimizer, stream_seed
 
 STATISTICS_ROWS = 2048
 """Galaxies from which noise and percentiles of fluxes are measured."""
@@ -35,7 +35,8 @@ class State:
     average: AnyModel | None
     """Exponential moving average of the weights."""
     optimizer: torch.optim.Optimizer
-    scheduler: Scheduler | None
+    rates: list[float]
+    """Highest learning rate of each parameter group."""
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
@@ -57,9 +58,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
             mean.lerp_(weight, rate)
 
 
-def begin_or_resume(
-    config: Train, world: World, description: dict[str, Any], sample: torch.Tensor, steps: int
-) -> State:
+def begin_or_resume(config: Train, world: World, description: dict[str, Any], sample: torch.Tensor) -> State:
     """State from the newest intact checkpoint of the run directory, or that of a new run.
 
     A run resumes bit-identically to one that was never stopped, on as many ranks and the same kind of device;
@@ -73,7 +72,7 @@ def begin_or_resume(
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)
-    state = State(model, average, optimizer, make_scheduler(optimizer, config, steps))
+    state = State(model, average, optimizer, [group["lr"] for group in optimizer.param_groups])
     path = checkpoint.newest(config.out)
     if world.is_main:
         checkpoint.sweep(config.out)
@@ -95,8 +94,6 @@ def begin_or_resume(
     if average:
         average.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])
-    if state.scheduler:
-        state.scheduler.load_state_dict(saved["scheduler"])
     for name in PROGRESS:
         setattr(state, name, saved[name])
     if (saved["device"], len(saved["generators"])) == (world.device.type, world.size):
@@ -136,7 +133,6 @@ def save(config: Train, world: World, description: dict[str, Any], state: State,
         "model": state.model.state_dict(),
         "average": state.average.state_dict() if state.average else None,
         "optimizer": state.optimizer.state_dict(),
-        "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "generators": [generator.cpu() for generator in generators],
         "device": world.device.type,
         **{name: getattr(state, name) for name in PROGRESS},

@@ -1,5 +1,6 @@
 """Training: exact resumption, damaged checkpoints, several ranks."""
 
+import itertools
 import json
 import os
 import socket
@@ -23,7 +24,7 @@ from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025, Himes2025Config
 from mmae.training import distributed
 from mmae.training.data import TRAIN, TrainingSet, steps_per_epoch
-from mmae.training.recipe import Train, backward, draw_masks, make_optimizer
+from mmae.training.recipe import Train, backward, draw_masks, make_optimizer, rate_factor
 from mmae.training.runlog import METRICS
 from mmae.training.validate import Validation
 
@@ -178,7 +179,7 @@ def stop_at_last(world, stop, *flags):
 
 train.batches, train.agree = recorded, stop_at_last
 try:
-    flags = {"epochs": 1, "batch": int(sys.argv[5]), "schedule": "constant", "lr": 1e-4}
+    flags = {"batch": int(sys.argv[5]), "epochs": int(sys.argv[6]), "schedule": sys.argv[7], "lr": 1e-4}
     train.main(recipe("mmae", data, out, **flags))
 finally:
     np.save(seen, np.concatenate(redshifts))
@@ -205,7 +206,7 @@ def run_ranks(config, ranks, last, seen):
             config.out,
             file,
             str(last),
-            str(config.batch),
+            *map(str, (config.batch, config.epochs, config.schedule)),
         ]
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     texts = [process.communicate(timeout=300)[0] for process in processes]
@@ -214,6 +215,7 @@ def run_ranks(config, ranks, last, seen):
 
 @pytest.mark.slow
 def test_a_run_resumes_with_fewer_ranks_without_losing_or_repeating_a_galaxy(config, tmp_path):
+    config = replace(config, epochs=1)
     first, _ = run_ranks(config, 2, 3, tmp_path)
     assert checkpoint.load(checkpoint.newest(config.out))["step"] == 3
     rest, texts = run_ranks(config, 1, -1, tmp_path)
@@ -226,11 +228,43 @@ def test_a_run_resumes_with_fewer_ranks_without_losing_or_repeating_a_galaxy(con
 
 
 @pytest.mark.slow
+def test_the_rate_goes_on_where_another_number_of_ranks_has_other_steps(config, tmp_path):
+    """Two ranks drop the last batch of an epoch, of one galaxy: one step, where one rank takes two."""
+    galaxies = len(TrainingSet(config.data, config.model).rows(TRAIN))
+    config = replace(config, schedule="one-cycle", epochs=3, batch=galaxies - 1)
+    assert [steps_per_epoch(galaxies, config.batch, ranks) for ranks in (2, 1)] == [1, 2]
+    run_ranks(config, 2, 2, tmp_path)
+    assert checkpoint.load(checkpoint.newest(config.out))["step"] == 2
+    run_ranks(config, 1, -1, tmp_path)
+    saved = checkpoint.load(checkpoint.newest(config.out))
+    assert saved["epoch"] == 3
+    assert saved["optimizer"]["param_groups"][0]["lr"] == 1e-4 * rate_factor(config, 2, 2, 1)
+
+
+@pytest.mark.parametrize("batches", [1, 7])
+@pytest.mark.parametrize("schedule", ["one-cycle", "restarts"])
+def test_rates_are_those_of_pytorchs_schedules(schedule, batches):
+    config = recipe("mmae", Path(), Path(), schedule=schedule, epochs=23, first_cycle=2)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    if schedule == "restarts":
+        expected = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 2, T_mult=2)
+    else:
+        expected = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, 0.5, total_steps=23 * batches + 1, pct_start=0.05, cycle_momentum=False
+        )
+    optimizer.step()
+    for epoch, batch in itertools.product(range(23), range(batches)):
+        rate = 0.5 * rate_factor(config, batches, epoch, batch)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        expected.step(*[epoch + (batch + 1) / batches] * (schedule == "restarts"))
+
+
+@pytest.mark.slow
 def test_one_rank_and_two_agree_on_the_same_batches(config, tmp_path):
     """The shares of the ranks differ, 17 and 16 and less at the end, and so do their numbers of spectra."""
     outcomes = []
     for ranks in (1, 2):
-        run = replace(config, out=tmp_path / f"run{ranks}", batch=33)
+        run = replace(config, out=tmp_path / f"run{ranks}", batch=33, epochs=1)
         run_ranks(run, ranks, -1, tmp_path)
         outcomes.append(outcome(run.out))
     (one_rank, _, reports), (two_ranks, _, reports_of_two) = outcomes
