@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(path for package in ("catalogs", "mmae", "jobs") for path in (ROOT / package).rglob("*.py"))
 COMMAND, COMMON = "command", "common"
 """Files that stand in `mmae/` itself: a command each, or what all rooms need."""
-COMMON_FILES = {"__init__", "cli", "environment", "hardware", "prefetch", "progress"}
+COMMON_FILES = {"__init__", "cli", "environment", "flags", "hardware", "prefetch", "progress"}
 STORE = {"catalogs", "catalogs.store"}
 PRODUCTS = {*STORE, "catalogs.products"}
 SURVEYS = {*STORE, "catalogs.surveys"}
@@ -111,7 +111,7 @@ def test_an_import_that_runs_upward_is_found(file, line):
 def test_rooms_are_small_and_say_what_they_are_for():
     for room in {path.parent for path in FILES}:
         files = list(room.glob("*.py"))
-        assert len(files) <= (14 if room.name == "mmae" else 20), room
+        assert len(files) <= (15 if room.name == "mmae" else 20), room
         assert ast.get_docstring(ast.parse((room / "__init__.py").read_text())), room
 
 
