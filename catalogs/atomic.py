@@ -49,6 +49,14 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Content of a JSON file. Raises ValueError where it is none, OSError for a failure of the disk."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
+
+
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
     """The content with a sha256 over all of it but its seal, so that a change shows."""
     unsealed = {name: value for name, value in content.items() if name != SEAL}
@@ -61,7 +69,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     Raises OSError for a failure of the disk.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         return content if content[SEAL] == sealed(content)[SEAL] else None
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
 
     cli.start("jobs.starts", "Starts")
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +37,14 @@ def main(config: Starts) -> None:
     """Raises OSError where the job has started MAX_STARTS times from the same place."""
     place = {"job": os.environ.get("SLURM_JOB_ID", ""), "next": next_step(config.run)}
     path = config.run / "slurm" / STARTS
-    last = json.loads(path.read_text()) if path.exists() else {}
+    last = atomic.read_sealed(path) or {}
     starts = last.pop("starts", 0) if last.items() >= place.items() else 0
     if starts >= MAX_STARTS:
         raise OSError(
             f"the job started {starts} times without {place['next']}: "
             f"see {path.parent} for why, mend it, and give the same command again"
         )
-    atomic.write_json(path, place | {"starts": starts + 1})
+    atomic.write_json(path, atomic.sealed(place | {"starts": starts + 1}))
 
 
 def next_step(run: Path) -> str:

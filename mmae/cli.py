@@ -20,7 +20,7 @@ from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae.flags import parse
 
 OK, USAGE, REFUSED, INTERRUPTED, IO_FAILED = 0, 2, 3, 4, 5
-IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 """Errors of the disk that are there whenever the same command is given."""
 
 

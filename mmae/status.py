@@ -8,7 +8,6 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
 
     cli.start("mmae.status", "Status")
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from mmae import cli
 from mmae.models import checkpoint
 from mmae.production import index
 from mmae.production.plan import RUN_ENDING, RunFiles
-from mmae.training.runlog import METRICS, summary
+from mmae.training.runlog import read_reports, summary
 
 LISTED = 20
 """Tiles of a folder that get a line of their own: the failed and the unfinished."""
@@ -120,9 +119,7 @@ def training_lines(run: Path) -> Iterator[str]:
 
 def metric_lines(run: Path) -> list[str]:
     """The last report of training and of validation, and the best validation."""
-    path = run / METRICS
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    reports = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be half written
+    reports = read_reports(run)
     validations = [report for report in reports if report["kind"] == "validation"]
     shown = []
     if training := [report for report in reports if report["kind"] == "train"]:

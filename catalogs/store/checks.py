@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import lzma
 import math
 import os
@@ -13,6 +12,7 @@ from typing import Any
 
 import zarr
 
+from catalogs.atomic import read_json
 from catalogs.errors import InputRefused
 from catalogs.regular_file import refuse_special
 from catalogs.store.compression import COMPRESSORS
@@ -79,7 +79,7 @@ def _leads_into(root: Path, link: Path) -> bool:
 
 def _check_codecs(file: Path) -> None:
     with refusing(f"{file} is not JSON"):
-        metadata = json.loads(file.read_text())
+        metadata = read_json(file)
     if isinstance(metadata, dict) and metadata.get("node_type") == "group":
         return  # a second copy of the arrays' metadata may be in it, which nobody reads
     names = [name.removeprefix("numcodecs.") for name in codec_names(metadata)]
@@ -176,4 +176,4 @@ def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> 
 def array_codecs(array: Path) -> list[str]:
     """Names of the codecs of an array, each once."""
     metadata = next(file for file in (array / "zarr.json", array / ".zarray") if file.exists())
-    return list(dict.fromkeys(codec_names(json.loads(metadata.read_text()))))
+    return list(dict.fromkeys(codec_names(read_json(metadata))))

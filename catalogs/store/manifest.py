@@ -4,7 +4,6 @@ Zarr silently reads a lost or zeroed chunk as fill values, so integrity is decid
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -68,11 +67,14 @@ def read_manifest(path: Path) -> dict[str, dict] | None:
     if not file.exists():
         return None
     with refusing(f"{file} is not a manifest"):
-        files = json.loads(file.read_text())["files"]
-        return {
-            name: {"size": entry["size"], "sha256": entry["sha256"], "chunk_sums": entry.get("chunk_sums")}
-            for name, entry in files.items()
-        }
+        return {name: _entry(entry) for name, entry in atomic.read_json(file)["files"].items()}
+
+
+def _entry(entry: dict) -> dict:
+    """Size and sums of a file. Raises TypeError where they are not of their types."""
+    if not (isinstance(entry["size"], int) and isinstance(entry["sha256"], str)):
+        raise TypeError(f"a file has the size {entry['size']!r} and the sha256 {entry['sha256']!r}")
+    return {"size": entry["size"], "sha256": entry["sha256"], "chunk_sums": entry.get("chunk_sums")}
 
 
 def check_metadata(path: Path, manifest: dict[str, dict]) -> None:

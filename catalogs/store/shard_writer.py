@@ -11,7 +11,6 @@ Files are recorded with size and sha256, and are written again where they do not
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,7 +169,7 @@ def _begin(partial: Path, source: str | None, layout: Layout) -> Files:
     fingerprint = atomic.digest([source, zarr.__version__, *parameters])
     if source is not None:
         begun = _read_record(partial, BEGUN)
-        if begun and begun.get("fingerprint") == fingerprint:
+        if begun and begun["fingerprint"] == fingerprint:
             return begun["files"]
         if (partial / BEGUN).exists():
             print(f"{partial} is of another input, of other settings, or damaged: starting over", flush=True)
@@ -179,7 +178,7 @@ def _begin(partial: Path, source: str | None, layout: Layout) -> Files:
     store = partial / STORE
     _create(store, layout)
     files = _sync(store, [str(file.relative_to(store)) for file in store.rglob("*") if file.is_file()])
-    atomic.write_json(partial / BEGUN, {"fingerprint": fingerprint, "files": files})
+    atomic.write_json(partial / BEGUN, atomic.sealed({"fingerprint": fingerprint, "files": files}))
     return files
 
 
@@ -230,7 +229,7 @@ def _write_shard(
     files = _sync(partial / STORE, written)
     for file, array in written.items():
         files[file]["chunk_sums"] = chunk_sums(partial / STORE / file, array)
-    atomic.write_json(partial / _record_name(shard), {"files": files})
+    atomic.write_json(partial / _record_name(shard), atomic.sealed({"files": files}))
     return files
 
 
@@ -247,11 +246,8 @@ def _sync(store: Path, names: Iterable[str]) -> Files:
 
 def _read_record(partial: Path, name: str) -> dict | None:
     """Content of a record if all its files match it; else None."""
-    try:
-        record = json.loads((partial / name).read_text())
-        intact = all(atomic.matches(partial / STORE / file, e) for file, e in record["files"].items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, or damaged
-        return None
+    record = atomic.read_sealed(partial / name)
+    intact = record and all(atomic.matches(partial / STORE / file, e) for file, e in record["files"].items())
     return record if intact else None
 
 

@@ -4,6 +4,7 @@ It is a view of the tiles' own records (finished.json), which are read anew each
 failure is kept nowhere else.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from astropy.table import Table
 
 from catalogs import atomic
+from catalogs.errors import InputRefused
+from catalogs.store.checks import refusing
 from mmae.production.plan import RUN_ENDING, RunFiles
 from mmae.production.tiles import Tile
 
@@ -75,10 +78,20 @@ def failed(folder: Path) -> dict[str, str]:
     """Tiles that the index calls failed and that are not done since, and the reasons."""
     if not path(folder).exists():
         return {}
-    rows = ((str(row["TILE"]), str(row["REASON"])) for row in read(folder) if row["STATE"] == FAILED)
+    try:
+        table = read(folder)
+    except InputRefused as error:
+        print(f"{error}; what it said of failures is lost")
+        return {}
+    rows = ((str(row["TILE"]), str(row["REASON"])) for row in table if row["STATE"] == FAILED)
     return {name: reason for name, reason in rows if not RunFiles(folder, name).record()}
 
 
 def read(folder: Path) -> Table:
-    """Raises OSError where there is no index."""
-    return Table.read(path(folder), format="ascii.ecsv")
+    """The index of a folder. Raises OSError where there is none, InputRefused where it is damaged."""
+    with refusing(f"{path(folder)} is damaged", remedy="`mmae infer` writes it anew"):
+        with warnings.catch_warnings(action="error"):
+            table = Table.read(path(folder), format="ascii.ecsv")
+        if missing := [name for name in COLUMNS if name not in table.colnames]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return table

@@ -1,6 +1,5 @@
 """Copies of a run's reports in MLflow, if it is installed and MLFLOW_TRACKING_URI names a server."""
 
-import json
 import os
 import sys
 import time
@@ -37,15 +36,15 @@ def open_mirror(run: Path, parameters: dict[str, object]) -> Report | None:
         return None
     client = MlflowClient()
     try:
-        if (run / RUN_FILE).exists():
-            run_id = client.get_run(json.loads((run / RUN_FILE).read_text())["run_id"]).info.run_id
+        if begun := atomic.read_sealed(run / RUN_FILE):
+            run_id = client.get_run(begun["run_id"]).info.run_id
         else:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = client.get_experiment_by_name(name)
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
             run_id = client.create_run(experiment_id, run_name=run.name).info.run_id
             client.log_batch(run_id, params=[Param(key, str(value)) for key, value in parameters.items()])
-            atomic.write_json(run / RUN_FILE, {"run_id": run_id})
+            atomic.write_json(run / RUN_FILE, atomic.sealed({"run_id": run_id}))
     except MlflowException as error:
         print(f"MLflow gets no reports: {str(error).splitlines()[0]}", file=sys.stderr)
         return None

@@ -31,9 +31,13 @@ class RunLog:
         self.mirror = open_mirror(run, flat(config)) if enabled else None
         self.writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if enabled else None
         if enabled and (run / METRICS).exists():
-            lines = lines_until(run / METRICS, step, validated)
+            reports = [
+                report
+                for report in read_reports(run)
+                if (report["step"], report["kind"] == VALIDATION) <= (step, validated)
+            ]
             with atomic.replacing(run / METRICS) as temporary:
-                temporary.write_text("".join(lines))
+                temporary.write_text("".join(json.dumps(report) + "\n" for report in reports))
 
     def print(self, text: str) -> None:
         if self.writer:
@@ -76,12 +80,22 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def lines_until(path: Path, step: int, validated: bool) -> list[str]:
-    """Lines of the reports up to a step, in order; a line that was cut off is left out."""
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    reports = [json.loads(line) for line in lines]
-    positions = [(report["step"], report["kind"] == VALIDATION) for report in reports]
-    return [line for line, position in zip(lines, positions, strict=True) if position <= (step, validated)]
+def read_reports(run: Path) -> list[dict[str, Any]]:
+    """The reports of a run, in order; lines that are damaged, as the last may be, are left out."""
+    path = run / METRICS
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return [report for line in lines if (report := _report(line))]
+
+
+def _report(line: str) -> dict[str, Any] | None:
+    try:
+        report = json.loads(line)
+        numbers = [value for name, value in report.items() if name != "kind"]
+        complete = isinstance(report["step"], int) and (report["kind"] == TRAIN or "loss" in report)
+    except (ValueError, RecursionError, AttributeError, LookupError):
+        return None
+    known = report["kind"] in (TRAIN, VALIDATION)
+    return report if complete and known and all(isinstance(x, int | float) for x in numbers) else None
 
 
 def summary(metrics: dict[str, float]) -> str:
