@@ -13,6 +13,7 @@ import numpy as np
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
+from catalogs.store.cutouts import open_store
 from mmae import cli
 from mmae.bundles.bundle import CARD, CHOSEN_BY, ROLES, TRAINED_ON, bf16_report
 from mmae.bundles.compiler import write_bundle
@@ -39,8 +40,8 @@ class Export:
     """Bundle to write; by default `bundle` in the run directory."""
     data: Path | None = None
     """Training store to whose splits calibration and bf16 weights are fitted, and on which bf16 is compared
-    with fp32; by default the one the checkpoint was trained on. If that is not there, p(z) stays as it is,
-    and bf16 is tried on noise."""
+    with fp32; by default the one the checkpoint was trained on. If that is not there, or is another store by
+    now, p(z) stays as it is, and bf16 is tried on noise."""
 
 
 def main(config: Export) -> None:
@@ -61,20 +62,33 @@ def main(config: Export) -> None:
 
 def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     """Galaxies of the training and the validation split; noise where the training store is not there."""
-    trained_on = Path(state["config"]["data"])
-    if config.data is None and not trained_on.is_dir():
+    path = config.data or training_store(state)
+    if path is None:
         return noise_sample()
-    data = TrainingSet(config.data or trained_on, config_of(state["family"], state["config"]["model"]))
+    data = TrainingSet(path, config_of(state["family"], state["config"]["model"]))
     if data.left_out:
         print(data.left_out)
+    trained_on_it = data.store.fingerprint == state["data"]["fingerprint"]
+    if not trained_on_it:
+        print(f"{path} is not the store the model was trained on: IN_TRAINING will be null")
     read = data.read(data.sample(VALIDATION, CALIBRATED_ROWS))
     return Sample(
         "galaxies of the validation split",
         data.read(data.sample(TRAIN, CALIBRATED_ROWS)).image,
         read.image,
         read.redshift,
-        roles(data) if data.store.fingerprint == state["data"]["fingerprint"] else None,
+        roles(data) if trained_on_it else None,
     )
+
+
+def training_store(state: dict[str, Any]) -> Path | None:
+    """Path of the store that a checkpoint was trained on, if it is where it was; else says what is there."""
+    path = Path(state["config"]["data"]).absolute()
+    if path.is_dir() and open_store(path).fingerprint == state["data"]["fingerprint"]:
+        return path
+    there = "another store is there" if path.exists() else "nothing is there"
+    print(f"not calibrated: the training store is not at {path} ({there}); name it with --data")
+    return None
 
 
 def roles(data: TrainingSet) -> np.ndarray:

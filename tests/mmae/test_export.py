@@ -96,14 +96,31 @@ def test_a_precision_is_offered_where_it_keeps_to_its_bound(trained, tmp_path, m
         open_bundle(coarse, BF16)
 
 
-def test_without_its_training_store_a_bundle_is_measured_on_noise(trained, tmp_path):
+@pytest.mark.parametrize("there", ["nothing", "another store"])
+def test_without_its_training_store_a_bundle_is_measured_on_noise(
+    trained, draw_training, tmp_path, capsys, there
+):
+    """A store of the same name may be another one by now, or in this folder."""
+    path = tmp_path / "train.zarr"
+    if there == "another store":
+        draw_training(path, np.arange(255))
     state = checkpoint.load(trained / checkpoint.BEST)
-    state["config"]["data"] = str(tmp_path / "gone.zarr")
+    state["config"]["data"] = str(path)
     checkpoint.save(tmp_path / "moved.pt", state)
     export.main(export.Export(tmp_path / "moved.pt", tmp_path / "bundle"))
     card = open_bundle(tmp_path / "bundle").card
     assert card["reduced_precision"]["images"].startswith("1024 images of noise")
     assert card["calibration"]["galaxies"] == "none"
+    assert f"the training store is not at {path} ({there} is there)" in capsys.readouterr().out
+
+
+def test_another_store_may_be_named_to_calibrate_on(trained, draw_training, tmp_path, capsys):
+    other = draw_training(tmp_path / "other.zarr", np.arange(255))
+    export.main(export.Export(trained, tmp_path / "bundle", other))
+    bundle = open_bundle(tmp_path / "bundle")
+    assert "galaxies of the validation split" in bundle.card["calibration"]["galaxies"]
+    assert bundle.roles() is None
+    assert "IN_TRAINING will be null" in capsys.readouterr().out
 
 
 def test_a_bundle_that_was_touched_is_refused(bundle, tmp_path):
