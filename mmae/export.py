@@ -20,6 +20,7 @@ from mmae.bundles.compiler import write_bundle
 from mmae.bundles.sample import CALIBRATED_ROWS, Sample, noise_sample
 from mmae.models import checkpoint
 from mmae.models.families import config_of
+from mmae.models.typicality import MIN_TAIL, TAIL
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
 
 
@@ -54,6 +55,8 @@ def main(config: Export) -> None:
     print(f"checkpoint: {source} (step {state['step']})")
     print(f"agrees with the full model to |dz| <= {card['agreement']['float64']:.1e} in float64")
     print(bf16_report(card))
+    if not card["calibration"]["tail"]:
+        print(f"ATYPICAL will never be raised: that takes {MIN_TAIL / TAIL:.0f} galaxies to calibrate on")
     print(f"wrote {', '.join(str(out / name) for name in (*card['files'], CARD))}")
 
 

@@ -38,6 +38,8 @@ class Provenance:
     draws: int = 1
     """Masks drawn for each image."""
     mc_seed: int = 0
+    has_tail: bool = True
+    """Whether OOD_SCORE of the model falls far enough for ATYPICAL to be raised."""
 
 
 def healpix29(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -92,6 +94,7 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZMASK"] = (provenance.image_mask, "share of each image hidden from the model")
     header["PZSEED"] = (provenance.mc_seed, "seed of PHOTOZ_MC")
     header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
+    header["PZTAIL"] = (provenance.has_tail, "whether the model can raise ATYPICAL")
     header["PZMODEL"] = provenance.model_sha256
     header["PZINPUT"] = provenance.input_sha256
     header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"

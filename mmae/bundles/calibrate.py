@@ -20,7 +20,7 @@ LEAST_APART = 0.1
 def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     """Fit the width of p(z), and what is typical, to galaxies; gives what the card says of it."""
     if sample.redshift is None:
-        return {"galaxies": "none", "p(z)": "as the model gives it", "typicality": "not known"}
+        return {"galaxies": "none", "p(z)": "as the model gives it", "typicality": "not known", "tail": False}
     others = estimates(program, sample.image)
     program.typicality.fit(estimates(program, sample.trained).joint, others.joint)
     fitted = calibrate_pdf(program, others.mass, sample.redshift) if isinstance(program, ImagePdf) else "none"
@@ -28,6 +28,7 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
         "galaxies": f"{len(others.joint)} {sample.name}",
         "p(z)": fitted,
         "typicality": f"distances of {len(others.joint)} galaxies from {len(sample.trained)}",
+        "tail": bool(program.typicality.threshold.isfinite()),
     }
 
 

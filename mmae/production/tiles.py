@@ -149,6 +149,7 @@ class Tile:
                 image_mask=bundle.masking.ratio,
                 draws=bundle.masking.draws,
                 mc_seed=MC_SEED,
+                has_tail=bundle.card["calibration"]["tail"],
             ),
         )
 

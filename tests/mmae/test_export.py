@@ -15,7 +15,10 @@ from catalogs.errors import InputRefused, UsageError
 from mmae import export
 from mmae.bundles import compiler
 from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, ROLES_FILE, TRAINED_ON, open_bundle
+from mmae.bundles.calibrate import calibrate
+from mmae.bundles.program import program_of
 from mmae.bundles.roles import UNKNOWN, Roles
+from mmae.bundles.sample import Sample, noise
 from mmae.hardware import BF16, FP32
 from mmae.models import checkpoint
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet
@@ -121,6 +124,20 @@ def test_another_store_may_be_named_to_calibrate_on(trained, draw_training, tmp_
     assert "galaxies of the validation split" in bundle.card["calibration"]["galaxies"]
     assert bundle.roles() is None
     assert "IN_TRAINING will be null" in capsys.readouterr().out
+
+
+def test_export_says_that_few_galaxies_tell_nothing_of_the_unlikely(trained, tmp_path, capsys):
+    export.main(export.Export(trained, tmp_path / "bundle"))
+    assert open_bundle(tmp_path / "bundle").card["calibration"]["tail"] is False
+    assert "ATYPICAL will never be raised: that takes 200 galaxies" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("galaxies", "tail"), [(199, False), (200, True)])
+def test_the_tail_takes_200_galaxies(trained, galaxies, tail):
+    model, _ = checkpoint.load_model(checkpoint.find(trained))
+    image = noise(galaxies)
+    sample = Sample("noise", image, image, torch.linspace(0.1, 1, galaxies))
+    assert calibrate(program_of(model), sample)["tail"] is tail
 
 
 def test_a_bundle_that_was_touched_is_refused(bundle, tmp_path):

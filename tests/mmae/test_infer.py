@@ -84,6 +84,7 @@ def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
         assert (table["BANDMASK"] == 31).all()
         assert header["PZMODEL"] == open_bundle(bundle).sha256
         assert header["PZTRAIN"] == "mock"
+        assert header["PZTAIL"] is False  # calibrated on some 40 galaxies
 
 
 def test_a_part_of_every_image_may_be_hidden_and_the_catalogue_says_so(survey, bundle, undisturbed, tmp_path):
