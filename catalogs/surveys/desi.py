@@ -1,8 +1,9 @@
-"""Reader of DESI coadds: the spectra of the three arms, joined into one.
+"""Reader of DESI coadds: the spectra of the three arms, or of those there are, joined into one.
 
-For each arm (B, R, Z) a coadd file holds the images `B_WAVELENGTH` (p,), `B_FLUX` and `B_IVAR` (n, p) and,
-usually, `B_MASK` (n, p); the table `FIBERMAP`, if present, lists the targets of the n fibres. Transposed
-images, (p, n), are recognised by the length of the wavelengths. The redshifts are in redrock.py.
+For each arm (B, R, Z) that was read out, a coadd file holds the images `B_WAVELENGTH` (p,), `B_FLUX` and
+`B_IVAR` (n, p) and, usually, `B_MASK` (n, p); the table `FIBERMAP`, if present, lists the targets of the n
+fibres. Transposed images, (p, n), are recognised by the length of the wavelengths. The redshifts are in
+redrock.py.
 """
 
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ BLOCK = 64
 TOLERANCE = 0.01
 """Tolerance of wavelengths with respect to the grid, in pixels."""
 
-IMAGES = {f"{arm}_{kind}" for arm in ARMS for kind in ("WAVELENGTH", "FLUX", "IVAR", "MASK")}
+KINDS = ("WAVELENGTH", "FLUX", "IVAR")
+IMAGES = {f"{arm}_{kind}" for arm in ARMS for kind in (*KINDS, "MASK")}
+NO_COADD = "it is not a DESI coadd"
 FIBERMAP, COLUMNS = "FIBERMAP", ("TARGETID", "TARGET_RA", "TARGET_DEC")
 
 
@@ -90,7 +93,12 @@ def read_coadd(path: Path, targets: np.ndarray | None = None) -> Spectra:
         raise UsageError(f"{path} is a folder, not a coadd" if path.is_dir() else f"there is no file {path}")
     with fits_strict.opened(path, {*IMAGES, FIBERMAP}) as hdus:
         arrays = _arrays(hdus)
-        arms = [_arm(path, arrays, name) for name in ARMS]
+        there = [name for name in ARMS if {f"{name}_{kind}" for kind in KINDS} & arrays.keys()]
+        if not there:
+            raise InputRefused(
+                f"{path} has no image {' or '.join(f'{arm}_FLUX' for arm in ARMS)}: {NO_COADD}"
+            )
+        arms = [_arm(path, arrays, name) for name in there]
         fibres = {len(arm.flux) for arm in arms} | {len(arrays[name]) for name in COLUMNS if name in arrays}
         if len(fibres) > 1:
             raise InputRefused(f"{path}: arms and {FIBERMAP} differ in number of fibres: fetch it again")
@@ -140,9 +148,9 @@ def _rows(path: Path, arrays: dict[str, np.ndarray], targets: np.ndarray) -> np.
 
 def _arm(path: Path, arrays: dict[str, np.ndarray], name: str) -> Arm:
     """Check the images of an arm, and transpose them where needed."""
-    names = [f"{name}_{kind}" for kind in ("WAVELENGTH", "FLUX", "IVAR")]
+    names = [f"{name}_{kind}" for kind in KINDS]
     if missing := [image for image in names if image not in arrays]:
-        raise InputRefused(f"{path} has no image {', '.join(missing)}: it is not a DESI coadd")
+        raise InputRefused(f"{path} has no image {', '.join(missing)}: {NO_COADD}")
     wave, *images = (arrays[image] for image in names)
     images.append(arrays.get(f"{name}_MASK", np.zeros(images[0].shape, np.int32)))
     index = _grid_indices(path, name, _native(wave))

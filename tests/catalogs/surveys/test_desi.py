@@ -61,6 +61,19 @@ def test_arms_are_joined_by_their_weights_and_masked_pixels_vanish(tmp_path):
     assert not spectra.ivar[:, 7:-3].any()
 
 
+@pytest.mark.parametrize("lost", ["B", "R", "Z", "RZ"])
+def test_the_arms_that_are_there_are_joined(tmp_path, lost):
+    whole, hdus = coadd(), coadd()
+    for arm in lost:
+        whole[f"{arm}_IVAR"].data[:] = 0
+    drop_arms(hdus, lost)
+    (tmp_path / "whole").mkdir()
+    expected, spectra = read_coadd(write(tmp_path / "whole", whole)), read_coadd(write(tmp_path, hdus))
+    assert spectra.ivar.any()
+    np.testing.assert_array_equal(spectra.flux, expected.flux)
+    np.testing.assert_array_equal(spectra.ivar, expected.ivar)
+
+
 def test_targets_come_with_the_spectra(tmp_path):
     spectra = read_coadd(write(tmp_path, coadd()))
     np.testing.assert_array_equal(spectra.target_id, IDS)
@@ -106,9 +119,14 @@ def test_transposed_images_without_mask_and_fibermap_read_the_same(tmp_path):
     assert transposed.target_id is transposed.ra is transposed.dec is None
 
 
-def drop_arm(hdus):
-    for kind in ("WAVELENGTH", "FLUX", "IVAR", "MASK"):
-        del hdus[f"R_{kind}"]
+def drop_arms(hdus, arms="BRZ"):
+    for arm in arms:
+        for kind in ("WAVELENGTH", "FLUX", "IVAR", "MASK"):
+            del hdus[f"{arm}_{kind}"]
+
+
+def drop_ivar(hdus):
+    del hdus["R_IVAR"]
 
 
 def half_a_pixel_off(hdus):
@@ -144,7 +162,8 @@ def lose_a_target(hdus):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop_arm, "has no image R_WAVELENGTH, R_FLUX, R_IVAR: it is not a DESI coadd"),
+        (drop_ivar, "has no image R_IVAR: it is not a DESI coadd"),
+        (drop_arms, "has no image B_FLUX or R_FLUX or Z_FLUX: it is not a DESI coadd"),
         (half_a_pixel_off, "arm R is not on DESI's wavelength grid"),
         (coarser, "arm Z is not on DESI's wavelength grid"),
         (beyond_the_grid, "arm Z is not on DESI's wavelength grid"),
