@@ -84,11 +84,20 @@ PLACE = {"SURVEY": ("7A", "survey"), "PROGRAM": ("6A", "program"), "HEALPIX": ("
 DEPTH, PRIMARY = {"TSNR2_LRG": ("E", "tsnr2")}, {"ZCAT_PRIMARY": ("L", "primary")}
 
 
-def write_zall(path, targets, without=()):
+def write_zall(path, targets, without=(), name="ZCATALOG", added=None, **keywords):
+    """Write a summary catalogue, with columns left out or added (a number each), and header keywords."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = TARGETID | PLACE | REDSHIFT | POSITION | DEPTH | PRIMARY
-    columns = {name: column for name, column in columns.items() if name not in without}
-    hdu = table("ZCATALOG", columns, targets)
+    columns = {column: kind for column, kind in columns.items() if column not in without}
+    if "TARGET_RA" in without:
+        columns |= {"RA": ("D", "ra"), "DEC": ("D", "dec")}
+    hdu = table(name, columns, targets)
+    constants = [
+        fits.Column(column, "J", array=np.full(len(targets), value))
+        for column, value in (added or {}).items()
+    ]
+    hdu = fits.BinTableHDU.from_columns([*hdu.columns, *constants], name=name)
+    hdu.header.update(keywords)
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, checksum=True, overwrite=True)
 
 

@@ -20,7 +20,8 @@ from catalogs.crossmatch.sky import MAX_RADIUS, Positions
 from catalogs.crossmatch.writer import MAX_MISSING, write_pairs
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store.format import manifest_path
-from catalogs.surveys.redrock import Release, Targets, open_release
+from catalogs.surveys.redrock import Release, open_release
+from catalogs.surveys.targets import Targets
 
 REPORT, MISSING_COADDS = "crossmatch.json", "missing.txt"
 """Endings of the files beside the output: the report, and the list of missing coadds."""
@@ -50,7 +51,8 @@ class Crossmatch:
     """NAME.hdf5: GalaxiesML-Spectra, images in their original size. NAME.zarr: a training store; meanwhile
     the HDF5 file takes as much space beside it."""
     zall: Path | None = None
-    """Summary catalogue of the release, if it is not in the folder."""
+    """Summary catalogue of the release, if it is not in the folder: zall-pix-*, zpix-*, or, of spectra by
+    tile, zall-tilecumulative-*, ztile-*-cumulative."""
     radius: float = 1.0
     """Largest separation, arcsec, at most 10."""
     max_dz: float = 0.05

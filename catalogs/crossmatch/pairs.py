@@ -13,7 +13,7 @@ import numpy as np
 
 from catalogs.crossmatch.cutflow import Cut
 from catalogs.crossmatch.sky import Positions
-from catalogs.surveys.redrock import Targets
+from catalogs.surveys.targets import Targets
 
 
 @dataclass

@@ -22,7 +22,7 @@ from catalogs.crossmatch.sky import CELLS, Positions
 from catalogs.errors import UsageError
 from catalogs.store import cutouts
 from catalogs.store.format import manifest_path
-from catalogs.surveys import redrock
+from catalogs.surveys import zcatalog
 from catalogs.surveys.desi import read_coadd
 from catalogs.surveys.galaxiesml import open_galaxiesml
 from mmae import cli
@@ -192,12 +192,44 @@ def test_neither_the_order_of_rows_nor_blocks_change_a_byte(
     simulated, matched, tmp_path, monkeypatch, rows_a_block
 ):
     folder, survey, _ = simulated
-    monkeypatch.setattr(redrock, "ROWS", rows_a_block)
+    monkeypatch.setattr(zcatalog, "ROWS", rows_a_block)
     desi_release.write_zall(tmp_path / "zall.fits", shuffled(survey.targets, rows_a_block))
     columns = zip(*shuffled(survey.galaxies, rows_a_block), strict=True)
     desi_release.write_galaxies(tmp_path / "galaxies.hdf5", *columns)
     out = run(folder, tmp_path / "a.hdf5", tmp_path / "galaxies.hdf5", zall=tmp_path / "zall.fits")
     assert out.read_bytes() == matched.read_bytes()
+
+
+def of_main_dark(survey):
+    return [target for target in survey.targets if (target.survey, target.program) == ("main", "dark")]
+
+
+def test_a_catalogue_of_one_survey_and_program_may_name_them_in_its_header(simulated, tmp_path):
+    """As zpix-main-dark.fits; also with the names of table and columns that other catalogues have."""
+    folder, survey, _ = simulated
+    without = ("SURVEY", "PROGRAM", "TARGET_RA", "TARGET_DEC")
+    other_names = {"without": without, "name": "REDSHIFTS", "SURVEY": "main", "PROGRAM": "dark"}
+    for path, options in ((tmp_path / "zall.fits", {}), (tmp_path / "zpix.fits", other_names)):
+        desi_release.write_zall(path, of_main_dark(survey), **options)
+        run(folder, path.with_suffix(".hdf5"), zall=path)
+    assert (tmp_path / "zall.hdf5").read_bytes() == (tmp_path / "zpix.hdf5").read_bytes()
+
+
+def test_a_catalogue_by_tile_names_the_coadds_of_tiles(simulated, matched, tmp_path):
+    """As ztile-main-dark-cumulative.fits; here all spectra are of one petal of one tile."""
+    folder, survey, _ = simulated
+    coadd = tmp_path / "desi/tiles/cumulative/1000/20210517/coadd-3-1000-thru20210517.fits"
+    coadd.parent.mkdir(parents=True)
+    desi_release.write_coadd(coadd, of_main_dark(survey))
+    tile = {"TILEID": 1000, "LASTNIGHT": 20210517, "PETAL_LOC": 3}
+    desi_release.write_zall(tmp_path / "ztile.fits", of_main_dark(survey), ("HEALPIX",), added=tile)
+    out = run(folder, tmp_path / "a.hdf5", desi=tmp_path / "desi", zall=tmp_path / "ztile.fits")
+    with h5py.File(out) as by_tile, h5py.File(matched) as by_cell:
+        ids = by_cell["targetid"][:].tolist()
+        rows = [ids.index(name) for name in by_tile["targetid"][:].tolist()]
+        assert len(rows) > 20
+        for name in ("image", "spectrum/flux", "DESI_fibermap/DESI_redshift"):
+            np.testing.assert_array_equal(by_tile[name][:], by_cell[name][:][rows])
 
 
 def test_redrock_files_give_the_same_as_the_summary_catalogue(simulated, matched, tmp_path):
