@@ -6,6 +6,7 @@ tile.embeddings.zarr/      attributes: format, version, and the provenance (Orig
 tile.embeddings.zarr.manifest.json    file -> size, sha256
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +91,15 @@ class Embeddings:
         array = get_array(self.group, "embedding")
         for start in range(0, len(self), BLOCK_ROWS):
             yield np.asarray(array[start : start + BLOCK_ROWS])
+
+
+def is_product(folder: Path) -> bool:
+    """Whether a folder is an embedding product, of any version, by its metadata."""
+    file = folder / "zarr.json"
+    try:
+        return file.is_file() and json.loads(file.read_text())["attributes"]["format"] == FORMAT
+    except (ValueError, LookupError, TypeError):  # of something else
+        return False
 
 
 def open_embeddings(path: Path) -> Embeddings:

@@ -5,6 +5,8 @@ import itertools
 import lzma
 import math
 import os
+import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import zarr
 
 from catalogs.atomic import read_json
-from catalogs.errors import InputRefused
+from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 from catalogs.store.compression import COMPRESSORS
 from catalogs.store.encoding import read_encoding
@@ -26,6 +28,8 @@ METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 MAX_CHUNK_BYTES = 2**30
 MAX_COMPRESSION = 1000
 """Largest ratio of logical to stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""Beginning of a URL, of whose two slashes a Path keeps one."""
 REPAIR = "write the store again, or copy it again from where it is whole"
 MALFORMED = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
@@ -45,6 +49,20 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InputRefused(f"{what} ({error}): {remedy}") from error
+
+
+def check_folder(path: Path) -> None:
+    """Raise UsageError where there is no folder that a store could be, InputRefused for FIFO and device."""
+    if URL.match(str(path)):
+        url = str(path).replace(":/", "://", 1)
+        raise UsageError(f"{url} is a URL, but stores are read from a file system: copy it, or mount it")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    refuse_special(path)
+    if path.is_file() and zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is a zipped store: unzip it, and name the folder")
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; a cutout store is a directory (Zarr)")
 
 
 def inspect(path: Path) -> tuple[int, list]:

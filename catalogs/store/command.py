@@ -13,7 +13,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from catalogs.errors import InputRefused, UsageError
-from catalogs.store.checks import REPAIR, SHARDING, array_codecs, inspect
+from catalogs.store.checks import REPAIR, SHARDING, array_codecs, check_folder, inspect
 from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.flux_statistics import FluxStatistics
@@ -186,8 +186,7 @@ def flux_table(store: CutoutStore, blocks: Iterable[tuple[int, int]]) -> Table:
 
 def verify(config: Verify) -> None:
     path = config.store
-    if not path.is_dir():
-        raise UsageError(f"{path} is no directory; a cutout store is one (Zarr)")
+    check_folder(path)
     if manifest_path(path).exists():
         faults = altered_files(path, lambda files: track(files, "files"))
         message = "every file is what its manifest says"

@@ -9,9 +9,8 @@ import numpy as np
 import zarr
 
 from catalogs import atomic
-from catalogs.errors import InputRefused, UsageError
-from catalogs.regular_file import refuse_special
-from catalogs.store.checks import REPAIR, check_arrays, inspect, open_group, refusing
+from catalogs.errors import InputRefused
+from catalogs.store.checks import REPAIR, check_arrays, check_folder, inspect, open_group, refusing
 from catalogs.store.chunks import check_chunk, chunks_of
 from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
@@ -228,11 +227,7 @@ def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore
     UsageError : there is no directory `path`.
     InputRefused : it is no cutout store, is damaged, or is ambiguous; the message names the remedy.
     """
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
-    refuse_special(path)
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; a cutout store is a directory (Zarr)")
+    check_folder(path)
     stored_bytes, listing = inspect(path)
     group = open_group(path)
     attributes = dict(group.attrs)

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catalogs.errors import UsageError
+from catalogs.products.embeddings import is_product
 from catalogs.regular_file import refuse_special
+from catalogs.store.checks import URL, check_folder
 
 LIST_MARK = "@"
 
 
 def named_stores(catalog: Sequence[str]) -> list[Path]:
-    """The stores that --catalog names, each once.
+    """The stores that --catalog names, each once; a glob passes over what was made of stores.
 
     Raises UsageError where one of them is not there, InputRefused where it is a FIFO or a device.
     """
@@ -20,27 +22,27 @@ def named_stores(catalog: Sequence[str]) -> list[Path]:
 
 
 def _stores(entry: str) -> list[Path]:
-    refuse_special(Path(entry.removeprefix(LIST_MARK)))
     if entry.startswith(LIST_MARK):
         return list(_listed(Path(entry.removeprefix(LIST_MARK))))
     path = Path(entry)
-    if not path.exists() and glob.has_magic(entry):
+    if not path.exists() and glob.has_magic(entry) and not URL.match(entry):
         matches = map(Path, sorted(glob.glob(entry)))  # noqa: PTH207 - of absolute patterns too
-        stores = [match for match in matches if match.is_dir()]
+        stores = [match for match in matches if match.is_dir() and not is_product(match)]
         if not stores:
             raise UsageError(f"no cutout store matches {entry}")
         return stores
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
-    if not path.is_dir():
-        raise UsageError(
-            f"{path} is a file; a cutout store is a directory (Zarr), a list of stores is {LIST_MARK}{path}"
-        )
+    try:
+        check_folder(path)
+    except UsageError as error:
+        may_be_list = path.is_file() and path.suffix != ".zip"
+        hint = f", a list of stores is {LIST_MARK}{path}" if may_be_list else ""
+        raise UsageError(f"{error}{hint}") from None
     return [path]
 
 
 def _listed(file: Path) -> Iterator[Path]:
     """Stores in a list file, without comments (#); relative paths start at the working directory."""
+    refuse_special(file)
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:

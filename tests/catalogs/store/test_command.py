@@ -305,7 +305,8 @@ def test_a_sheet_has_a_cell_per_object_and_shows_lost_rows_in_magenta(store, tmp
     ("arguments", "code", "sentence"),
     [
         (["info", "nowhere.zarr"], cli.USAGE, "does not exist"),
-        (["verify", "nowhere.zarr"], cli.USAGE, "is no directory"),
+        (["verify", "nowhere.zarr"], cli.USAGE, "does not exist"),
+        (["info", "gs://bucket/tile.zarr"], cli.USAGE, "gs://bucket/tile.zarr is a URL"),
         (["preview", "nowhere.zarr"], cli.USAGE, "does not exist"),
         (["preview", "tile.zarr", "--out", "nowhere/a.png"], cli.USAGE, "cannot be written"),
         (["preview", "tile.zarr", "--count", "0"], cli.USAGE, "--count"),
