@@ -1,8 +1,10 @@
 """`mmae mock`: draw objects, and write them in the layouts of the real surveys."""
 
 import collections
+import contextlib
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -28,6 +30,9 @@ BLOCK = 32
 AHEAD = 2
 """Blocks submitted ahead for each process; bounds the memory."""
 
+UNFINISHED = ".mock.unfinished"
+"""File in a folder whose files are those of a run that has not ended."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Mock:
@@ -36,8 +41,8 @@ class Mock:
     OUT/galaxies.hdf5 has the layout of GalaxiesML-Spectra, OUT/rubin_tile.zarr is a cutout store. Beside each
     is a table of the truth (redshift, class, magnitudes, size, artefact) to score results with:
     OUT/galaxies.truth.fits and OUT/rubin_tile.truth.fits. The same seed gives the same objects for any number
-    of processes; larger --galaxies or --tile add objects to them. A training pair takes 0.17 MB of disk, a
-    tile object 0.08 MB.
+    of processes; larger --galaxies or --tile add objects to them. Killed, the command starts over. A training
+    pair takes 0.17 MB of disk, a tile object 0.08 MB.
     """
 
     out: tyro.conf.Positional[Path]
@@ -59,25 +64,47 @@ class Mock:
 
 
 def main(config: Mock) -> None:
-    """Write the files; nothing is created when UsageError is raised."""
+    """Write the files, anew where an earlier run was killed; UsageError creates nothing."""
     galaxies, tile = config.out / "galaxies.hdf5", config.out / "rubin_tile.zarr"
     truths = [path.with_suffix(".truth.fits") for path in (galaxies, tile)]
     page = config.out / "preview.png"
-    _check(config, (galaxies, manifest_path(tile), tile, *truths, *([page] if config.preview else ())))
-    config.out.mkdir(parents=True, exist_ok=True)
-    with workers(config.processes) as pool:
+    files = (galaxies, manifest_path(tile), tile, *truths, *([page] if config.preview else ()))
+    _check(config, files)
+    with _unfinished(config.out, files), workers(config.processes) as pool:
         pairs = draw_blocks(pool, config, TRAINING, 0, config.galaxies, "training pairs")
         _write_table(truths[0], write_galaxies(galaxies, config.galaxies, pairs))
         _write_table(truths[1], write_tile(tile, config, pool))
+        if config.preview:
+            from catalogs.mock import preview  # not needed by the workers
+
+            first = draw(config.seed, TRAINING, range(min(config.galaxies, preview.ROWS)), config.artefacts)
+            preview.draw_page(first, page)
     print(f"{galaxies}: {config.galaxies} training pairs")
     print(f"{tile}: {config.tile} objects to infer on")
     print(f"{truths[0]}, {truths[1]}: the truth about them")
     if config.preview:
-        from catalogs.mock import preview  # not needed by the workers
-
-        first = draw(config.seed, TRAINING, range(min(config.galaxies, preview.ROWS)), config.artefacts)
-        preview.draw_page(first, page)
         print(f"{page}: the first of the training pairs")
+
+
+@contextlib.contextmanager
+def _unfinished(folder: Path, files: Iterable[Path]) -> Iterator[None]:
+    """Mark the folder as unfinished while it is written; remove what an earlier run left so.
+
+    Raises UsageError where that run is still alive.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / UNFINISHED
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(atomic.owned(folder))
+        except BlockingIOError:
+            raise UsageError(f"{folder} is being written by another process: choose another folder") from None
+        if mark.exists():
+            for left in (*files, *(orphan for file in files for orphan in folder.glob(f".{file.name}.*"))):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        mark.touch()
+        yield
+        mark.unlink()
 
 
 def _check(config: Mock, files: Iterable[Path]) -> None:
@@ -93,7 +120,7 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
     for path in (config.out, *config.out.parents):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: name a folder to write to")
-    for file in files:
+    for file in () if (config.out / UNFINISHED).exists() else files:
         if file.exists():
             raise UsageError(f"{file} exists already: remove it, or choose another folder")
 

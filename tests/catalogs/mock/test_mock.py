@@ -1,10 +1,14 @@
 """Image and spectrum of a mock object agree with its properties, and the files have the right layout."""
 
 import hashlib
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
+import killing
 import numpy as np
 import pytest
 from astropy import units
@@ -12,6 +16,7 @@ from astropy.table import Table
 from matplotlib.image import imread
 from speclite import filters
 
+from catalogs import atomic
 from catalogs.errors import UsageError
 from catalogs.mock import instruments, sed
 from catalogs.mock.image import (
@@ -278,3 +283,46 @@ def test_files_that_exist_are_left_alone(tmp_path, taken):
     with pytest.raises(UsageError, match="is a file"):
         main(Mock(tmp_path / taken / "below"))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(taken, "mine")]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from killing import die_at
+from catalogs.mock.survey import Mock, main
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    die_at(out, int(sys.argv[2]))
+    main(Mock(out, galaxies=3, tile=3, shard_rows=64, processes=1))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_starts_over(tmp_path):
+    """Killed at a change of a file, again and again: early, among the galaxies, and among the tile."""
+    program, out = tmp_path / "killed.py", tmp_path / "survey"
+    program.write_text(KILLED)
+    below = map(str, (Path(killing.__file__).parent, Path.cwd()))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(below)}
+    for step in (2, 6, 40):
+        command = [sys.executable, program, out, str(step)]
+        killed = subprocess.run(command, env=environment, capture_output=True, timeout=100)
+        assert killed.returncode == -signal.SIGKILL
+    assert list(out.glob("rubin_tile.zarr*"))
+    for folder in (out, tmp_path / "undisturbed"):
+        main(Mock(folder, galaxies=3, tile=3, shard_rows=64, processes=1))
+    names = {path.name for path in (tmp_path / "undisturbed").iterdir()}
+    assert {path.name for path in out.iterdir()} == names
+    for name in names - {"rubin_tile.zarr"}:  # whose files the manifest lists
+        assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        main(Mock(out, galaxies=3, tile=3, shard_rows=64, processes=1))
+
+
+def test_a_folder_that_is_being_written_is_left_alone(tmp_path):
+    (tmp_path / ".mock.unfinished").touch()
+    (tmp_path / "galaxies.hdf5").write_text("mine")
+    with atomic.owned(tmp_path), pytest.raises(UsageError, match="is being written by another process"):
+        main(Mock(tmp_path))
+    assert (tmp_path / "galaxies.hdf5").read_text() == "mine"
