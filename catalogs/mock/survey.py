@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +14,7 @@ from astropy.table import Table, vstack
 from rich.progress import track
 
 from catalogs import atomic, hdf5_stream
+from catalogs.cpus import cpus
 from catalogs.errors import UsageError
 from catalogs.mock.instruments import PIXELS, WAVE
 from catalogs.mock.objects import ARTEFACTS, TILE, TRAINING, Objects, draw
@@ -57,7 +57,7 @@ class Mock:
     """Share of images with a bleed trail, a missing band, a patch of NaN or a saturated neighbour."""
     shard_rows: int = 4096
     """Rows per shard of the tile, a multiple of 64; a shard is one unit of inference."""
-    processes: int = dataclasses.field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    processes: int = dataclasses.field(default_factory=cpus)
     """Processes that draw objects; by default one per core."""
     preview: bool = False
     """Also draw a page of the first training pairs, OUT/preview.png: cutouts and spectra beside the truth."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from catalogs.cpus import cpus
 from catalogs.errors import UsageError
 from mmae.bundles.bundle import CARD
 from mmae.hardware import gpus
@@ -50,8 +51,8 @@ def session_of(address: str) -> Session:
 
 
 def default_workers() -> int:
-    """A worker a GPU, or a core where there is none."""
-    return gpus() or len(os.sched_getaffinity(0))
+    """A worker a GPU, or a core that this process may use where there is none."""
+    return gpus() or cpus()
 
 
 def current_umask() -> int:

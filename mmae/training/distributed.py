@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from catalogs.cpus import cpus
 from catalogs.errors import Interrupted
 
 TIMEOUT = timedelta(minutes=10)
@@ -93,7 +94,7 @@ def world() -> Iterator[World]:
     if cuda:
         torch.cuda.set_device(device)
     elif size > 1 or "OMP_NUM_THREADS" not in os.environ:  # torchrun sets it to 1 on every machine
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+        torch.set_num_threads(max(1, cpus() // local_size))
     with process_group(rank, size, device) if size > 1 else contextlib.nullcontext():
         yield World(rank, size, local_rank, local_size, device)
 
