@@ -9,19 +9,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
-from catalogs.store.cutouts import open_store
 from mmae import cli
-from mmae.bundles.bundle import CARD, CHOSEN_BY, ROLES, TRAINED_ON, bf16_report
+from mmae.bundles.bundle import CARD, bf16_report
 from mmae.bundles.compiler import write_bundle
 from mmae.bundles.sample import CALIBRATED_ROWS, Sample, noise_sample
 from mmae.models import checkpoint
 from mmae.models.families import config_of
 from mmae.models.typicality import MIN_TAIL, TAIL
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
+from mmae.training.made_with import roles, training_store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +66,9 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     """Galaxies of the training and the validation split; noise where the training store is not there."""
     path = config.data or training_store(state)
     if path is None:
+        where = Path(state["config"]["data"]).absolute()
+        there = "another store is there" if where.exists() else "nothing is there"
+        print(f"not calibrated: the training store is not at {where} ({there}); name it with --data")
         return noise_sample()
     data = TrainingSet(path, config_of(state["family"], state["config"]["model"]))
     if data.left_out:
@@ -80,26 +82,5 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
         data.read(data.sample(TRAIN, CALIBRATED_ROWS)).image,
         read.image,
         read.redshift,
-        roles(data) if trained_on_it else None,
+        roles(data.store, data.usable) if trained_on_it else None,
     )
-
-
-def training_store(state: dict[str, Any]) -> Path | None:
-    """Path of the store that a checkpoint was trained on, if it is where it was; else says what is there."""
-    path = Path(state["config"]["data"]).absolute()
-    if path.is_dir() and open_store(path).fingerprint == state["data"]["fingerprint"]:
-        return path
-    there = "another store is there" if path.exists() else "nothing is there"
-    print(f"not calibrated: the training store is not at {path} ({there}); name it with --data")
-    return None
-
-
-def roles(data: TrainingSet) -> np.ndarray:
-    """(L,) of bundle.ROLES, by id: the galaxies of the training and of the validation split."""
-    role = np.where(data.splits == TRAIN, TRAINED_ON, np.where(data.splits == VALIDATION, CHOSEN_BY, 0))
-    rows = np.flatnonzero(data.usable & (role != 0))
-    table = np.zeros(len(rows), ROLES)
-    columns = {"object_id": data.object_id, "role": role} | {x: data.store.column(x) for x in ("ra", "dec")}
-    for name, values in columns.items():
-        table[name] = values[rows]
-    return np.sort(table, order="object_id")

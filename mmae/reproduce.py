@@ -44,7 +44,8 @@ from mmae.scores.rebuilding import (
     truth_of,
 )
 from mmae.scores.reconstruction import Reconstruction
-from mmae.training.data import TEST, TrainingSet, batches, sample_test_rows, sky_noise
+from mmae.training.data import TrainingSet, batches, sample_test_rows, sky_noise
+from mmae.training.made_with import is_held_out
 
 BATCH = 64
 SKY_ROWS = 1024
@@ -64,7 +65,8 @@ Measured = dict[Any, Any]
 class Reproduce:
     """Measure a trained model as in its paper, and beyond the paper: tables, figures, one page.
 
-    Uses galaxies of the test split, which the model has not seen, and writes into one folder
+    Uses galaxies that the model has not seen: of the test split, or of all of a store with none that it was
+    made with (which is told where the training store still is where it was). Writes into one folder
 
     - report.md: everything below on one page, in the order of the paper; read this
     - reconstruction: hidden pixels in units of the sky noise; flux, colour, size and shape of the galaxy;
@@ -89,7 +91,7 @@ class Reproduce:
     out: Path | None = None
     """Folder for all files; by default `reproduction` in the run directory."""
     objects: int = 1000
-    """Galaxies to measure, chosen at random, or all of the test split if it has fewer."""
+    """Galaxies to measure, chosen at random, or all that the model has not seen if they are fewer."""
     seeds: int = 5
     """Masks of 25 % of the image over which the scatter of the redshift is averaged."""
 
@@ -105,21 +107,23 @@ def main(config: Reproduce) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")
     data = TrainingSet(config.data, ModelConfig())  # at the resolution of the store, for either model
-    rows = np.sort(sample_test_rows(data, config.objects, seed=0))
+    held_out = is_held_out(data.store, state)
+    rows = np.sort(sample_test_rows(data, config.objects, seed=0, held_out=held_out))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     if data.left_out:
         print(data.left_out)
 
     out.mkdir(parents=True, exist_ok=True)
-    sky = sky_noise(data.read(data.sample(TEST, SKY_ROWS)).image.numpy())
+    sky = sky_noise(data.read(rows[:SKY_ROWS]).image.numpy())
     survey = Survey(data.wave, sky, data.store.zero_point)
     measured = measure(model, data, rows, survey, config.seeds)
     tables = tabulate(measured, survey)
     plots = dict(draw(model, data, survey, measured, tables))
+    part = "none of which the model was made with" if held_out else "of its test split"
     heading = (
         f"Model {model.config.family}, step {state['step']} of `{source}`. {survey_name(data)}: "
-        f"{len(measured['row'])} galaxies of the test split of `{config.data}`."
+        f"{len(measured['row'])} galaxies of `{config.data}`, {part}."
     )
     report_page.write(out, heading, tables, plots)
     print("\n".join(f"{name:<40} {value:.4g}" for name, value in headlines(tables).items()))

@@ -172,9 +172,12 @@ def batches(
                 start += len(rows)
 
 
-def sample_test_rows(data: TrainingSet, objects: int, seed: int) -> np.ndarray:
-    """Row indices of a random sample of the test split, in random order: `objects`, or all if fewer."""
-    rows = data.rows(TEST)
+def sample_test_rows(data: TrainingSet, objects: int, seed: int, held_out: bool = False) -> np.ndarray:
+    """Row indices of a random sample of the test split, in random order: `objects`, or all if fewer.
+
+    held_out : sample all galaxies, where the model was made with none of them
+    """
+    rows = np.flatnonzero(data.usable) if held_out else data.rows(TEST)
     if not len(rows):
         raise InputRefused(f"{data.store.path} has no galaxy in the test split: take a larger one")
     return np.random.default_rng(seed).permutation(rows)[:objects]

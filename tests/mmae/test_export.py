@@ -22,6 +22,7 @@ from mmae.bundles.sample import Sample, noise
 from mmae.hardware import BF16, FP32
 from mmae.models import checkpoint
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet
+from mmae.training.made_with import roles
 
 
 @pytest.mark.parametrize("preset", TINY)
@@ -57,7 +58,7 @@ def test_the_bundle_knows_which_galaxies_the_model_was_made_with(survey, bundle)
 def test_roles_are_told_by_position_whatever_the_id(draw_training, tmp_path):
     ra, dec = np.linspace(10, 20, 256), np.linspace(-5, 5, 256)
     data = TrainingSet(draw_training(tmp_path / "a.zarr", np.arange(256), ra=ra, dec=dec), TINY["mmae"])
-    found = Roles(export.roles(data)).of(np.arange(256), ra, dec)
+    found = Roles(roles(data.store, data.usable)).of(np.arange(256), ra, dec)
     assert {split: set(found[data.rows(split)]) for split in (TRAIN, VALIDATION, TEST)} == {
         TRAIN: {TRAINED_ON},
         VALIDATION: {CHOSEN_BY},

@@ -9,6 +9,7 @@ import torch
 from astropy.table import Table
 from conftest import TINY
 
+from catalogs.store.cutouts import open_store
 from catalogs.store.format import BANDS
 from mmae import cli, reproduce
 from mmae.models import checkpoint
@@ -19,7 +20,8 @@ from mmae.scores.metrics import point_metrics
 from mmae.scores.physical_masks import IMAGE, PIXELS, TOKENS, data_losses, degraded, masks
 from mmae.scores.rebuilding import Survey, hidden_tokens, truth_of
 from mmae.scores.report_page import KEYS
-from mmae.training.data import TrainingSet
+from mmae.training.data import TEST, TRAIN, TrainingSet
+from mmae.training.made_with import is_held_out
 
 CONFIG = ModelConfig()
 
@@ -73,6 +75,27 @@ def test_the_command_measures_a_model_of_either_family(preset, runs, survey, tmp
     # a model of two epochs rebuilds no lines
     assert scores["lines/0/100/all lines/>10/height error"] == 1
     assert scores["lines/0/100/all lines/>10/n"] > 0
+
+
+def test_all_of_a_store_that_was_held_out_is_measured(trained, survey, draw_training, tmp_path):
+    """Some sixth of which is of the test split by its ids."""
+    ids = TrainingSet(survey / "train.zarr", CONFIG).object_id
+    path = draw_training(tmp_path / "other.zarr", np.arange(24), object_id=ids[:24] + 10**9)
+    assert run(trained, path, "--out", tmp_path / "out", "--seeds", 1) == cli.OK
+    assert "24 galaxies of " in (tmp_path / "out/report.md").read_text()
+    assert "none of which the model was made with" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_store_with_one_galaxy_of_training_was_not_held_out(trained, survey, draw_training, tmp_path):
+    _, state = checkpoint.load_model(checkpoint.find(trained))
+    data = TrainingSet(survey / "train.zarr", CONFIG)
+    rows = data.rows(TEST)
+    only_test = draw_training(tmp_path / "test.zarr", rows)
+    one_more = draw_training(tmp_path / "more.zarr", np.append(rows, data.rows(TRAIN)[0]))
+    stores = (data.store, *map(open_store, (only_test, one_more)))
+    assert [is_held_out(store, state) for store in stores] == [False, True, False]
+    state["config"]["data"] = "gone.zarr"
+    assert not is_held_out(open_store(only_test), state)
 
 
 def test_batches_do_not_change_the_scores(runs, survey, common_survey, monkeypatch):
