@@ -58,7 +58,7 @@ from mmae.training.state import (
 from mmae.training.validate import validate
 
 REPORT_STEPS = 10
-"""Steps between reports."""
+"""Steps between reports, which are of means over them."""
 MAX_SKIPPED = 50
 """Number of consecutive steps skipped for a gradient that is not finite, at which training gives up."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -154,9 +154,10 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
                 losses = backward(model, batch.to(world.device), own_masks, config, counts)
                 skipped = 0 if step(state, config, len(rows)) else skipped + 1
 
+                state.unreported.append(reduced(losses, world))
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
-                    log.report("train", state.step, reduced(losses, world) | {"samples_per_s": rate})
+                    log.report("train", state.step, state.report() | {"samples_per_s": rate})
                 loss = losses.total.item()
                 advance(loss)
                 due = time.monotonic() - saved > 60 * config.checkpoint_minutes

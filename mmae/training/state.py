@@ -23,7 +23,7 @@ from mmae.training.recipe import DROPOUT, Train, make_optimizer, stream_seed
 
 STATISTICS_ROWS = 2048
 """Galaxies from which noise and percentiles of fluxes are measured."""
-PROGRESS = ("step", "epoch", "step_in_epoch", "best", "best_epoch", "metrics")
+PROGRESS = ("step", "epoch", "step_in_epoch", "best", "best_epoch", "metrics", "unreported")
 """Fields of the state that are numbers: the progress of the run."""
 
 
@@ -43,6 +43,14 @@ class State:
     best: float = math.inf
     best_epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    unreported: list[dict[str, float]] = field(default_factory=list)
+    """Losses of each step since the last report, means over ranks."""
+
+    def report(self) -> dict[str, float]:
+        """Means of the losses since the last report."""
+        means = {name: float(np.mean([x[name] for x in self.unreported])) for name in self.unreported[0]}
+        self.unreported = []
+        return means
 
     @property
     def evaluated(self) -> AnyModel:
@@ -94,7 +102,7 @@ def begin_or_resume(config: Train, world: World, description: dict[str, Any], sa
     if average:
         average.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])
-    for name in PROGRESS:
+    for name in saved.keys() & set(PROGRESS):  # an older version saved fewer
         setattr(state, name, saved[name])
     if (saved["device"], len(saved["generators"])) == (world.device.type, world.size):
         set_generator(world.device, saved["generators"][world.rank])

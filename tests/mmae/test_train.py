@@ -52,6 +52,21 @@ def test_a_finished_run_is_not_touched(trained, survey, capsys):
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
+def test_a_report_is_of_all_steps_since_the_last(survey, tmp_path, monkeypatch):
+    rows = {}
+    for steps in (1, 3):
+        monkeypatch.setattr(train, "REPORT_STEPS", steps)
+        out = tmp_path / str(steps)
+        train.main(recipe("himes2025", survey / "train.zarr", out, epochs=1))
+        reports = map(json.loads, (out / METRICS).read_text().splitlines())
+        rows[steps] = {report["step"]: report for report in reports if report["kind"] == "train"}
+    assert len(rows[3]) == len(rows[1]) // 3 > 1
+    for step, report in rows[3].items():
+        for name in ("total", "image", "spectrum", "redshift"):
+            since = [rows[1][k][name] for k in (step - 2, step - 1, step)]
+            assert report[name] == pytest.approx(np.mean(since), rel=1e-6), name
+
+
 # ---------------------------------------------------------------- interruption and resumption
 
 HARD = {
@@ -96,7 +111,7 @@ def preset(request):
 def undisturbed(survey, preset, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "REPORT_STEPS", 1)
+        patch.setattr(train, "REPORT_STEPS", 2)
         train.main(recipe(preset, survey / "train.zarr", out, **HARD[preset]))
     return outcome(out)
 
@@ -105,7 +120,7 @@ def test_a_run_stopped_after_every_step_has_the_same_result(
     survey, preset, undisturbed, tmp_path, monkeypatch
 ):
     """Each session takes one step and stops; at the end of an epoch also after the validation."""
-    monkeypatch.setattr(train, "REPORT_STEPS", 1)
+    monkeypatch.setattr(train, "REPORT_STEPS", 2)
     agree = train.agree
     monkeypatch.setattr(train, "agree", lambda world, stop, *flags: agree(world, True, *flags))
     config = recipe(preset, survey / "train.zarr", tmp_path / "run", **HARD[preset])
@@ -126,7 +141,7 @@ def test_a_run_killed_after_every_checkpoint_has_the_same_result(
     survey, preset, undisturbed, tmp_path, monkeypatch
 ):
     """Each session saves after its first step and is killed in its third, or before the save of an epoch."""
-    monkeypatch.setattr(train, "REPORT_STEPS", 1)
+    monkeypatch.setattr(train, "REPORT_STEPS", 2)
     config = recipe(preset, survey / "train.zarr", tmp_path / "run", **HARD[preset])
     agree, save, calls, validated = train.agree, train.save, 0, set()
 
