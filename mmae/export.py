@@ -73,6 +73,7 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     data = TrainingSet(path, config_of(state["family"], state["config"]["model"]))
     if data.left_out:
         print(data.left_out)
+    data.require_splits()
     trained_on_it = data.store.fingerprint == state["data"]["fingerprint"]
     if not trained_on_it:
         print(f"{path} is not the store the model was trained on: IN_TRAINING will be null")

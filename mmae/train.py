@@ -30,7 +30,6 @@ from mmae.models.losses import Losses
 from mmae.training import distributed, panels
 from mmae.training.data import (
     TRAIN,
-    VALIDATION,
     TrainingSet,
     batch_rows,
     batches,
@@ -71,10 +70,7 @@ def main(config: Train) -> None:
         data = TrainingSet(config.data, config.model)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
-        if min(len(data.rows(TRAIN)), len(data.rows(VALIDATION))) < world.size:
-            raise InputRefused(
-                f"{config.data} has too few galaxies with redshifts and images to split 70/15/15"
-            )
+        data.require_splits(world.size)
         with run_directory_lock(config, world):
             train(config, world, data, stop)
 

@@ -81,6 +81,15 @@ class TrainingSet:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.rejected.items()))
         return f"left out: {self.rejected.total()} galaxies whose images cannot be used ({reasons})"
 
+    def require_splits(self, ranks: int = 1) -> None:
+        """Raise InputRefused where a split has no galaxy for each rank, or too few for a covariance."""
+        for name, least in ((TRAIN, max(2, ranks)), (VALIDATION, ranks)):
+            if (number := len(self.rows(name))) < least:
+                raise InputRefused(
+                    f"{self.store.path} has too few galaxies with a redshift and a usable image: {number} in "
+                    f"the {name} split, at least {least} are needed; take a larger store"
+                )
+
     def rows(self, name: str) -> np.ndarray:
         """Indices of the rows of a split, ascending."""
         return np.flatnonzero((self.splits == name) & self.usable)

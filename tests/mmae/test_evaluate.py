@@ -184,6 +184,16 @@ def columns() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.parametrize("draws", [0, 20])
+def test_a_single_object_is_evaluated(catalogue, columns, tmp_path, capsys, draws):
+    Table({"OBJECT_ID": [70], "Z_SPEC": [0.5], "MAG_I": [21.0]}).write(tmp_path / "one.fits")
+    arguments = ("--truth", tmp_path / "one.fits", "--out", tmp_path / "out", "--draws", draws)
+    assert evaluate(catalogue(columns), *arguments) == cli.OK
+    rows = printed(capsys.readouterr().out)
+    assert rows["all"]["n"] == "1"
+    assert rows["all"]["bias"].startswith(f"{0.08 / 1.5:.4f}")
+
+
 def test_calibration_of_a_catalogue_with_p_z(catalogue, columns, tmp_path, capsys):
     columns["PDF_QUANT"][0, 3] = np.nan  # leaves this object out
     path, out = catalogue(columns), tmp_path / "out"

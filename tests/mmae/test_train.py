@@ -18,12 +18,13 @@ from torch import nn
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, Interrupted, UsageError
-from mmae import train
+from mmae import export, train
+from mmae.bundles.bundle import open_bundle
 from mmae.models import checkpoint
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025, Himes2025Config
 from mmae.training import distributed
-from mmae.training.data import TRAIN, TrainingSet, steps_per_epoch
+from mmae.training.data import TRAIN, VALIDATION, TrainingSet, steps_per_epoch
 from mmae.training.recipe import Train, backward, draw_masks, make_optimizer, rate_factor
 from mmae.training.runlog import METRICS
 from mmae.training.validate import Validation
@@ -65,6 +66,30 @@ def test_a_report_is_of_all_steps_since_the_last(survey, tmp_path, monkeypatch):
         for name in ("total", "image", "spectrum", "redshift"):
             since = [rows[1][k][name] for k in (step - 2, step - 1, step)]
             assert report[name] == pytest.approx(np.mean(since), rel=1e-6), name
+
+
+@pytest.mark.parametrize("splits", [[TRAIN], [VALIDATION], [TRAIN, VALIDATION]])
+def test_a_store_of_a_galaxy_or_two_is_refused(survey, draw_training, trained, tmp_path, splits):
+    whole = TrainingSet(survey / "train.zarr", TINY["mmae"])
+    rows = np.array([whole.rows(split)[0] for split in splits])
+    path = draw_training(tmp_path / "few.zarr", rows)
+    for preset in TINY:
+        with pytest.raises(InputRefused, match=r"too few galaxies .*: [01] in the"):
+            train.main(recipe(preset, path, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputRefused, match="too few galaxies"):
+        export.main(export.Export(trained, tmp_path / "bundle", path))
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("preset", TINY)
+def test_the_least_store_trains_and_exports(survey, draw_training, tmp_path, preset):
+    """Two galaxies to train on, one to validate."""
+    whole = TrainingSet(survey / "train.zarr", TINY[preset])
+    rows = np.append(whole.rows(TRAIN)[:2], whole.rows(VALIDATION)[0])
+    train.main(recipe(preset, draw_training(tmp_path / "few.zarr", rows), tmp_path / "run"))
+    export.main(export.Export(tmp_path / "run"))
+    assert open_bundle(tmp_path / "run/bundle").card["training_data"]["galaxies"] == 2
 
 
 # ---------------------------------------------------------------- interruption and resumption
@@ -178,7 +203,8 @@ ONE_RANK = """
 import sys
 from pathlib import Path
 import numpy as np
-from mmae import train
+from mmae import export, train
+from mmae.bundles.bundle import open_bundle
 from conftest import recipe
 
 data, out, seen, last = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
