@@ -133,7 +133,12 @@ class Scheduler:
             self.workers.remove(worker)
             self.failed_starts += 1
             if self.failed_starts == MAX_FAILURES:
-                raise OSError(f"{MAX_FAILURES} workers died before they could begin: {error}") from error
+                # the rest is Ray's traceback, and that a killed actor never ran
+                reason = str(error).partition("\nThe actor never ran")[0].strip().splitlines()[-1].strip()
+                raise OSError(
+                    f"{MAX_FAILURES} workers died before they could begin ({reason}); "
+                    "the same command goes on from here"
+                ) from error
         else:
             worker.ready, self.failed_starts = True, 0
 
