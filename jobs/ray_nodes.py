@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalogs import atomic
-from mmae.production import ray_session
+from mmae.production import ray_needs, ray_session
 
 POLL_SECONDS = 0.5
 STOPPING_SECONDS = 20.0
@@ -90,7 +90,7 @@ class Rendezvous:
         flags = {
             "address": self.address.read_text(),
             "num-cpus": cpus,
-            "object-store-memory": ray_session.OBJECT_STORE,
+            "object-store-memory": ray_needs.OBJECT_STORE,
             "temp-dir": root / ray_session.TEMPORARY,
             # any that is free: a node may belong to several jobs
             **dict.fromkeys(("min-worker-port", "max-worker-port", "dashboard-agent-listen-port"), 0),

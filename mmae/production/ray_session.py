@@ -7,22 +7,25 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from catalogs import atomic
-from mmae import environment
+from mmae import cli, environment
+from mmae.production import ray_needs
 
-# Ray reads these when it is imported, and never again. Without the last one it prints a page about every
-# failure after the first, which ends the run with a sentence of ours.
+# Ray reads these when it is imported, and never again.
 os.environ |= {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # the user's own; by default 15, a ninetieth of the rate beside other work
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # each a page; the first one ends the run with a sentence of ours
+    "RAY_NUM_REDIS_GET_RETRIES": "1",  # tries to reach the head, of 40 s each
 }
 
 import ray
@@ -31,9 +34,8 @@ PREFIX = "mmae-ray-"
 TEMPORARY = "ray"
 """Folder of Ray's sockets and logs, below one of mode 0700: Ray opens it to everybody, whatever the umask."""
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
-STARTING_SECONDS = 60.0
-OBJECT_STORE = 100 * 2**20
-"""Bytes; unit numbers and manifests pass through it, never pixels."""
+STARTING_SECONDS = 55.0
+"""How long Ray may take to start, or to take us in; after a minute without its head it ends us."""
 IN_FLIGHT = 2
 """Units an actor has at a time: one to compute, one to prefetch."""
 CONTROL = "control"
@@ -42,7 +44,7 @@ CAPACITY_SECONDS = 5.0
 """How long the size of the cluster is taken as known."""
 ANSWER_SECONDS = 30.0
 """How long the head of the cluster may take to accept a connection."""
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 @contextlib.contextmanager
@@ -51,19 +53,20 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
 
     Token authentication is on; the token, unless one is given, and the sockets are below a directory of mode
     0700 with a short name (a socket's path must stay below 107 bytes). Ray listens on all addresses of the
-    machine: it is the token that keeps others out.
+    machine: it is the token that keeps others out. Raises OSError where Ray does not start.
     """
     sweep()
     root = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
-    os.environ[TOKEN_VARIABLE] = str(token or new_token(root))
     with atomic.owned(root):
         try:
-            with private_umask():
+            ray_needs.check(root, workers, node_address)
+            os.environ[TOKEN_VARIABLE] = str(token or new_token(root))
+            with private_umask(), failing_as("Ray does not start on this machine", root):
                 ray.init(
                     address="local",
                     num_cpus=workers,
                     include_dashboard=False,
-                    object_store_memory=OBJECT_STORE,
+                    object_store_memory=ray_needs.OBJECT_STORE,
                     _temp_dir=str(root / TEMPORARY),
                     _node_ip_address=node_address,
                     **QUIET,
@@ -82,16 +85,43 @@ def joined(address: str) -> Iterator[str]:
 
     The token is the one that RAY_AUTH_TOKEN_PATH names. Raises OSError where the cluster does not accept us.
     """
-    try:
+    with failing_as(f"the Ray cluster at {address} does not take us in"):
         ray.init(address=address, **QUIET)
-    except (RuntimeError, ValueError, ConnectionError, ray.exceptions.RayError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OSError(f"the Ray cluster at {address} does not take us in: {reason}") from error
     try:
         with terminated_as_interrupted():
             yield address
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def failing_as(sentence: str, root: Path | None = None) -> Iterator[None]:
+    """Raise OSError with the sentence for whatever Ray raises; end this process where it raises nothing.
+
+    Ray may wait in its C++ for a process that has died or hangs, where no error can be raised from outside.
+    """
+
+    def failure(reason: str) -> OSError:
+        return OSError(f"{sentence} ({reason.rstrip('.: ')}); the same command goes on from here")
+
+    def give_up() -> None:
+        reason = f"it gave no answer for {STARTING_SECONDS:.0f} s"
+        print(f"mmae: {failure(reason)}", file=sys.stderr, flush=True)
+        if root:
+            kill_users(root)
+            shutil.rmtree(root, ignore_errors=True)
+        os._exit(cli.IO_FAILED)
+
+    timer = threading.Timer(STARTING_SECONDS, give_up)
+    timer.start()
+    try:
+        yield
+    except SystemExit:  # Ray's own answer to SIGTERM
+        raise KeyboardInterrupt from None
+    except Exception as error:  # of any class: ConnectionError, RuntimeError, Exception itself
+        raise failure(str(error).partition("\n")[0] or type(error).__name__) from error
+    finally:
+        timer.cancel()
 
 
 def new_token(folder: Path) -> Path:
@@ -165,7 +195,7 @@ def kill_users(folder: Path) -> None:
     They have inherited the path of our token, or have written `ray::` and a title over their environment;
     whoever reads a log there with a program of his own has not.
     """
-    token = f"{TOKEN_VARIABLE}={os.environ[TOKEN_VARIABLE]}".encode()
+    token = f"{TOKEN_VARIABLE}={os.environ.get(TOKEN_VARIABLE)}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # somebody else's, or gone by now
             title, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
