@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import subprocess
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,8 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from catalogs.cpus import cpus
-from catalogs.errors import Interrupted
+from catalogs.errors import Interrupted, UsageError
 
+SIZES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+"""Environment variables of torchrun that say which rank this process is, of how many."""
+MASTER = ("MASTER_ADDR", "MASTER_PORT")
+"""Those that say where several ranks meet."""
 TIMEOUT = timedelta(minutes=10)
 """Timeout of collective operations (gloo notices a dead rank at once)."""
 
@@ -55,28 +59,39 @@ class World:
 def torchrun_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Environment variables of torchrun to set for this process, from those of a Slurm job step.
 
-    Empty under torchrun itself. Only a step of `srun` counts: a batch script has SLURM_NTASKS too, but is a
-    single process.
+    Empty under torchrun itself, and under another launcher that sets them. Only a step of `srun` counts: a
+    batch script has SLURM_NTASKS too, but is a single process. Raises UsageError where a launcher has set
+    some of them: which GPU is this rank's cannot be guessed.
     """
     if "RANK" in environment:
+        wrong = [name for name in SIZES if not environment.get(name, "").isdecimal()]
+        if environment.get("WORLD_SIZE") != "1":
+            wrong += [name for name in MASTER if not environment.get(name)]
+        if wrong:
+            raise UsageError(
+                f"RANK is set, but {', '.join(wrong)} missing or no number: start the ranks with torchrun or "
+                "srun, or unset RANK to train in one process"
+            )
         return {}
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    hosts = subprocess.run(
-        ["scontrol", "show", "hostnames", environment["SLURM_STEP_NODELIST"]],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
     job, tasks = int(environment["SLURM_JOB_ID"]), environment["SLURM_STEP_TASKS_PER_NODE"]
     return {
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": environment["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": tasks.split("(")[0].split(",")[0],
-        "MASTER_ADDR": hosts[0],
+        "MASTER_ADDR": first_host(environment["SLURM_STEP_NODELIST"]),
         "MASTER_PORT": str(20000 + job % 10000),  # jobs that share a node need different ports
     }
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a list as Slurm writes it: `gpu[07-09,12],login` -> `gpu07`.
+
+    Slurm's own command is not there in a container.
+    """
+    return re.sub(r"\[(\d+)[^]]*\]", r"\1", nodes).split(",")[0]
 
 
 @contextlib.contextmanager
@@ -86,9 +101,7 @@ def world() -> Iterator[World]:
     Raises ConnectionError where another rank has died or does not answer within TIMEOUT.
     """
     os.environ.update(torchrun_variables(os.environ))
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
+    rank, size, local_rank, local_size = (int(os.environ[name]) for name in SIZES)
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
     if cuda:

@@ -18,7 +18,7 @@ from torch import nn
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, Interrupted, UsageError
-from mmae import export, train
+from mmae import cli, export, train
 from mmae.bundles.bundle import open_bundle
 from mmae.models import checkpoint
 from mmae.models.families import build
@@ -203,8 +203,7 @@ ONE_RANK = """
 import sys
 from pathlib import Path
 import numpy as np
-from mmae import export, train
-from mmae.bundles.bundle import open_bundle
+from mmae import cli, train
 from conftest import recipe
 
 data, out, seen, last = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
@@ -468,6 +467,8 @@ def test_two_ranks_train_one_model(config):
 
 
 def test_slurm_variables_become_torchruns(tmp_path, monkeypatch):
+    """Where Slurm's commands are not, as in a container."""
+    monkeypatch.setenv("PATH", str(tmp_path))
     step = {
         "SLURM_JOB_ID": "12345",
         "SLURM_PROCID": "3",
@@ -476,10 +477,6 @@ def test_slurm_variables_become_torchruns(tmp_path, monkeypatch):
         "SLURM_STEP_NODELIST": "node[1-2]",
         "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
     }
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text("#!/bin/sh\necho node1; echo node2\n")
-    scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert distributed.torchrun_variables(step) == {
         "RANK": "3",
         "WORLD_SIZE": "4",
@@ -489,4 +486,41 @@ def test_slurm_variables_become_torchruns(tmp_path, monkeypatch):
         "MASTER_PORT": "22345",
     }
     assert distributed.torchrun_variables({"SLURM_NTASKS": "4"})["WORLD_SIZE"] == "1"  # a batch script
-    assert distributed.torchrun_variables({"RANK": "0", **step}) == {}
+    torchrun = dict.fromkeys((*distributed.SIZES, *distributed.MASTER), "1")
+    assert distributed.torchrun_variables(torchrun | step) == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node7", "node7"),
+        ("gpu[07-09,12],login", "gpu07"),
+        ("login,gpu[07-09]", "login"),
+        ("rack[2-3]n[001-128],x", "rack2n001"),
+    ],
+)
+def test_the_first_host_of_a_list(nodes, first):
+    """As `scontrol show hostnames` of Slurm 22.05 gives it."""
+    assert distributed.first_host(nodes) == first
+
+
+@pytest.mark.parametrize(
+    ("variables", "missing"),
+    [
+        ({"WORLD_SIZE": "2"}, "LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT"),
+        ({}, "WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "1"}, "LOCAL_RANK, LOCAL_WORLD_SIZE"),
+        (
+            {"WORLD_SIZE": "one", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "a"},
+            "WORLD_SIZE, MASTER_PORT",
+        ),
+    ],
+)
+def test_a_rank_that_a_launcher_half_describes_is_a_usage_error(survey, tmp_path, variables, missing):
+    command = [sys.executable, "-m", "mmae.train", survey / "train.zarr", "--out", tmp_path / "run"]
+    environment = os.environ | {"RANK": "0", **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == cli.USAGE
+    (sentence,) = done.stderr.splitlines()
+    assert f"RANK is set, but {missing} missing or no number: start the ranks with torchrun" in sentence
+    assert not list(tmp_path.iterdir())
