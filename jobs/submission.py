@@ -5,7 +5,10 @@ the batch script, which outlives any task, asks Slurm for a requeue. The requeue
 script, same logs, and it resumes from what is on disk.
 """
 
+import contextlib
+import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import submitit
+from submitit.core.utils import FailedJobError
 from submitit.helpers import clean_env
 
 from catalogs.errors import Interrupted, UsageError
@@ -36,8 +40,30 @@ if [ $code -eq {cli.INTERRUPTED} ] || [ $code -gt 128 ]; then
 fi
 exit $code"""
 CANCEL_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-KEPT_VARIABLES = ("SLURM_CONF",)
-"""Variables of the controller that the submitted job inherits: where the cluster is."""
+OWN_OPTIONS = {
+    *(
+        "account",
+        "array",
+        "cpus-per-task",
+        "error",
+        "gpus-per-node",
+        "input",
+        "job-name",
+        "mem",
+        "no-requeue",
+    ),
+    *("nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "partition", "requeue", "signal", "time"),
+    *("wait", "wrap"),
+}
+"""Options of sbatch that are flags of ours, or that the job is built on."""
+OWN_VARIABLES = {
+    *("SBATCH_ARRAY_INX", "SBATCH_ERROR", "SBATCH_GPUS_PER_NODE", "SBATCH_INPUT", "SBATCH_JOB_NAME"),
+    *("SBATCH_MEM_PER_NODE", "SBATCH_NO_REQUEUE", "SBATCH_OPEN_MODE", "SBATCH_OUTPUT", "SBATCH_REQUEUE"),
+    *("SBATCH_SIGNAL", "SBATCH_TIMELIMIT", "SBATCH_WAIT"),
+}
+"""Variables of sbatch for these, which would win over its script."""
+PASSING = ("Unable to contact slurm controller", "timed out", "temporarily", "standby", "Zero Bytes")
+"""Words of sbatch about Slurm itself, not about the job."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +84,23 @@ class Slurm:
     """Partition; the cluster's default if empty."""
     account: str = ""
     """Account to charge; the user's default if empty."""
+    options: tuple[str, ...] = ()
+    """Other options of sbatch, without dashes: `constraint=gpu qos=regular exclusive`."""
 
     def __post_init__(self) -> None:
         counts = (self.nodes, self.cpus_per_task, self.memory_gb)
         if min(counts) < 1 or self.gpus_per_node < 0 or not self.hours > 0:
             raise UsageError("nodes, tasks, cores, memory and hours must be positive, GPUs not negative")
+        for option in self.options:
+            if not re.fullmatch(r"[a-z][a-z-]*(=[^\n]+)?", option):
+                raise UsageError(f"--slurm.options are KEY=VALUE or KEY, as sbatch has them; got {option!r}")
+            if (name := option.partition("=")[0]) in OWN_OPTIONS:
+                raise UsageError(f"--slurm.options cannot have {name}, which the job itself decides")
+
+    @property
+    def parameters(self) -> dict[str, str | bool]:
+        """The free options as submitit takes them."""
+        return {key: value or True for key, _, value in (option.partition("=") for option in self.options)}
 
 
 def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
@@ -112,8 +150,10 @@ def submit(
     """Submit a job called `name` that runs `task` in each of its tasks; logs and script are in `folder`.
 
     `flags` are for both sbatch and srun, without their dashes. With `straggler_seconds` 0, tasks may end any
-    time before the others.
+    time before the others. Raises UsageError where sbatch refuses, with nothing left of the job, or OSError
+    where Slurm may accept it later.
     """
+    created = [directory for directory in (folder, *folder.parents) if not directory.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # submitit unpickles what lies there
     executor = submitit.SlurmExecutor(folder, python=shlex.join(TASK_COMMAND))
@@ -125,7 +165,7 @@ def submit(
         mem=f"{slurm.memory_gb}G",
         time=max(1, round(60 * slurm.hours)),
         signal_delay_s=WARNING_SECONDS,
-        additional_parameters={"requeue": True, **dict.fromkeys(flags, True)},
+        additional_parameters={"requeue": True, **dict.fromkeys(flags, True), **slurm.parameters},
         setup=[f"{shlex.join((sys.executable, '-m', 'jobs.starts', str(folder.parent)))} 2>&1 || exit"],
         srun_args=["--kill-on-bad-exit=0", f"--wait={straggler_seconds}", *(f"--{flag}" for flag in flags)],
         teardown=[AFTER_TASKS],
@@ -133,10 +173,38 @@ def submit(
         **({"partition": slurm.partition} if slurm.partition else {}),
         **({"account": slurm.account} if slurm.account else {}),
     )
-    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    with clean_env():
-        os.environ.update(kept)
-        return executor.submit(task)
+    before = set(folder.iterdir())
+    kept = sbatch_variables(slurm)
+    try:
+        with clean_env(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            os.environ.update(kept)
+            return executor.submit(task)
+    except FailedJobError as error:
+        for file in set(folder.iterdir()) - before:
+            file.unlink()
+        for directory in created:
+            directory.rmdir()
+        raise refusal(str(error)) from None
+
+
+def sbatch_variables(slurm: Slurm) -> dict[str, str]:
+    """The user's own variables for sbatch, but those that would win over flags of ours, and where Slurm is.
+
+    Those that Slurm gave the controller's job (SLURM_*) are not among them.
+    """
+    given = [*slurm.parameters, *(name for name in ("account", "partition") if getattr(slurm, name))]
+    ours = OWN_VARIABLES | {f"SBATCH_{name.upper().replace('-', '_')}" for name in given}
+    users = {name: value for name, value in os.environ.items() if name.startswith("SBATCH_")}
+    where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
+    return where | {name: value for name, value in users.items() if name not in ours}
+
+
+def refusal(words: str) -> Exception:
+    """What to raise where sbatch submits nothing, in its own words."""
+    said = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in words.splitlines())
+    if any(word in said for word in PASSING):
+        return OSError(f"sbatch cannot submit the job now ({said}); try the same command later")
+    return UsageError(f"sbatch refuses the job: {said}")
 
 
 def follow(job: submitit.Job[None]) -> Iterator[str]:
