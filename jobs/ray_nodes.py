@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from submitit.slurm.slurm import SlurmJobEnvironment
+
 from catalogs import atomic
 from mmae.production import ray_needs, ray_session
 
@@ -25,6 +27,16 @@ POLL_SECONDS = 0.5
 STOPPING_SECONDS = 20.0
 HEAD_SECONDS = 3600.0
 """Time that nodes wait for the head, which checks tiles and finished work first; it may also be dead."""
+
+
+def own_address() -> str:
+    """The address at which the other nodes of the job reach this one; the loopback's if there are none."""
+    *others, last = SlurmJobEnvironment().hostnames
+    if not others:
+        return "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((last, 9))  # sends nothing, but has the system choose the way there
+        return probe.getsockname()[0]
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,7 @@ class Rendezvous:
         """Start the head on this node and publish its address, which is yielded."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         token = ray_session.new_token(self.folder)
-        node_address = socket.gethostbyname(os.environ["SLURMD_NODENAME"])
-        with ray_session.started(cpus, node_address, token) as address:
+        with ray_session.started(cpus, own_address(), token) as address:
             with atomic.replacing(self.address) as temporary:
                 temporary.write_text(address)
             try:
@@ -99,6 +110,7 @@ class Rendezvous:
         command += [f"--{name}={value}" for name, value in flags.items()]
         environment = os.environ | {
             ray_session.TOKEN_VARIABLE: str(self.folder / "token"),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # off for a Ray of one machine
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else it waits half a minute for nothing
         }
         with subprocess.Popen(command, env=environment, umask=0o077) as node:

@@ -26,6 +26,8 @@ os.environ |= {
     "RAY_worker_niceness": "0",  # the user's own; by default 15, a ninetieth of the rate beside other work
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # each a page; the first one ends the run with a sentence of ours
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # tries to reach the head, of 40 s each
+    # On Linux too; with clusters Ray takes another address for 127.0.0.1, and listens on all there are.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 
 import ray
@@ -52,8 +54,9 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
     """Start a Ray of our own for `workers` actors here, whatever RAY_ADDRESS says; yields its address.
 
     Token authentication is on; the token, unless one is given, and the sockets are below a directory of mode
-    0700 with a short name (a socket's path must stay below 107 bytes). Ray listens on all addresses of the
-    machine: it is the token that keeps others out. Raises OSError where Ray does not start.
+    0700 with a short name (a socket's path must stay below 107 bytes). At 127.0.0.1 Ray listens nowhere else;
+    at any other address it listens on all of the machine, and the token keeps others out. Raises OSError
+    where Ray does not start.
     """
     sweep()
     root = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))

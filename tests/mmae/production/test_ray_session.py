@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mmae.production.ray_session import PREFIX, TOKEN_VARIABLE, started
@@ -15,14 +16,26 @@ NOBODY = 65534
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-def test_another_user_sees_neither_token_nor_sockets_and_a_reader_of_logs_lives_on():
+def test_another_user_and_machine_reach_nothing_and_a_reader_of_logs_lives_on():
     """In a process of its own, as Ray reads a token once in the life of one."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
+def listening(processes):
+    """Addresses at which any of the processes, or this one, takes connections."""
+    connections = [
+        each for process in (psutil.Process(), *processes) for each in process.net_connections("tcp")
+    ]
+    return {
+        each.laddr.ip.removeprefix("::ffff:") for each in connections if each.status == psutil.CONN_LISTEN
+    }
+
+
 def main():
-    with started(1):
+    with started(1) as address:
+        assert listening(psutil.Process().children(recursive=True)) == {"127.0.0.1"}
+        assert address.startswith("127.0.0.1:")
         root = Path(os.environ[TOKEN_VARIABLE]).parent
         sockets = list((root / "ray").glob("session_*/sockets"))
         assert sockets
