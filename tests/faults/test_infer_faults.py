@@ -122,6 +122,48 @@ def test_actor_killed_in_the_middle_of_a_unit(tile, running, undisturbed):
     assert digests(tile.parent) == undisturbed
 
 
+def test_an_idle_actor_is_killed(tile, bundle, undisturbed):
+    """It has done its last unit, and another is held at one."""
+    infer = command(tile, bundle, "--workers", "2")
+    with subprocess.Popen(infer, stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: any(map(is_at_a_unit, actors(process))), process)
+        held = next(actor for actor in actors(process) if is_at_a_unit(actor))
+        held.suspend()
+        wait_for(lambda: manifests(tile) and idle(actors(process), held), process)
+        for actor in idle(actors(process), held):
+            actor.kill()
+        held.resume()
+        assert process.wait(WAIT_SECONDS) == 0
+    assert digests(tile.parent) == undisturbed
+
+
+def idle(found, held):
+    return [actor for actor in found if actor != held and not is_at_a_unit(actor)]
+
+
+def test_shared_memory_is_tiny(tile, bundle, undisturbed):
+    """1 MB, as in a container; Ray has a file instead."""
+    small = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && df --output=size /dev/shm && exec "$0" "$@"'
+    infer = ["unshare", "--mount", "bash", "-c", small, *command(tile, bundle)]
+    done = subprocess.run(infer, capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip("no file system can be mounted here: it takes root")
+    assert done.returncode == cli.OK, done.stderr
+    assert "1024" in done.stdout.splitlines()[1]
+    assert digests(tile.parent) == undisturbed
+
+
+def test_the_cluster_of_ray_address_is_left_alone(tile, bundle, undisturbed, nodes):
+    """Whoever set it, for another program."""
+    raylet = nodes.add()
+    environment = nodes.environment | {"RAY_ADDRESS": nodes.address}
+    with subprocess.Popen(command(tile, bundle), env=environment, stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: actors(process), process)
+        assert not [each for each in raylet.children(recursive=True) if "Predictor" in each.cmdline()[0]]
+        assert process.wait(WAIT_SECONDS) == 0
+    assert digests(tile.parent) == undisturbed
+
+
 def test_the_head_of_ray_is_killed(tile, bundle, running, undisturbed):
     wait_for(lambda: manifests(tile) and actors(running), running)
     before = descendants(running)
