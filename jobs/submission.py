@@ -106,7 +106,8 @@ class Slurm:
 def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
     """Submit the job, or find it in the queue if its controller was lost; follow it to its end.
 
-    SIGTERM and Ctrl-C cancel it. Raises OSError where it does not complete.
+    SIGTERM and Ctrl-C cancel it. Raises Interrupted where it is cancelled, by whomever, and OSError where it
+    does not complete.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, CANCEL_SIGNALS)  # until the job has a number to cancel it by
@@ -118,9 +119,11 @@ def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
             print(line, end="", flush=True)
     except KeyboardInterrupt:
         cancel(job)
-        raise Interrupted(f"job {job.job_id} was cancelled; the same command goes on from there") from None
+        raise cancelled(job) from None
     state = queue.final_state(job.job_id)
     print(f"job {job.job_id}: {state}")
+    if state == "CANCELLED":
+        raise cancelled(job)
     if state != "COMPLETED":
         raise OSError(f"job {job.job_id} ended as {state}: {job.paths.stderr} says more")
 
@@ -129,6 +132,10 @@ def queued(folder: Path) -> submitit.Job[None] | None:
     """The job that was submitted from this folder before and has not ended."""
     alive = queue.queued_jobs().intersection(queue.submitted(folder))
     return submitit.SlurmJob(folder, max(alive, key=int)) if alive else None
+
+
+def cancelled(job: submitit.Job[None]) -> Interrupted:
+    return Interrupted(f"job {job.job_id} was cancelled; the same command goes on from there")
 
 
 def cancel(job: submitit.Job[None]) -> None:

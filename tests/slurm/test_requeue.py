@@ -170,6 +170,26 @@ def test_a_stopped_controller_leaves_no_job_and_no_process(start):
     assert checkpoint.newest(controller.run)
 
 
+def test_a_job_cancelled_while_it_spawns_its_ranks_leaves_nothing(start):
+    """None of them has a handler of signals yet; Slurm kills what ignores its TERM."""
+    controller = start("spawning", "--epochs=1000")
+    controller.wait_for(lambda: ranks(controller), "rank")
+    spawned = ranks(controller)
+    assert "ranks: 4" not in controller.log.read_text()
+    controller.slurm("scancel", controller.job)
+    assert controller.end() == cli.INTERRUPTED, controller.log.read_text()
+    assert f"job {controller.job} was cancelled; the same command goes on" in controller.log.read_text()
+    _, alive = psutil.wait_procs(spawned, timeout=20)
+    assert not alive
+    assert not processes_of(controller.run)
+    assert controller.restarts() == 0
+    assert not [path for path in controller.run.iterdir() if path.name not in ("slurm", "controller.log")]
+
+
+def ranks(controller):
+    return [each for each in processes_of(controller.run) if "submitit.core._submit" in each.cmdline()]
+
+
 def processes_of(run):
     """Processes, of any node, with the run directory in their command line."""
     found = psutil.process_iter(["cmdline"])
