@@ -44,8 +44,8 @@ CONTROL = "control"
 """Concurrency group of an actor whose calls are answered while it works."""
 CAPACITY_SECONDS = 5.0
 """How long the size of the cluster is taken as known."""
-ANSWER_SECONDS = 30.0
-"""How long the head of the cluster may take to accept a connection."""
+ANSWER_SECONDS, ANSWER_TRIES, RETRY_SECONDS = 10.0, 3, 1.0
+"""How long the head of the cluster may take to accept a connection, how often it is asked, and when again."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -164,10 +164,12 @@ class Capacity:
 
 
 def answers(address: str) -> bool:
-    """Whether the head of the cluster at HOST:PORT accepts connections."""
+    """Whether the head of the cluster at HOST:PORT accepts connections; one may be lost on a busy network."""
     host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), ANSWER_SECONDS):
-        return True
+    for _ in range(ANSWER_TRIES):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), ANSWER_SECONDS):
+            return True
+        time.sleep(RETRY_SECONDS)
     return False
 
 

@@ -1,15 +1,17 @@
 """A Ray session of our own: closed to other users, gone with its driver, no danger to other processes."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mmae.production.ray_session import PREFIX, TOKEN_VARIABLE, started
+from mmae.production.ray_session import PREFIX, RETRY_SECONDS, TOKEN_VARIABLE, answers, started
 
 pytestmark = pytest.mark.slow
 NOBODY = 65534
@@ -20,6 +22,25 @@ def test_another_user_and_machine_reach_nothing_and_a_reader_of_logs_lives_on():
     """In a process of its own, as Ray reads a token once in the life of one."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_head_that_misses_one_connection_is_not_dead():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "{}:{}".format(*server.getsockname())
+    assert not answers(address)
+
+    def listen():
+        time.sleep(RETRY_SECONDS / 2)  # the first try finds nobody
+        with socket.create_server(("127.0.0.1", int(address.split(":")[1]))) as server:
+            server.settimeout(10 * RETRY_SECONDS)
+            server.accept()[0].close()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    begun = time.monotonic()
+    assert answers(address)
+    assert time.monotonic() - begun >= RETRY_SECONDS
+    thread.join()
 
 
 def listening(processes):
