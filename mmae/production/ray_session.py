@@ -45,7 +45,9 @@ CONTROL = "control"
 CAPACITY_SECONDS = 5.0
 """How long the size of the cluster is taken as known."""
 ANSWER_SECONDS, ANSWER_TRIES, RETRY_SECONDS = 10.0, 3, 1.0
-"""How long the head of the cluster may take to accept a connection, how often it is asked, and when again."""
+"""How long the head of the cluster may take to answer, how often it is asked, and when again."""
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""Preface and empty settings, as gRPC begins; a server answers with its own settings (RFC 9113, 3.4)."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
@@ -76,6 +78,9 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
                 )
             with terminated_as_interrupted():
                 yield ray.get_runtime_context().gcs_address
+        except OSError:
+            kill_users(root)  # of which one may hang, and Ray would wait for it
+            raise
         finally:
             ray.shutdown()
             kill_users(root)
@@ -157,18 +162,28 @@ class Capacity:
         if time.monotonic() - self.updated > CAPACITY_SECONDS:
             address = ray.get_runtime_context().gcs_address
             if not answers(address):  # Ray would wait for a minute, and end this process without a word
-                raise OSError(f"Ray's head at {address} has died; the same command goes on from here")
+                raise OSError(
+                    f"Ray's head at {address} has died or hangs; the same command goes on from here"
+                )
             self.updated, self.resources = time.monotonic(), ray.cluster_resources()
         room = int(self.resources.get("GPU", 0) or self.resources.get("CPU", 0))
         return min(room, self.most) if self.most else room
 
 
 def answers(address: str) -> bool:
-    """Whether the head of the cluster at HOST:PORT accepts connections; one may be lost on a busy network."""
+    """Whether the head of the cluster at HOST:PORT answers; a connection may be lost on a busy network.
+
+    The system accepts connections also for a process that hangs, which then says nothing.
+    """
     host, _, port = address.rpartition(":")
     for _ in range(ANSWER_TRIES):
-        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), ANSWER_SECONDS):
-            return True
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection((host, int(port)), ANSWER_SECONDS) as head,
+        ):
+            head.sendall(HTTP2_GREETING)
+            if head.recv(1):
+                return True
         time.sleep(RETRY_SECONDS)
     return False
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mmae.production.ray_session import PREFIX, RETRY_SECONDS, TOKEN_VARIABLE, answers, started
+from mmae.production import ray_session
+from mmae.production.ray_session import (
+    HTTP2_GREETING,
+    PREFIX,
+    RETRY_SECONDS,
+    TOKEN_VARIABLE,
+    answers,
+    started,
+)
 
 pytestmark = pytest.mark.slow
 NOBODY = 65534
@@ -33,7 +41,10 @@ def test_a_head_that_misses_one_connection_is_not_dead():
         time.sleep(RETRY_SECONDS / 2)  # the first try finds nobody
         with socket.create_server(("127.0.0.1", int(address.split(":")[1]))) as server:
             server.settimeout(10 * RETRY_SECONDS)
-            server.accept()[0].close()
+            head, _ = server.accept()
+            with head:
+                head.recv(len(HTTP2_GREETING))
+                head.sendall(b"\0")
 
     thread = threading.Thread(target=listen)
     thread.start()
@@ -41,6 +52,13 @@ def test_a_head_that_misses_one_connection_is_not_dead():
     assert answers(address)
     assert time.monotonic() - begun >= RETRY_SECONDS
     thread.join()
+
+
+def test_a_head_that_accepts_and_says_nothing_does_not_answer(monkeypatch):
+    """As the system does for a process that is stopped."""
+    monkeypatch.setattr(ray_session, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not answers("{}:{}".format(*server.getsockname()))
 
 
 def listening(processes):
