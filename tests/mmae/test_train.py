@@ -203,7 +203,7 @@ ONE_RANK = """
 import sys
 from pathlib import Path
 import numpy as np
-from mmae import cli, train
+from mmae import train
 from conftest import recipe
 
 data, out, seen, last = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
