@@ -1,6 +1,7 @@
 """Atomic writing of files, and exclusive locks on directories."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from catalogs.errors import UsageError
+
 TEMPORARY = ".partial"
 """Ending of the names of unfinished files, which may be deleted."""
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of flock on file systems that do not have it, as Lustre without that option."""
 SEAL = "seal_sha256"
 """Entry of a sealed JSON file."""
 
@@ -20,9 +25,21 @@ def sync(path: Path) -> None:
     """Make the bytes of a file, or the names in a directory, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of the disk: those of a read or write have no name of their own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -31,13 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
     # random, because a process number is unique on one node only
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno and error.filename is None:  # an error of a write has no file name
-            error.filename = str(path)
-        raise
+        with naming(path):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
@@ -52,7 +66,8 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Content of a JSON file. Raises ValueError where it is none, OSError for a failure of the disk."""
     try:
-        return json.loads(path.read_bytes())
+        with naming(path):
+            return json.loads(path.read_bytes())
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
 
@@ -79,7 +94,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 def sha256(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -106,10 +121,25 @@ def owned(directory: Path) -> Iterator[None]:
     ------
     BlockingIOError
         Another process holds it.
+    UsageError
+        The file system keeps no locks.
     """
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(directory, handle)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(directory: Path, handle: int) -> None:
+    try:
+        with naming(directory):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise UsageError(
+                f"the file system of {directory} keeps no locks (flock: {error.strerror}), without which two "
+                "processes could write there at once: write to another one, or have it mounted with flock"
+            ) from error
+        raise

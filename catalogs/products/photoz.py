@@ -200,7 +200,8 @@ class Part:
         """
         path = self.catalogue if table == CATALOGUE else self.rejects
         manifest = atomic.read_sealed(self.manifest)
-        content = path.read_bytes() if path.exists() else b""
+        with atomic.naming(path):
+            content = path.read_bytes() if path.exists() else b""
         written = manifest and manifest["plan"] == plan_sha256 and manifest["files"][path.name]["sha256"]
         if hashlib.sha256(content).hexdigest() != written:
             raise OSError(f"{path} is damaged since it was written: the same command makes it again")

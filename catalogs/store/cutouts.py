@@ -115,7 +115,8 @@ class CutoutStore:
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
         with refusing(f"{self.path}/{name} does not decode"):
             self._check_chunks(array, start, stop)
-            values = np.asarray(array[start:stop])
+            with atomic.naming(self.path / name):
+                values = np.asarray(array[start:stop])
         return self.encoding(name).decode(values.astype(values.dtype.newbyteorder("="), copy=False))
 
     def encoding(self, name: str) -> Encoding:
@@ -184,7 +185,9 @@ class CutoutStore:
         crop = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
         with refusing(f"{self.path}/image does not decode"):
             self._check_chunks(array, start, stop)
-            pixels = self.encoding("image").decode(np.asarray(array[start:stop, :, crop, crop]))
+            with atomic.naming(self.path / "image"):
+                stored = np.asarray(array[start:stop, :, crop, crop])
+            pixels = self.encoding("image").decode(stored)
         if self.bands != BANDS:
             pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, which has a reject reason

@@ -41,7 +41,7 @@ def chunk_sums(shard: Path, array: zarr.Array) -> str:
     each chunk, and a crc32c; the last four bytes of a chunk are its own.)
     """
     size, index_size = shard.stat().st_size, 16 * (rows_per_file(array) // array.chunks[0]) + 4
-    with shard.open("rb", buffering=0) as file:
+    with atomic.naming(shard), shard.open("rb", buffering=0) as file:
         file.seek(max(0, size - index_size))
         index = file.read()
         sums = hashlib.sha256(index)

@@ -224,7 +224,8 @@ def _write_shard(
             raise ValueError(f"{name}: rows of shape {rows[name].shape} do not fit {array.shape}")
         file = shard_key(array, shard)
         (partial / STORE / file).unlink(missing_ok=True)  # zarr would read a shard before it overwrites it
-        array[start:stop] = rows[name]
+        with atomic.naming(partial / STORE / file):
+            array[start:stop] = rows[name]
         written[file] = array
     files = _sync(partial / STORE, written)
     for file, array in written.items():

@@ -24,10 +24,18 @@ KEEP = 2
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write the state to `path`; a previous file stays intact until it is replaced."""
     with atomic.replacing(path) as temporary:
-        torch.save(state, temporary)
+        _write(temporary, state)
         digest = atomic.sha256(temporary)
         _write_sums(path, [*_sums(path), digest])  # valid are the old file until the rename, then the new
     _write_sums(path, [digest])
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's words over a write that failed
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def _write_sums(path: Path, sums: list[str]) -> None:

@@ -222,7 +222,7 @@ class Tile:
 
     def note(self, text: str) -> None:
         """Write a line to the tile's log."""
-        with self.log.open("a") as log:
+        with atomic.naming(self.log), self.log.open("a") as log:
             print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=log)
 
 

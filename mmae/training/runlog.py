@@ -47,7 +47,7 @@ class RunLog:
         """Add a line to metrics.jsonl and a point to each TensorBoard curve."""
         if not self.writer:
             return
-        with (self.run / METRICS).open("a") as file:
+        with atomic.naming(self.run / METRICS), (self.run / METRICS).open("a") as file:
             file.write(json.dumps({"kind": kind, "step": step} | values) + "\n")
         for name, value in values.items():
             self.writer.add_scalar(f"{kind}/{name}", value, step)
