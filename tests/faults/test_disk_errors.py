@@ -1,0 +1,113 @@
+"""System calls that fail in the middle of a run: a sentence with the file's name, and a way on."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalogs import atomic
+from mmae import cli
+
+FAULTS = [
+    ("flock", "rubin_tile.photoz", errno.ENOLCK, 0),
+    ("open", "plan.json", errno.EROFS, 0),
+    ("read", "image/c/", errno.EIO, 2),
+    ("write", "parts/.unit-", errno.EDQUOT, 0),
+    ("fsync", "parts/.unit-", errno.EIO, 0),
+    ("close", "parts/.unit-", errno.EIO, 0),
+    ("write", "rubin_tile.photoz/log", errno.ENOSPC, 0),
+    ("read", "parts/unit-000000.fits", errno.EIO, 0),
+    ("write", ".rubin_tile.photoz.fits", errno.EIO, 1),
+    ("rename", "rubin_tile.photoz.fits", errno.EDQUOT, 0),
+    ("write", "finished.json", errno.ENOSPC, 0),
+]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """The library that makes calls fail."""
+    if not (compiler := shutil.which("cc")):
+        pytest.skip("there is no C compiler")
+    made = tmp_path_factory.mktemp("library") / "failing_calls.so"
+    source = Path(__file__).with_name("failing_calls.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
+    return made
+
+
+@pytest.fixture
+def failing(library, tmp_path):
+    """`failing(command, fault)`: what a command said and how it ended, while calls fail as `fault` says."""
+
+    def run(command, fault=None):
+        environment, log = dict(os.environ), tmp_path / "fired"
+        log.unlink(missing_ok=True)
+        if fault:
+            names = ("FAIL_CALL", "FAIL_PATH", "FAIL_ERRNO", "FAIL_AFTER")
+            environment |= {"LD_PRELOAD": str(library), "FAIL_LOG": str(log)}
+            environment |= dict(zip(names, map(str, fault), strict=True))
+        done = subprocess.run(
+            [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True
+        )
+        assert not fault or log.stat().st_size, fault
+        return done
+
+    return run
+
+
+@pytest.mark.slow
+def test_inference_goes_on_after_any_error_of_the_disk(failing, tile, bundle, tmp_path):
+    """One after the other in one folder: every run does a little more, and fails elsewhere."""
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    command = ["mmae.infer", "--catalog", tile, "--model", bundle, "--workers", 1, "--out"]
+    for call, path, number, after in FAULTS:
+        if path == "parts/.unit-":
+            shutil.rmtree(out / "rubin_tile.photoz/parts", ignore_errors=True)  # or too few might be left
+        done = failing([*command, out], (call, path, number, after))
+        assert done.returncode == cli.IO_FAILED, (call, path, done.stderr)
+        (sentence,) = done.stderr.splitlines()
+        assert os.strerror(number) in sentence, (call, path)
+        assert path.removeprefix("parts/.").removeprefix(".") in sentence, (call, path)
+        assert not (out / "rubin_tile.photoz/finished.json").exists()
+        assert not list(out.rglob(f"*{atomic.TEMPORARY}")), (call, path)
+    for folder in (out, whole):
+        done = failing([*command, folder])
+        assert done.returncode == cli.OK, done.stderr
+    for name in ("rubin_tile.photoz.fits", "rubin_tile.rejects.fits"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_file_system_without_locks_is_told_with_the_remedy(failing, tile, bundle, tmp_path):
+    command = ["mmae.infer", "--catalog", tile, "--model", bundle, "--out", tmp_path / "out"]
+    done = failing(command, ("flock", "rubin_tile.photoz", errno.ENOSYS, 0))
+    assert done.returncode == cli.USAGE
+    (sentence,) = done.stderr.splitlines()
+    assert f"the file system of {tmp_path / 'out/rubin_tile.photoz'} keeps no locks" in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["write", "fsync", "rename"])
+def test_a_checkpoint_that_cannot_be_written_is_named(failing, survey, tmp_path, call):
+    """torch.save has words of its own over a full disk."""
+    flags = ["--out", tmp_path / "run", "--epochs", 1, "--batch", 64, "--precision", "fp32"]
+    flags += [
+        "--model.embed-dim",
+        64,
+        "--model.depth",
+        1,
+        "--model.decoder-dim",
+        32,
+        "--model.decoder-depth",
+        1,
+    ]
+    command = ["mmae.train", survey / "train.zarr", *flags]
+    done = failing(command, (call, "best.pt", errno.ENOSPC, 0))
+    assert done.returncode == cli.IO_FAILED, done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert "No space left on device" in sentence
+    assert "best.pt" in sentence
+    assert not list((tmp_path / "run").glob(f"*{atomic.TEMPORARY}"))
