@@ -518,7 +518,9 @@ def test_the_first_host_of_a_list(nodes, first):
 )
 def test_a_rank_that_a_launcher_half_describes_is_a_usage_error(survey, tmp_path, variables, missing):
     command = [sys.executable, "-m", "mmae.train", survey / "train.zarr", "--out", tmp_path / "run"]
-    environment = os.environ | {"RANK": "0", **variables}
+    theirs = {*distributed.SIZES, *distributed.MASTER}  # set by trainings in this process
+    environment = {name: value for name, value in os.environ.items() if name not in theirs}
+    environment |= {"RANK": "0", **variables}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == cli.USAGE
     (sentence,) = done.stderr.splitlines()
