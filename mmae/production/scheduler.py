@@ -10,20 +10,16 @@ are kept whole, so none of this shows in a catalogue.
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from catalogs.errors import InputRefused
-from mmae.production import bisection
-from mmae.production.bisection import Bisection
+from mmae.production.bisection import MAX_FAILURES, Suspects
 from mmae.production.ray_session import CONTROL, IN_FLIGHT, ray
 from mmae.production.units import Unit
 
-MAX_FAILURES = 3
-"""Workers lost over one unit before its rows are suspected; or in a row, before any could start."""
 NO_WORKER_SECONDS = 300.0
 """How long a run waits for a worker; importing torch from a busy file system takes a minute."""
 TIMEOUT_SECONDS = 600.0
@@ -80,11 +76,7 @@ class Scheduler:
         self.callbacks: dict[Any, Callable[[Any], None]] = {}
         """Future -> what to call with it once it is done."""
         self.tickets = 0
-        self.failures: Counter[tuple[str, int]] = Counter()
-        self.searches: dict[tuple[str, int], Bisection] = {}
-        """For the rows of units that kill workers; they are kept when they have ended."""
-        self.is_fruitless = False
-        """Whether a search has failed: the fault is not in single rows, and no other is begun."""
+        self.suspects = Suspects()
         self.failed_starts = 0
         self.done_rows, self.done_seconds = 0, 0.0
 
@@ -98,6 +90,7 @@ class Scheduler:
         self.queue = queue
         self.last_worker = time.monotonic()
         while not (queue.ended and not self.retries and not self.in_flight):
+            self.drop_failed()
             self.assign()
             self.start_workers()
             self.rebalance()
@@ -156,48 +149,7 @@ class Scheduler:
             unit.source.note(
                 f"a worker died over unit {unit.rows.unit}{rows}: {' '.join(str(reason).split())}"
             )
-        if len(units) == 1:
-            self.after_death(units[0], is_hung)
-        else:
-            self.retries += units
-
-    # ------------------------------------------------------------ units that kill
-
-    def after_death(self, unit: Unit, is_hung: bool) -> None:
-        """Go on after the loss of a worker that was at this unit alone."""
-        search = self.searches.get(unit.key)
-        if search and unit.rows.is_trial:
-            self.after_trial(unit, died=True)
-            if is_hung or search.deaths == bisection.MAX_DEATHS:  # to wait for hung workers takes hours
-                self.give_up(unit, MAX_FAILURES + search.deaths)
-            return
-        self.failures[unit.key] += 1
-        if self.failures[unit.key] < MAX_FAILURES:
-            self.retries.append(unit)
-        elif is_hung or search or self.is_fruitless:
-            self.queue.complete(unit, self.give_up(unit, self.failures[unit.key]))
-        else:
-            unit.source.note(f"searching unit {unit.rows.unit} for the rows that kill workers")
-            self.searches[unit.key] = Bisection(unit)
-            self.retries += self.searches[unit.key].begin()
-
-    def after_trial(self, unit: Unit, died: bool) -> None:
-        """Go on with a search."""
-        following = self.searches[unit.key].after(unit.rows, died)
-        for whole in (found for found in following if not found.rows.is_trial and unit.source.error is None):
-            crashing = ", ".join(map(str, whole.rows.crashing))
-            whole.source.note(f"rows of unit {whole.rows.unit} that kill workers: {crashing or 'none'}")
-        self.retries += following
-
-    def give_up(self, unit: Unit, deaths: int) -> Exception:
-        """Let the source of a unit fail; returns why."""
-        self.is_fruitless = True
-        start, stop, source = unit.rows.start, unit.rows.stop, unit.source
-        source.error = source.error or OSError(
-            f"{deaths} workers died over unit {unit.rows.unit} (rows {start} to {stop}); {source.log} says "
-            "how; the same command goes on from there"
-        )
-        return source.error
+        self.retries += self.suspects.after_death(units[0], is_hung) if len(units) == 1 else units
 
     # ------------------------------------------------------------ units
 
@@ -206,23 +158,22 @@ class Scheduler:
         for in_flight in range(IN_FLIGHT):
             for worker in self.workers:
                 if worker.ready and len(worker.units) == in_flight and not worker.exclusive:
-                    retry = self.take_retry() if in_flight == 0 else None
+                    # the last ones first: they are the smallest trials of a search
+                    retry = self.retries.pop() if in_flight == 0 and self.retries else None
                     if (unit := retry or self.queue.take()) is None:
                         return
                     worker.exclusive = retry is not None
                     self.submit(worker, unit)
 
-    def take_retry(self) -> Unit | None:
-        """The next unit to retry, of a source that has not failed meanwhile; the smallest trials first."""
-        while self.retries:
-            unit = self.retries.pop()
-            if unit.source.error is None:
-                return unit
+    def drop_failed(self) -> None:
+        """Complete the units to retry whose source has failed."""
+        failed = [unit for unit in self.retries if unit.source.error]
+        self.retries = [unit for unit in self.retries if not unit.source.error]
+        for unit in failed:
             if unit.rows.is_trial:
-                self.after_trial(unit, died=False)
+                self.retries += self.suspects.after_trial(unit, died=False)
             else:
                 self.queue.complete(unit, unit.source.error)
-        return None
 
     def submit(self, worker: Worker, unit: Unit) -> None:
         future = worker.actor.process.remote(self.tickets, unit.source.task, unit.rows)
@@ -255,7 +206,7 @@ class Scheduler:
             return
         if isinstance(result, Exception):
             unit.source.error = unit.source.error or result
-        self.after_trial(unit, died=False)
+        self.retries += self.suspects.after_trial(unit, died=False)
 
     def rebalance(self) -> None:
         """Recall units queued behind others for workers that are idle, once no more units come."""
