@@ -114,28 +114,30 @@ def matches(path: Path, expected: dict[str, int | str]) -> bool:
 
 
 @contextlib.contextmanager
-def owned(directory: Path) -> Iterator[None]:
+def owned(directory: Path, wait: bool = False) -> Iterator[None]:
     """Lock a directory as its only writer; the kernel releases the lock however the owner ends.
+
+    wait : wait for another owner to end.
 
     Raises
     ------
     BlockingIOError
-        Another process holds it.
+        Another process holds it, and is not waited for.
     UsageError
         The file system keeps no locks.
     """
     handle = os.open(directory, os.O_RDONLY)
     try:
-        _lock(directory, handle)
+        _lock(directory, handle, wait)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(directory: Path, handle: int) -> None:
+def _lock(directory: Path, handle: int, wait: bool) -> None:
     try:
         with naming(directory):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in NO_LOCKS:
             raise UsageError(

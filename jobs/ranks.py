@@ -15,7 +15,7 @@ DELIVERY_SECONDS = 0.5
 
 def start(module: str, config: str) -> NoReturn:
     """As `cli.start`, for a module that computes with all ranks of MPI."""
-    cli.end_with(lambda: run(cli.Command(module, config, "", "mpi")))
+    cli.end_with(lambda: run(cli.Command(module, config, "", "mpi")), f"python -m {module}")
 
 
 def run(command: cli.Command) -> int:

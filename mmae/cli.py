@@ -10,6 +10,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,8 @@ COMMANDS = {
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
 
+NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory")
+"""Of the RuntimeErrors of torch, on a CPU and on a GPU."""
 STDOUT = "standard output"
 
 HELP = """usage: mmae COMMAND [flags], mmae --version
@@ -109,8 +112,11 @@ def exit_code(work: Callable[[], None], prog: str) -> int:
         return _fail(prog, str(error) or "interrupted", INTERRUPTED)
     except OSError as error:
         return disk_failure(prog, error)
-    except MemoryError as error:
-        return _fail(prog, f"out of memory ({error})", IO_FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        reason = str(error).partition("\n")[0]
+        return _fail(prog, f"out of memory ({reason}): ask for less at a time", IO_FAILED)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # rich ends the process over one
             return disk_failure(prog, stop.__context__)
@@ -171,23 +177,39 @@ def named_errors() -> Iterator[None]:
         raise
 
 
-def end_with(run: Callable[[], int]) -> NoReturn:
+class Stop(KeyboardInterrupt):
+    """Ctrl-C, or SIGTERM.
+
+    Where one of the class KeyboardInterrupt itself passes through `exec`, as while classes are made, Python
+    ends itself by SIGINT in the end, whatever the exit code.
+    """
+
+
+def stop(*_: object) -> NoReturn:
+    """Handler of signals."""
+    raise Stop
+
+
+def end_with(run: Callable[[], int], prog: str) -> NoReturn:
     """End this process with the exit code of `run`. SIGTERM is Ctrl-C, from the first moment on."""
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as that of a job in the background is
+            signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
         sys.stdout, sys.stderr = Output.of(sys.stdout), sys.stderr or Output.of(None)
         code = run()
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(stop, signal.SIG_IGN)  # there is nothing left to stop
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = _fail(prog, "interrupted", INTERRUPTED)
     sys.exit(code)
 
 
 def start(module: str, config: str, extra: str = "") -> NoReturn:
     """Be the program `python -m MODULE`."""
     command = Command(module, config, "", extra)
-    end_with(lambda: run_module(command, sys.argv[1:], f"python -m {module}"))
+    prog = f"python -m {module}"
+    end_with(lambda: run_module(command, sys.argv[1:], prog), prog)
 
 
 def choose(argv: Sequence[str]) -> int:
@@ -214,7 +236,7 @@ def show_help(argv: Sequence[str]) -> None:
 
 
 def main() -> NoReturn:
-    end_with(lambda: choose(sys.argv[1:]))
+    end_with(lambda: choose(sys.argv[1:]), "mmae")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.ranges import SEEDS, check_range
 from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
 from mmae.scores import calibration, metrics
@@ -32,6 +33,9 @@ CALIBRATION_SHOWN = ("coverage 68", "coverage 95", "CRPS", "CDE loss", "PIT KS",
 
 TEXT_WIDTH = 200
 """Width of the printed tables in characters, whatever the terminal's: it must not cut or fold a number."""
+
+
+MAX_DRAWS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +122,8 @@ def main(config: Evaluate) -> None:
 
 
 def _check(config: Evaluate, out: Path) -> None:
-    for name in ("draws", "seed"):
-        if (value := getattr(config, name)) < 0:
-            raise UsageError(f"--{name} {value} is negative; pass 0 or more")
+    check_range("--draws", config.draws, 0, MAX_DRAWS)
+    check_range("--seed", config.seed, *SEEDS)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; pass a folder with --out")
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogs.errors import UsageError
+from catalogs.regular_file import refuse_special
 
 
 def take(flag: str, argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -33,8 +34,9 @@ def with_file(argv: Sequence[str]) -> list[str]:
     if path is None:
         return given
     try:
+        refuse_special(Path(path))
         table = tomllib.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {path} cannot be read: {error}") from None
     on_command_line = set(map(name, given))
     return [*given, *(word for flag in flags(table) if name(flag[0]) not in on_command_line for word in flag)]

@@ -18,6 +18,7 @@ from tyro.conf import Positional
 
 from catalogs import atomic
 from catalogs.errors import UsageError
+from catalogs.ranges import SEEDS, check_range
 from mmae import cli
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
@@ -27,6 +28,9 @@ from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.reconstruction import Reconstruction, error_table, reconstruct
 from mmae.scores.reconstruction_figure import figure
 from mmae.training.data import TrainingSet, sample_test_rows
+
+MAX_OBJECTS = 1000
+"""On one figure."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Reconstruct:
     def __post_init__(self) -> None:
         if not all(0 <= share <= 1 for share in (self.image_mask, self.spectrum_mask)):
             raise UsageError("masks are shares from 0 to 1")
-        if self.objects < 1 or self.seed < 0:
-            raise UsageError("objects must be at least 1, the seed at least 0")
+        check_range("--objects", self.objects, 1, MAX_OBJECTS)
+        check_range("--seed", self.seed, *SEEDS)
 
 
 def main(config: Reconstruct) -> None:

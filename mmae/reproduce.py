@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
+from catalogs.ranges import check_range
 from mmae import cli
 from mmae.bundles.program import Program, program_of
 from mmae.models import checkpoint
@@ -59,6 +60,7 @@ FIGURE_REDSHIFTS = {FIGURE_1: (0.05, 0.25), FIGURE_2: (2.0, 2.6)}
 
 Measured = dict[Any, Any]
 """Arrays of all galaxies, by name, or in nested dictionaries."""
+MAX_OBJECTS, MAX_SEEDS = 10**7, 1000
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ class Reproduce:
     """Masks of 25 % of the image over which the scatter of the redshift is averaged."""
 
     def __post_init__(self) -> None:
-        if min(self.objects, self.seeds) < 1:
-            raise UsageError("objects and seeds must be at least 1")
+        check_range("--objects", self.objects, 1, MAX_OBJECTS)
+        check_range("--seeds", self.seeds, 1, MAX_SEEDS)
 
 
 def main(config: Reproduce) -> None:

@@ -19,12 +19,14 @@ from catalogs.errors import UsageError
 from catalogs.mock.instruments import PIXELS, WAVE
 from catalogs.mock.objects import ARTEFACTS, TILE, TRAINING, Objects, draw
 from catalogs.mock.workers import workers
+from catalogs.ranges import SEEDS, check_range
 from catalogs.store import cutouts
 from catalogs.store.format import BANDS, CHUNK, REQUIRED, SIZE, manifest_path
 from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
 SURVEY = "mock"
+MAX_OBJECTS, MAX_PROCESSES = 10**9, 1024
 BLOCK = 32
 """Objects drawn at once by one process, 4.6 MB of pixels and spectra."""
 AHEAD = 2
@@ -108,13 +110,11 @@ def _unfinished(folder: Path, files: Iterable[Path]) -> Iterator[None]:
 
 
 def _check(config: Mock, files: Iterable[Path]) -> None:
-    for name in ("galaxies", "tile", "processes"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, got {getattr(config, name)}")
-    if config.seed < 0:
-        raise UsageError(f"--seed must be 0 or more, got {config.seed}")
-    if not 0 <= config.artefacts <= 1:
-        raise UsageError(f"--artefacts must be between 0 and 1, got {config.artefacts}")
+    for name in ("galaxies", "tile"):
+        check_range(f"--{name}", getattr(config, name), 1, MAX_OBJECTS)
+    check_range("--processes", config.processes, 1, MAX_PROCESSES)
+    check_range("--seed", config.seed, *SEEDS)
+    check_range("--artefacts", config.artefacts, 0, 1)
     if config.shard_rows < 1 or config.shard_rows % CHUNK:
         raise UsageError(f"--shard-rows must be a multiple of {CHUNK}, got {config.shard_rows}")
     for path in (config.out, *config.out.parents):

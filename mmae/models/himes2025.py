@@ -22,6 +22,7 @@ from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pix
 from mmae.models.masking import Masks
 from mmae.models.output import Output
 from mmae.models.patches import IMAGE_TOKENS, PATCH, PIXELS, unpatch
+from mmae.models.sizes import check_sizes
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Himes2025Config:
         return 2 * self.embed_dim
 
     def __post_init__(self) -> None:
+        check_sizes(
+            {"depth": self.depth, "fusion_depth": self.fusion_depth},
+            {"embed_dim": self.embed_dim, "heads": self.heads},
+        )
         if self.embed_dim < 1 or self.heads < 1 or self.embed_dim % self.heads:
             raise ValueError(f"embed_dim {self.embed_dim} must be a positive multiple of heads {self.heads}")
         if self.depth < 0 or self.fusion_depth < 0 or not 0 <= self.dropout < 1:

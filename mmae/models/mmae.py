@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from catalogs.ranges import check_range
 from catalogs.store.format import BANDS
 from catalogs.store.spectra import STORED_POOL
 from mmae.models.batch import Batch
@@ -36,12 +37,17 @@ from mmae.models.pdf import Grid, best
 from mmae.models.photometry import Photometry, asinh
 from mmae.models.radial_profile import RadialProfile
 from mmae.models.rest_frame import LOG_STEP, RestFrame
+from mmae.models.sizes import check_sizes
 from mmae.models.template_fit import TemplateFit
 
 HEAD_DIM, DECODER_HEAD_DIM = 64, 32
 """Width of an attention head. A CPU is fastest with 64, and with 64 tokens: so there is no class token."""
 MAX_ASINH = 15.0
 """Largest output of the decoder on the asinh scale, 10^6 times the noise: sinh must not overflow."""
+
+
+MAX_Z = 20.0
+"""Largest redshift of a grid: nothing brighter than the noise is beyond."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,12 @@ class ModelConfig:
     spectrum_tokens: ClassVar[int] = 48
 
     def __post_init__(self) -> None:
+        check_sizes(
+            {"depth": self.depth, "decoder_depth": self.decoder_depth},
+            {"embed_dim": self.embed_dim, "decoder_dim": self.decoder_dim, "bins": self.bins}
+            | {"templates": self.templates},
+        )
+        check_range("--model.z-max", self.z_max, 0, MAX_Z)
         for width, head in ((self.embed_dim, HEAD_DIM), (self.decoder_dim, DECODER_HEAD_DIM)):
             if width < head or width % head:
                 raise ValueError(

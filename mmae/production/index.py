@@ -65,7 +65,11 @@ def rows(folder: Path, tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
 def write(folder: Path, tiles: Sequence[Tile]) -> None:
     """Write the index of all tiles in a folder, after a run over some of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    listed = list(rows(folder, tiles))
+    with atomic.owned(folder, wait=True):  # or another run would not see the failures of this one
+        _write(folder, list(rows(folder, tiles)))
+
+
+def _write(folder: Path, listed: Sequence[dict[str, Any]]) -> None:
     columns = {name: [values[name] for values in listed] for name in COLUMNS}
     table = Table(columns, dtype=[kind for kind, _ in COLUMNS.values()])
     for name, (_, meaning) in COLUMNS.items():

@@ -21,9 +21,10 @@ def named_stores(catalog: Sequence[str]) -> list[Path]:
     return list({store.resolve(): store for store in stores}.values())
 
 
-def _stores(entry: str) -> list[Path]:
+def _stores(entry: str, within: tuple[Path, ...] = ()) -> list[Path]:
+    """Stores of an entry of the command line, or of the list files it stands in."""
     if entry.startswith(LIST_MARK):
-        return list(_listed(Path(entry.removeprefix(LIST_MARK))))
+        return list(_listed(Path(entry.removeprefix(LIST_MARK)), within))
     path = Path(entry)
     if not path.exists() and glob.has_magic(entry) and not URL.match(entry):
         matches = map(Path, sorted(glob.glob(entry)))  # noqa: PTH207 - of absolute patterns too
@@ -40,9 +41,11 @@ def _stores(entry: str) -> list[Path]:
     return [path]
 
 
-def _listed(file: Path) -> Iterator[Path]:
+def _listed(file: Path, within: tuple[Path, ...]) -> Iterator[Path]:
     """Stores in a list file, without comments (#); relative paths start at the working directory."""
     refuse_special(file)
+    if file.resolve() in within:
+        raise UsageError(f"the list {file} names itself")
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -50,6 +53,6 @@ def _listed(file: Path) -> Iterator[Path]:
     for number, line in enumerate(lines, 1):
         if entry := line.partition("#")[0].strip():
             try:
-                yield from _stores(entry)
+                yield from _stores(entry, (*within, file.resolve()))
             except UsageError as error:
                 raise UsageError(f"{file}, line {number}: {error}") from None

@@ -14,6 +14,7 @@ from tyro import MISSING
 from tyro.conf import AvoidSubcommands, Positional
 
 from catalogs.errors import UsageError
+from catalogs.ranges import SEEDS, check_range
 from mmae.hardware import BF16, FP32, Precision, has_bf16
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
@@ -125,6 +126,7 @@ class Train:
         shares = (*self.image_mask, self.whole_images, self.spectrum_mask, self.spectrum_dropout)
         if not all(0 <= share <= 1 for share in shares) or self.image_mask[0] > self.image_mask[1]:
             raise UsageError("masks, whole images and spectrum dropout are shares from 0 to 1, ranges ascend")
+        check_range("--seed", self.seed, *SEEDS)
         if min(self.epochs, self.batch, self.accumulate, self.first_cycle) < 1 or self.patience < 0:
             raise UsageError("epochs, batch, accumulate, first cycle must be at least 1, patience at least 0")
         positive = (self.lr, self.clip, self.checkpoint_minutes)

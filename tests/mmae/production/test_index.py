@@ -1,5 +1,7 @@
 """The index of a folder: rows of every run over it, whichever came last."""
 
+from concurrent.futures import ProcessPoolExecutor
+
 from mmae.production import index
 from mmae.production.plan import RunFiles
 from mmae.production.tiles import Tile
@@ -19,6 +21,17 @@ def test_two_runs_over_a_folder_keep_each_others_rows(tmp_path):
     index.write(tmp_path, [tile(tmp_path, "a")])  # in a run of its own it fails no more
     states = {row["TILE"]: row["STATE"] for row in index.read(tmp_path)}
     assert states == {"a": "unfinished", "b": "failed", "c": "unfinished"}
+
+
+def write_failures(folder, run):
+    for number in range(4):
+        index.write(folder, [tile(folder, f"{run}{number}", OSError("disk full"))])
+
+
+def test_runs_that_write_at_once_keep_each_others_rows(tmp_path):
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(write_failures, [tmp_path] * 4, "abcd"))
+    assert len(index.failed(tmp_path)) == 16
 
 
 def test_leftovers_of_a_tile_whose_name_begins_alike_are_left_alone(tmp_path):
