@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -25,17 +24,6 @@ FAULTS = [
     ("rename", "rubin_tile.photoz.fits", errno.EDQUOT, 0),
     ("write", "finished.json", errno.ENOSPC, 0),
 ]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    """The library that makes calls fail."""
-    if not (compiler := shutil.which("cc")):
-        pytest.skip("there is no C compiler")
-    made = tmp_path_factory.mktemp("library") / "failing_calls.so"
-    source = Path(__file__).with_name("failing_calls.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], check=True)
-    return made
 
 
 @pytest.fixture

@@ -122,6 +122,7 @@ ALL = range(128, 256)
 DAMAGES = {
     "deleted": (lambda shard: shard.unlink(), ALL),
     "of no length": (lambda shard: os.truncate(shard, 0), ALL),
+    "of zeros": (lambda shard: shard.write_bytes(bytes(shard.stat().st_size)), ALL),
     "truncated": (truncate, ALL),
     "last byte cut off": (lambda shard: os.truncate(shard, shard.stat().st_size - 1), ALL),
     "replaced by another shard": (lambda shard: shutil.copy(shard.parents[3] / "0/0/0/0", shard), ALL),
