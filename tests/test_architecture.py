@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,10 @@ def test_a_command_explains_itself(name, capsys):
     assert stop.value.code == cli.OK
     summary = getattr(module, command.config).__doc__.splitlines()[0]
     assert summary.split()[0] in capsys.readouterr().out
+
+
+def test_the_tests_that_the_table_of_faults_names_are_there():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "tests/faults/README.md").read_text()))
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 50
+    assert not named - set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
