@@ -81,14 +81,15 @@ def main(config: InferJob) -> None:
     model = find_bundle(config.infer.model).resolve()
     tiles = named_tiles(config.infer.catalog, config.infer.out)
     slurm, out = config.slurm, tiles[0].files.folder
+    asked = submission.resources(slurm)
     stores = tuple(str(tile.path.resolve()) for tile in tiles)
     resolved = dataclasses.replace(config.infer, catalog=stores, model=model, out=out)
     if resolved.dry_run:
-        places = slurm.nodes * (slurm.gpus_per_node or slurm.cpus_per_task)
+        places = slurm.nodes * (asked.gpus_per_node or asked.cpus_per_task)
         infer.main(dataclasses.replace(resolved, workers=resolved.workers or places))
         return
     folder = out / "slurm"
-    task = Inference(resolved, folder, slurm.cpus_per_task)
+    task = Inference(resolved, folder, asked.cpus_per_task)
     submit = partial(
         submission.submit, task, folder, "mmae-infer", slurm, flags=NODE_LOSS_FLAGS, straggler_seconds=0
     )

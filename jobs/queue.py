@@ -1,10 +1,14 @@
 """States of jobs in Slurm: `squeue` lists those that run or wait, `sacct` knows how jobs ended."""
 
+import re
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+GPUS = re.compile(r"\bgpu(?::[^:,()]+)?:(\d+)")
+"""Number of GPUs in what sinfo calls GRES: gpu:2, gpu:a100:4(S:0-1)."""
 POLL_SECONDS = 2.0
 ACCOUNTING_SECONDS = 30.0
 """Delay of the accounting after the end of a job, at most."""
@@ -17,6 +21,28 @@ def query(*command: str) -> str:
     if done.returncode:
         raise OSError(f"{command[0]} gets no answer ({done.stderr.splitlines()[0]})")
     return done.stdout
+
+
+class Node(NamedTuple):
+    """What a node has."""
+
+    cpus: int
+    memory_gb: int
+    gpus: int
+
+
+def least_node(partition: str) -> Node:
+    """What every node of a partition has at least; of the default one, if no name is given.
+
+    Raises OSError where Slurm does not answer, or has no such partition.
+    """
+    rows = [row.split() for row in query("sinfo", "-N", "-h", "-o", "%P %c %m %G").splitlines()]
+    wanted = [row[1:] for row in rows if row[0].rstrip("*") == partition or (not partition and "*" in row[0])]
+    if not wanted:
+        raise OSError(f"Slurm has no partition {partition or 'that is the default'}")
+    cpus, memory_mb = (min(int(row[column].rstrip("+")) for row in wanted) for column in (0, 1))
+    gpus = min(sum(map(int, GPUS.findall(row[2]))) for row in wanted)
+    return Node(cpus, memory_mb // 1024, gpus)
 
 
 def queued_jobs() -> set[str]:

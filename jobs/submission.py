@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import submitit
 from submitit.core.utils import FailedJobError
@@ -66,18 +67,31 @@ PASSING = ("Unable to contact slurm controller", "timed out", "temporarily", "st
 """Words of sbatch about Slurm itself, not about the job."""
 
 
+MAX_HOURS = 24.0 * 366
+DEFAULTS = queue.Node(cpus=8, memory_gb=64, gpus=1)
+"""What a job asks of each node, and cores of each task, where its nodes have as much."""
+
+
+class Resources(NamedTuple):
+    """What a job asks for."""
+
+    gpus_per_node: int
+    cpus_per_task: int
+    memory_gb: int
+
+
 @dataclass(frozen=True)
 class Slurm:
     """The job."""
 
     nodes: int = 1
     """Nodes."""
-    gpus_per_node: int = 1
-    """GPUs a node; 0 computes on the CPU."""
-    cpus_per_task: int = 8
-    """CPU cores a task."""
-    memory_gb: int = 64
-    """Memory a node."""
+    gpus_per_node: int | None = None
+    """GPUs a node; 0 computes on the CPU. By default one, where the nodes of the partition have any."""
+    cpus_per_task: int | None = None
+    """CPU cores a task; by default 8, or what a node has for each if that is less."""
+    memory_gb: int | None = None
+    """Memory a node; by default 64, or what a node has if that is less."""
     hours: float = 24.0
     """Time limit; a job that reaches it saves, waits in the queue and goes on."""
     partition: str = ""
@@ -88,9 +102,12 @@ class Slurm:
     """Other options of sbatch, without dashes: `constraint=gpu qos=regular exclusive`."""
 
     def __post_init__(self) -> None:
-        counts = (self.nodes, self.cpus_per_task, self.memory_gb)
-        if min(counts) < 1 or self.gpus_per_node < 0 or not self.hours > 0:
-            raise UsageError("nodes, tasks, cores, memory and hours must be positive, GPUs not negative")
+        counts = [count for count in (self.nodes, self.cpus_per_task, self.memory_gb) if count is not None]
+        if min(counts) < 1 or (self.gpus_per_node or 0) < 0 or not 0 < self.hours <= MAX_HOURS:
+            raise UsageError(
+                "nodes, tasks, cores, memory and hours must be positive, GPUs not negative, hours at most "
+                f"{MAX_HOURS:g}"
+            )
         for option in self.options:
             if not re.fullmatch(r"[a-z][a-z-]*(=[^\n]+)?", option):
                 raise UsageError(f"--slurm.options are KEY=VALUE or KEY, as sbatch has them; got {option!r}")
@@ -101,6 +118,21 @@ class Slurm:
     def parameters(self) -> dict[str, str | bool]:
         """The free options as submitit takes them."""
         return {key: value or True for key, _, value in (option.partition("=") for option in self.options)}
+
+
+def resources(slurm: Slurm, tasks_per_node: int = 1) -> Resources:
+    """What a job asks for: what the user says, else the defaults, as far as its nodes have it."""
+    try:
+        node = queue.least_node(slurm.partition)
+    except OSError:  # sbatch will say what is wrong
+        node = DEFAULTS
+    asked = (slurm.gpus_per_node, slurm.cpus_per_task, slurm.memory_gb)
+    fitting = (
+        min(DEFAULTS.gpus, node.gpus),
+        max(1, min(DEFAULTS.cpus, node.cpus // tasks_per_node)),
+        max(1, min(DEFAULTS.memory_gb, node.memory_gb)),
+    )
+    return Resources(*(mine if value is None else value for value, mine in zip(asked, fitting, strict=True)))
 
 
 def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
@@ -160,6 +192,7 @@ def submit(
     time before the others. Raises UsageError where sbatch refuses, with nothing left of the job, or OSError
     where Slurm may accept it later.
     """
+    asked = resources(slurm, tasks_per_node)
     created = [directory for directory in (folder, *folder.parents) if not directory.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # submitit unpickles what lies there
@@ -168,15 +201,15 @@ def submit(
         job_name=name,
         nodes=slurm.nodes,
         ntasks_per_node=tasks_per_node,
-        cpus_per_task=slurm.cpus_per_task,
-        mem=f"{slurm.memory_gb}G",
+        cpus_per_task=asked.cpus_per_task,
+        mem=f"{asked.memory_gb}G",
         time=max(1, round(60 * slurm.hours)),
         signal_delay_s=WARNING_SECONDS,
         additional_parameters={"requeue": True, **dict.fromkeys(flags, True), **slurm.parameters},
         setup=[f"{shlex.join((sys.executable, '-m', 'jobs.starts', str(folder.parent)))} 2>&1 || exit"],
         srun_args=["--kill-on-bad-exit=0", f"--wait={straggler_seconds}", *(f"--{flag}" for flag in flags)],
         teardown=[AFTER_TASKS],
-        **({"gpus_per_node": slurm.gpus_per_node} if slurm.gpus_per_node else {}),
+        **({"gpus_per_node": asked.gpus_per_node} if asked.gpus_per_node else {}),
         **({"partition": slurm.partition} if slurm.partition else {}),
         **({"account": slurm.account} if slurm.account else {}),
     )

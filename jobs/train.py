@@ -14,14 +14,15 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, ClassVar
 
 import tyro
 
 from catalogs.errors import Interrupted, UsageError
 from jobs import submission
 from mmae import cli, train
-from mmae.training.recipe import Train
+from mmae.training.recipe import CONFIG_FILE, Train
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,12 @@ class TrainJob:
     train: Annotated[Train, tyro.conf.arg(name="")]
     slurm: Ranks = field(default_factory=Ranks)
 
+    config_file: ClassVar[Path] = CONFIG_FILE
+
     @classmethod
-    def preset(cls, name: str | None) -> "TrainJob":
+    def preset(cls, name: str | None, data: str | None = None) -> "TrainJob":
         """The defaults of a preset of `mmae train`."""
-        return cls(Train.preset(name))
+        return cls(Train.preset(name, data))
 
 
 class Training:
@@ -75,6 +78,8 @@ class Training:
 
 
 def main(config: TrainJob) -> None:
+    """Raises UsageError where there is no training store, before anything is submitted."""
+    config.train.check_data()
     folder = (config.train.out / "slurm").resolve()
     task = Training(dataclasses.replace(config.train, data=config.train.data.resolve(), out=folder.parent))
     slurm = config.slurm

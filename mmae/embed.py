@@ -152,7 +152,8 @@ def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, confi
         return
     units = max(1, sum(-(-product.store.n // product.unit_rows) for product in products))
     with session_of(config.ray_address)(min(config.workers or default_workers(), units)):
-        kind, capacity = ray_session.actor_type(Embedder), ray_session.Capacity(config.workers)
+        kind = ray_session.actor_type(Embedder)
+        capacity = ray_session.Capacity(config.workers, alone=not config.ray_address)
         start = partial(kind.remote, encoder.path.resolve(), encoder.precision, encoder.sha256)
         scheduler = Scheduler(start, capacity)
         for product in products:

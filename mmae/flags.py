@@ -43,11 +43,21 @@ def with_file(argv: Sequence[str]) -> list[str]:
 
 
 def with_preset(config_type: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
-    """The defaults that --preset NAME stands for, where the command has presets, and the other flags."""
+    """The defaults that --preset NAME stands for, where the command has presets, and the other flags.
+
+    What such a command works on may be called --data: a file of flags has names only.
+    """
     if not hasattr(config_type, "preset"):
         return None, list(argv)
     preset, given = take("--preset", argv)
-    return config_type.preset(preset), given
+    data, given = take("--data", given)
+    return config_type.preset(preset, data), given
+
+
+def without_flags(config_type: Any) -> list[str]:
+    """The command line that an empty one stands for: the file of flags that lies there, if any does."""
+    file = getattr(config_type, "config_file", None)
+    return ["--config", str(file)] if file and file.exists() else []
 
 
 def name(flag: str) -> str:
@@ -74,7 +84,7 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
     import tyro
 
     errors = io.StringIO()
-    default, given = with_preset(config_type, with_file(argv))
+    default, given = with_preset(config_type, with_file(argv or without_flags(config_type)))
     if any("\0" in word for word in given):
         raise UsageError("a flag has a zero byte in it, as no name of a file can")
     try:

@@ -100,8 +100,10 @@ def main(config: Infer, session: Session | None = None) -> None:
                 units = sum(-(-tile.objects // MIN_UNIT) for tile in tiles)
                 places = min(config.workers or default_workers(), max(1, units))
                 with (session or session_of(config.ray_address))(places), production.progress():
+                    alone = session is None and not config.ray_address
+                    capacity = ray_session.Capacity(config.workers, alone)
                     start = partial(ray_session.actor_type(Predictor).remote, setup)
-                    Scheduler(start, ray_session.Capacity(config.workers)).run(production)
+                    Scheduler(start, capacity).run(production)
                     production.finish()
             production.finish()
     except KeyboardInterrupt:

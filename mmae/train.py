@@ -65,6 +65,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 def main(config: Train) -> None:
+    config.check_data()
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
         data = TrainingSet(config.data, config.model)

@@ -151,14 +151,18 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 class Capacity:
-    """How many actors the nodes of the cluster have room for: one a GPU, or one a core if there is none."""
+    """How many actors the nodes of the cluster have room for: one a GPU, or one a core if there is none.
 
-    def __init__(self, most: int):
-        self.most = most
+    most : actors at most; 0: as many as there is room for
+    alone : whether this machine is the only node, and none can join
+    """
+
+    def __init__(self, most: int, alone: bool):
+        self.most, self.alone = most, alone
         self.updated, self.resources = -CAPACITY_SECONDS, dict[str, float]()
 
     def __call__(self) -> int:
-        """Raises OSError where the head of the cluster does not answer."""
+        """Raises OSError where the head of the cluster does not answer, or the only node is lost."""
         if time.monotonic() - self.updated > CAPACITY_SECONDS:
             address = ray.get_runtime_context().gcs_address
             if not answers(address):  # Ray would wait for a minute, and end this process without a word
@@ -167,6 +171,10 @@ class Capacity:
                 )
             self.updated, self.resources = time.monotonic(), ray.cluster_resources()
         room = int(self.resources.get("GPU", 0) or self.resources.get("CPU", 0))
+        if self.alone and not room:
+            raise OSError(
+                "Ray's raylet on this machine has died or hangs; the same command goes on from here"
+            )
         return min(room, self.most) if self.most else room
 
 

@@ -4,17 +4,17 @@ import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tyro import MISSING
 from tyro.conf import AvoidSubcommands, Positional
 
 from catalogs.errors import UsageError
 from catalogs.ranges import SEEDS, check_range
+from catalogs.store.checks import check_folder
 from mmae.hardware import BF16, FP32, Precision, has_bf16
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
@@ -25,6 +25,8 @@ from mmae.models.mmae import ModelConfig
 from mmae.models.output import Output
 from mmae.models.patches import IMAGE_TOKENS
 
+DATA, CONFIG_FILE = Path("train.zarr"), Path("train.toml")
+"""What is trained on, and the flags that are read, where nothing is named."""
 MASKS, DROPOUT = range(2)
 """Streams of random numbers."""
 LEVELS = 7
@@ -55,7 +57,8 @@ class Train:
     touched. SIGTERM or Ctrl-C saves a checkpoint before the process ends (exit code 4).
 
     --config FILE.toml reads flags from a file: `lr = 2e-4`, and under [model] `depth = 2`. The command line
-    overrides the file.
+    overrides the file. Without any flag, the command reads train.toml where there is one, else it trains on
+    train.zarr.
 
     Several GPUs: torchrun --nproc-per-node 4 -m mmae.train ...; on Slurm: python -m jobs.train ... The number
     of ranks changes the speed, not the result: order, masks and means are those of the whole batch (dropout
@@ -64,8 +67,8 @@ class Train:
     """
 
     # What to read and where to write
-    data: Positional[Path]
-    """Training store (`mmae ingest`)."""
+    data: Positional[Path] = DATA
+    """Training store (`mmae ingest`); in a file of flags: data = "survey.zarr"."""
     out: Path = Path("runs/mmae")
     """Run directory."""
 
@@ -122,6 +125,8 @@ class Train:
 
     model: Annotated[AnyConfig, AvoidSubcommands] = field(default_factory=ModelConfig)
 
+    config_file: ClassVar[Path] = CONFIG_FILE
+
     def __post_init__(self) -> None:
         shares = (*self.image_mask, self.whole_images, self.spectrum_mask, self.spectrum_dropout)
         if not all(0 <= share <= 1 for share in shares) or self.image_mask[0] > self.image_mask[1]:
@@ -142,12 +147,21 @@ class Train:
             return BF16 if has_bf16() else FP32
         return self.precision
 
+    def check_data(self) -> None:
+        """Raises UsageError where there is no such store; the default one is told with what else there is."""
+        if self.data == DATA and not self.data.exists():
+            raise UsageError(
+                f"there is neither {DATA} nor {CONFIG_FILE} in {Path.cwd()}: name a training store, which "
+                "`mmae ingest` makes, or write flags to that file"
+            )
+        check_folder(self.data)
+
     @classmethod
-    def preset(cls, name: str | None) -> "Train":
-        """The defaults of a preset, by default our own; UsageError for an unknown name."""
+    def preset(cls, name: str | None, data: str | None = None) -> "Train":
+        """The defaults of a preset, by default our own, for a store; UsageError for an unknown name."""
         if (name := name or ModelConfig.family) not in PRESETS:
             raise UsageError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
-        return cls(MISSING, **PRESETS[name])
+        return cls(Path(data) if data else DATA, **PRESETS[name])
 
 
 PRESETS: dict[str, dict[str, Any]] = {

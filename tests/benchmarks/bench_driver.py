@@ -90,7 +90,7 @@ def schedule(units: int, folder: Path) -> dict[str, float]:
     tile.files.parts.mkdir(parents=True)
     with ray_session.started(ACTORS), Production([tile], SimpleNamespace(), None) as made, made.progress():
         before = peak()
-        Scheduler(ray_session.actor_type(Idle).remote, ray_session.Capacity(ACTORS)).run(made)
+        Scheduler(ray_session.actor_type(Idle).remote, ray_session.Capacity(ACTORS, alone=True)).run(made)
         made.finish()
     assert tile.error is None
     return {"rate": units / (time.monotonic() - tile.begun), "before": before, "after": peak()}

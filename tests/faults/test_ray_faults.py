@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -63,32 +62,17 @@ def test_the_head_of_ray_is_killed_or_hangs(tile, bundle, running, undisturbed, 
     assert digests(tile.parent) == undisturbed
 
 
-IMPATIENT = """
-import sys
-from mmae import cli, infer
-from mmae.production import scheduler
-
-scheduler.NO_WORKER_SECONDS = 10.0
-sys.exit(cli.run(infer.main, infer.Infer, sys.argv[1:], "mmae infer"))
-"""
-
-
-def test_the_raylet_hangs_and_no_actor_can_be_replaced(tile, bundle, undisturbed):
-    flags = command(tile, bundle, "--workers", "1")[4:]
-    with subprocess.Popen(
-        [sys.executable, "-c", IMPATIENT, *flags],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        wait_for(lambda: manifests(tile) and actors(process), process)
-        before = descendants(process)
-        (raylet,) = [child for child in before if child.name() == "raylet"]
-        raylet.suspend()
-        actors(process)[0].kill()
-        (sentence,) = process.stderr.read().splitlines()
-        assert process.wait(WAIT_SECONDS) == cli.IO_FAILED
-    assert sentence.endswith("there was no worker for 10 s; the same command goes on from here")
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_raylet_is_killed_or_hangs(tile, bundle, running, undisturbed, fault):
+    """The head misses a stopped one after a minute."""
+    wait_for(lambda: manifests(tile) and actors(running), running)
+    before = descendants(running)
+    (raylet,) = [child for child in before if child.name() == "raylet"]
+    raylet.send_signal(fault)
+    actors(running)[0].kill()
+    *_, sentence = running.stderr.read().splitlines()
+    assert running.wait(WAIT_SECONDS) == cli.IO_FAILED
+    assert sentence.endswith("has died or hangs; the same command goes on from here")
     _, alive = psutil.wait_procs(before, timeout=10)
     assert not alive
     finish(tile, bundle)

@@ -103,6 +103,20 @@ def test_a_preset_is_defaults_that_flags_and_files_overrule(tmp_path):
         flags.parse(Train, ["store.zarr", "--preset=other"], "mmae train")
 
 
+def test_without_flags_a_training_is_what_lies_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for config_type in (Train, TrainJob):
+        config = flags.parse(config_type, [], "mmae train")
+        assert getattr(config, "train", config) == Train(Path("train.zarr"))
+    with pytest.raises(UsageError, match=f"there is neither train.zarr nor train.toml in {tmp_path}"):
+        Train().check_data()
+    (tmp_path / "train.toml").write_text('data = "survey.zarr"\nbatch = 8\n')
+    assert flags.parse(Train, [], "mmae train") == Train(Path("survey.zarr"), batch=8)
+    assert flags.parse(Train, ["--batch", "9"], "mmae train") == Train(Path("train.zarr"), batch=9)
+    given = ["other.zarr", "--config", "train.toml"]
+    assert flags.parse(Train, given, "mmae train") == Train(Path("other.zarr"), batch=8)
+
+
 @pytest.mark.parametrize(
     ("text", "words"), [("bacth = 8", "--bacth"), ("batch = ", "recipe.toml"), ("batch = 'x'", "--batch")]
 )

@@ -66,6 +66,35 @@ def test_train_on_two_nodes_with_two_ranks_each(submit, survey, tmp_path):
     assert (run / "slurm").stat().st_mode & 0o777 == 0o700
 
 
+BARE = """
+data = "survey.zarr"
+preset = "himes2025"
+out = "run"
+epochs = 1
+batch = 32
+precision = "fp32"
+[model]
+embed-dim = 32
+depth = 1
+fusion-depth = 1
+heads = 1
+"""
+
+
+def test_without_arguments_it_trains_on_what_lies_there(submit, survey, tmp_path):
+    """Cores, memory and GPUs are those that the nodes have."""
+    state, printed = submit(ROOT / "slurm/train.sh")
+    assert state == "FAILED"
+    assert f"there is neither train.zarr nor train.toml in {tmp_path}" in printed
+    assert printed.count("\n") == 1
+    (tmp_path / "train.toml").write_text(BARE)
+    for name in ("train.zarr", "train.zarr.manifest.json"):
+        (tmp_path / name.replace("train", "survey")).symlink_to(survey / name)
+    state, printed = submit(ROOT / "slurm/train.sh")
+    assert state == "COMPLETED", printed
+    assert checkpoint.is_intact(tmp_path / "run" / checkpoint.BEST)
+
+
 def test_a_failing_job_fails_its_controller(submit, survey, tmp_path):
     state, printed = submit(
         *(ROOT / "slurm/train.sh", survey / "rubin_tile.zarr", "--out", tmp_path / "run", *TINY),

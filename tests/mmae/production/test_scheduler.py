@@ -98,7 +98,7 @@ def session():
 
 def run(*tiles, then=()):
     """Have two actors do all units, then those of other tiles."""
-    pool = Scheduler(actor_type(Toy).remote, Capacity(2))
+    pool = Scheduler(actor_type(Toy).remote, Capacity(2, alone=True))
     pool.run(ToyQueue(*tiles))
     pool.run(ToyQueue(*then))
     for worker in pool.workers:
@@ -175,6 +175,6 @@ def test_actors_that_cannot_begin_end_the_run_with_one_line(session, begin, reas
             begin()
 
     with pytest.raises(OSError) as error:  # noqa: PT011
-        Scheduler(actor_type(Broken).remote, Capacity(1)).run(ToyQueue(ToyTile("tile", [0.0])))
+        Scheduler(actor_type(Broken).remote, Capacity(1, alone=True)).run(ToyQueue(ToyTile("tile", [0.0])))
     (sentence,) = str(error.value).splitlines()
     assert sentence.startswith(f"3 workers died before they could begin ({reason}")
