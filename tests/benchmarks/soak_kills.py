@@ -49,10 +49,11 @@ def disturbed(infer: list[str], rng: random.Random, seen: list[psutil.Process]) 
     """Start once, and kill a process; returns the exit code and what was killed."""
     killed = ""
     with subprocess.Popen(infer, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        driver = psutil.Process(process.pid)
         if rng.random() > CALM:
             deadline, kind = time.monotonic() + rng.uniform(0, LATEST_SECONDS), rng.choice(VICTIMS)
             while process.poll() is None and not killed:
-                seen += [each for each in descendants(process) if each not in seen]
+                seen += [each for each in (driver, *descendants(process)) if each not in seen]
                 found = victim(process, kind) if time.monotonic() > deadline else None
                 if found:
                     with contextlib.suppress(psutil.NoSuchProcess):
@@ -78,7 +79,7 @@ def main() -> None:
     rng, counts, seen = random.Random(flags.seed), Counter[str](), list[psutil.Process]()
     root = Path(tempfile.mkdtemp())
     subprocess.run([*command(flags.store, flags.bundle), "--out", str(root / "calm")], check=True)
-    expected, before = digests(root / "calm"), set(Path("/tmp").glob(f"{PREFIX}*"))
+    expected = digests(root / "calm")
     started_at = time.monotonic()
     while time.monotonic() - started_at < 60 * flags.minutes:
         out = root / f"run{counts['runs']}"
@@ -95,9 +96,9 @@ def main() -> None:
     with started(1):  # sweeps what killed drivers left
         pass
     _, alive = psutil.wait_procs(seen, timeout=60)
-    left = set(Path("/tmp").glob(f"{PREFIX}*")) - before
     assert not alive, alive
-    assert not left, left
+    sessions = (Path("/tmp").glob(f"{PREFIX}*/ray/session_*_{process.pid}") for process in seen)
+    assert not (left := [folder for found in sessions for folder in found]), left
     killed = ", ".join(f"{name} {counts[name]}" for name in VICTIMS)
     body = [
         f"{counts['runs']} runs in {counts['starts']} starts over {flags.minutes:g} minutes.",

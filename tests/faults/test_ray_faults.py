@@ -69,7 +69,8 @@ def test_the_raylet_is_killed_or_hangs(tile, bundle, running, undisturbed, fault
     before = descendants(running)
     (raylet,) = [child for child in before if child.name() == "raylet"]
     raylet.send_signal(fault)
-    actors(running)[0].kill()
+    for actor in actors(running):  # those of a killed one end by themselves
+        actor.kill()
     *_, sentence = running.stderr.read().splitlines()
     assert running.wait(WAIT_SECONDS) == cli.IO_FAILED
     assert sentence.endswith("has died or hangs; the same command goes on from here")
