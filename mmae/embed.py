@@ -139,6 +139,7 @@ def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | Pai
         training_set=encoder.trained_on["survey"],
         input_sha256=check_input(store),
         store_fingerprint=store.fingerprint,
+        input_zero_point=store.zero_point,
         code_version=__version__,
         torch_version=version("torch"),
     )

@@ -40,6 +40,8 @@ class Origin:
     """sha256 of the input's ids and positions, as PZINPUT of a catalogue."""
     store_fingerprint: str
     """Fingerprint of the whole input store."""
+    input_zero_point: float
+    """Of its fluxes, which were brought to that of the model."""
     code_version: str
     torch_version: str
 

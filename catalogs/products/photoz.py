@@ -38,6 +38,10 @@ class Provenance:
     draws: int = 1
     """Masks drawn for each image."""
     mc_seed: int = 0
+    zero_point: float = 27.0
+    """Of the fluxes that the model took."""
+    input_zero_point: float = 27.0
+    """Of those of the input, which were brought to it."""
     has_tail: bool = True
     """Whether OOD_SCORE of the model falls far enough for ATYPICAL to be raised."""
 
@@ -95,6 +99,8 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZSEED"] = (provenance.mc_seed, "seed of PHOTOZ_MC")
     header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
     header["PZTAIL"] = (provenance.has_tail, "whether the model can raise ATYPICAL")
+    header["PZZEROPT"] = (provenance.zero_point, "AB mag of flux 1 for the model")
+    header["PZINZERO"] = (provenance.input_zero_point, "AB mag of flux 1 in the input, brought to that")
     header["PZMODEL"] = provenance.model_sha256
     header["PZINPUT"] = provenance.input_sha256
     header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"

@@ -25,15 +25,18 @@ ATYPICAL = 0.001
 """OOD_SCORE, the share of galaxies less like the training set, below which a galaxy is flagged."""
 
 
-def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def screen_images(
+    image: np.ndarray, damaged: np.ndarray, flux_scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Screen (N, bands, H, W) cutouts before the model sees them.
 
-    Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel.
+    Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel. Fluxes
+    are multiplied by `flux_scale` when that is done, as a sentinel is a number of the file.
 
     Returns
     -------
-    clean : (N, bands, H, W), pixels without data and all pixels of rejected cutouts set to 0, the mean sky,
-        so that a rejected row cannot disturb its batch; `image` itself if nothing is set
+    clean : (N, bands, H, W), scaled; pixels without data and all pixels of rejected cutouts set to 0, the
+        mean sky, so that a rejected row cannot disturb its batch; `image` itself if nothing is changed
     reason : (N,) str, a `Reject`, or "" for a usable cutout
     flags : (N,) int64 of `Flag`
     """
@@ -57,12 +60,12 @@ def screen_images(image: np.ndarray, damaged: np.ndarray) -> tuple[np.ndarray, n
     flags = np.where(share.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
     flags |= np.where((share > REGION).any(-1), Flag.NO_DATA_REGION.value, 0)
     rejected = reason != ""
-    if not (suspect | rejected).any():
-        return image, reason, flags
-    clean = pixels.copy()
-    clean[suspect] = np.where(empty, np.float32(0), pixels[suspect])
-    clean[rejected] = 0
-    return clean.reshape(image.shape), reason, flags
+    if (suspect | rejected).any():
+        clean = pixels.copy()
+        clean[suspect] = np.where(empty, np.float32(0), pixels[suspect])
+        clean[rejected] = 0
+        image = clean.reshape(image.shape)
+    return image if flux_scale == 1 else image * np.float32(flux_scale), reason, flags
 
 
 def is_suspect(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -84,6 +84,10 @@ class CutoutStore:
         intact = all(atomic.matches(self.path / file, entry) for file, entry in self.manifest.items())
         return intact and read_manifest(self.path) == self.manifest
 
+    def flux_scale(self, zero_point: float) -> float:
+        """Factor that brings its fluxes to another zero point (AB magnitude of flux 1); 1.0 for its own."""
+        return float(10 ** (0.4 * (zero_point - self.zero_point)))
+
     @property
     def has_spectra(self) -> bool:
         return all(name in self.group for name in (*TRAINING, "wave"))

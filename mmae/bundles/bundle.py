@@ -62,6 +62,11 @@ class Bundle:
         return float(low), float(high)
 
     @property
+    def zero_point(self) -> float:
+        """Of the fluxes that the model takes: AB magnitude of flux 1."""
+        return float(self.card["training_data"]["zero_point"])
+
+    @property
     def noise(self) -> np.ndarray:
         """Noise of the sky in the training set, (bands,), in its flux unit."""
         return np.array(self.card["training_data"]["noise"])

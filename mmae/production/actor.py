@@ -61,6 +61,9 @@ class Actor(ABC):
         self.begun = -1
         self.recalled: set[int] = set()
 
+    zero_point: float
+    """Of the fluxes that the model takes."""
+
     @abstractmethod
     def begin(self) -> None:
         """Load the model; here, and not when the actor is made, errors keep their kind."""
@@ -86,7 +89,7 @@ class Actor(ABC):
 
     def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
         """Read and screen the rows of a block; runs on a prefetching thread."""
-        return read(store, start, stop, crashing)
+        return read(store, start, stop, store.flux_scale(self.zero_point), crashing)
 
     @abstractmethod
     def compute(
@@ -130,16 +133,18 @@ class Actor(ABC):
             return self.stores[task.store]
 
 
-def read(store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
-    """Read and screen rows start:stop; those that kill whoever reads them are rejected unread."""
+def read(
+    store: CutoutStore, start: int, stop: int, flux_scale: float = 1.0, crashing: tuple[int, ...] = ()
+) -> Cutouts:
+    """Read, screen and scale the rows start:stop; those that kill who reads them are rejected unread."""
     lost = np.isin(np.arange(start, stop), crashing)
     if not lost.any():
         image, damaged = store.images(start, stop)
-        return Cutouts(*screen_images(pad(image), damaged))
+        return Cutouts(*screen_images(pad(image), damaged, flux_scale))
     m, edges = len(lost), [start - 1, *(start + np.flatnonzero(lost)).tolist(), stop]
     reason = np.full(m, Reject.CRASHES.value, REASON_DTYPE)
     cutouts = Cutouts(np.zeros((m, len(BANDS), SIZE, SIZE), np.float32), reason, np.zeros(m, np.int64))
     for first, end in ((a + 1, b) for a, b in pairwise(edges) if a + 1 < b):
-        for column, rows in zip(cutouts, read(store, first, end), strict=True):
+        for column, rows in zip(cutouts, read(store, first, end, flux_scale), strict=True):
             column[first - start : end - start] = rows
     return cutouts

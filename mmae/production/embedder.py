@@ -122,6 +122,7 @@ class Embedder(Actor):
         self.encoder = open_encoder(self.model, self.precision)
         if self.encoder.sha256 != self.sha256:
             raise InputRefused(f"{self.model} was changed while it was being read: start again")
+        self.zero_point = float(self.encoder.trained_on["zero_point"])
 
     def compute(
         self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray

@@ -34,6 +34,9 @@ class Plan:
     unit_rows: int
     batch: int
     store_fingerprint: str
+    bands: str
+    """Of the store, as it says or the user does."""
+    zero_point: float
     input_sha256: str
     model_sha256: str
     image_mask: float

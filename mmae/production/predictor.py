@@ -87,7 +87,7 @@ class Predictor(Actor):
         )
 
         self.engine = engine_of_this_process(bundle, BATCH)
-        table, self.noise = bundle.roles(), bundle.noise
+        table, self.noise, self.zero_point = bundle.roles(), bundle.noise, bundle.zero_point
         self.roles = None if table is None else Roles(table)
 
     def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:

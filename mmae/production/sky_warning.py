@@ -12,15 +12,15 @@ PLACES, ROWS = 8, 8
 """So many rows are read at so many places, spread evenly over the store."""
 
 
-def sky_warning(store: CutoutStore, noise: np.ndarray) -> str:
+def sky_warning(store: CutoutStore, noise: np.ndarray, zero_point: float) -> str:
     """A sentence where most cutouts have another sky than the training set; else nothing.
 
-    noise (bands,): of the sky in the training set, in its flux unit.
+    noise (bands,): of the sky in the training set, in its flux unit, that of `zero_point`.
     """
     starts = np.linspace(0, max(0, store.n - ROWS), PLACES).astype(int)
     parts = [store.images(start, min(store.n, start + ROWS)) for start in np.unique(starts).tolist()]
     image, damaged = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    clean, reason, _ = screen_images(pad(image), damaged)
+    clean, reason, _ = screen_images(pad(image), damaged, store.flux_scale(zero_point))
     usable = clean[reason == ""]
     if not len(usable) or is_unlike_training(usable, noise).mean() <= 0.5:
         return ""

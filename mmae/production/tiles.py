@@ -35,6 +35,8 @@ from mmae.production.sky_warning import sky_warning
 from mmae.production.tile_list import named_stores
 
 SCALE_TOLERANCE = 1e-3
+MAX_ZERO_POINT_SHIFT = 25.0
+"""mag; units in use are from nJy (31.4) to maggies (0) of AB."""
 
 
 @dataclass
@@ -108,7 +110,7 @@ class Tile:
         else:
             self.sweep()
             self.task = self.make_task(bundle, described)
-            self.warning = sky_warning(self.store, bundle.noise)
+            self.warning = sky_warning(self.store, bundle.noise, bundle.zero_point)
             if self.warning:
                 print(f"warning: {self.path}: {self.warning}", flush=True)
 
@@ -125,6 +127,8 @@ class Tile:
             unit_rows=unit_rows(self.store.n, self.store.shard_rows),
             batch=BATCH,
             store_fingerprint="",
+            bands=" ".join(self.store.bands),
+            zero_point=self.store.zero_point,
             input_sha256=check_input(self.store),
             model_sha256=bundle.sha256,
             image_mask=bundle.masking.ratio,
@@ -149,6 +153,8 @@ class Tile:
                 image_mask=bundle.masking.ratio,
                 draws=bundle.masking.draws,
                 mc_seed=MC_SEED,
+                zero_point=bundle.zero_point,
+                input_zero_point=self.store.zero_point,
                 has_tail=bundle.card["calibration"]["tail"],
             ),
         )
@@ -227,14 +233,18 @@ class Tile:
 
 
 def check_scale(store: CutoutStore, trained_on: dict[str, Any]) -> None:
-    """Raise InputRefused for a pixel scale or zero point on which the model would be silently wrong."""
-    for name, unit in (("pixel_scale", "arcsec a pixel"), ("zero_point", "AB mag")):
-        value, trained = getattr(store, name), trained_on[name]
-        if abs(value - trained) > SCALE_TOLERANCE * trained:
-            raise InputRefused(
-                f"{store.path} has {name} {value} {unit}, the model was trained at {trained}: "
-                "rescale the cutouts, or train on such"
-            )
+    """Raise InputRefused for a pixel scale or a flux unit on which the model would be silently wrong."""
+    scale, trained = store.pixel_scale, trained_on["pixel_scale"]
+    if abs(scale - trained) > SCALE_TOLERANCE * trained:
+        raise InputRefused(
+            f"{store.path} has pixel_scale {scale} arcsec a pixel, the model was trained at {trained}: "
+            "rescale the cutouts, or train on such"
+        )
+    if abs(store.zero_point - trained_on["zero_point"]) > MAX_ZERO_POINT_SHIFT:
+        raise InputRefused(
+            f"{store.path} has zero_point {store.zero_point} AB mag, the model was trained at "
+            f"{trained_on['zero_point']}: no survey has such fluxes, state the right one"
+        )
 
 
 # ---------------------------------------------------------------- the tiles of a run

@@ -144,6 +144,33 @@ def test_other_chunking_makes_no_difference(survey, bundle, undisturbed, tmp_pat
     assert "is finished already; nothing to do" in again.stdout, again.stderr
 
 
+def test_fluxes_of_another_unit_are_brought_to_that_of_the_model(survey, bundle, tmp_path):
+    """nJy have the zero point 31.4; sentinels are numbers of the file, whatever its unit."""
+    source = cutouts.open_store(survey / "rubin_tile.zarr")
+    rows = {name: source.column(name, 0, 256) for name in ("object_id", "ra", "dec")}
+    image = source.images(0, 256)[0]
+    for name, zero_point in (("own", 27.0), ("njy", 31.4)):
+        pixels = image * np.float32(10 ** (0.4 * (zero_point - 27.0)))
+        pixels[3, :, 30:34, 30:34] = -999.0
+        block = rows | {"image": pixels}
+        path = tmp_path / f"{name}.zarr"
+        cutouts.write(path, lambda a, b: block, n=256, survey="mock", shard_rows=256, zero_point=zero_point)  # noqa: B023
+        done = infer(tmp_path, "--catalog", path, "--model", bundle, "--precision", "fp32")
+        assert done.returncode == cli.OK, done.stderr
+        assert "warning" not in done.stdout
+    own, njy = (Table.read(tmp_path / f"{name}.photoz.fits", hdu=1) for name in ("own", "njy"))
+    moved = np.abs(njy["PHOTOZ_POINT"] - own["PHOTOZ_POINT"]) / (1 + own["PHOTOZ_POINT"])
+    assert np.median(moved) < 1e-6
+    assert moved.max() < 1e-4
+    assert (njy["PHOTOZ_FLAGS"] == own["PHOTOZ_FLAGS"]).all()
+    assert own["PHOTOZ_FLAGS"][3] & 1
+    header = fits.getheader(tmp_path / "njy.photoz.fits")
+    assert (header["PZZEROPT"], header["PZINZERO"]) == (27.0, 31.4)
+    changed = infer(tmp_path, "--catalog", path, "--model", bundle, "--zero-point", 30)
+    assert changed.returncode == cli.REFUSED
+    assert "has zero_point 31.4, --zero-point says 30" in changed.stderr
+
+
 def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bundle, undisturbed, tmp_path):
     source = open_store(survey / "rubin_tile.zarr")
     spoiled = {3: np.nan, 700: np.inf, 701: 0.0, 2047: 5.0}
@@ -256,7 +283,7 @@ REFUSALS = {
     "unknown option": (["--catalog", "tile.zarr", "--bogus"], 2, "--bogus"),
     "newline in the name": (["--catalog", "two\nlines.zarr"], 2, "rename the store"),
     "another pixel scale": (["--catalog", "coarse.zarr"], 3, "pixel_scale 0.2"),
-    "another zero point": (["--catalog", "bright.zarr"], 3, "zero_point 30.0"),
+    "a zero point of no survey": (["--catalog", "bright.zarr"], 3, "zero_point 60.0"),
     "an id twice": (["--catalog", "twice.zarr"], 3, "object_id 7 stands there twice"),
     "an id of 2**63": (["--catalog", "overflow.zarr"], 3, "object_id 9223372036854775808 does not fit"),
 }
@@ -277,7 +304,7 @@ def refused(tmp_path_factory):
         "tile": {},
         "two\nlines": {},
         "coarse": {"pixel_scale": 0.2},
-        "bright": {"zero_point": 30.0},
+        "bright": {"zero_point": 60.0},
     }.items():
         cutouts.write(folder / f"{name}.zarr", lambda a, b: rows, n=n, survey="test", **scale)
     ids = rows["object_id"].copy()

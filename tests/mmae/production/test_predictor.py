@@ -174,8 +174,8 @@ def test_a_sky_unlike_that_of_the_training_set_is_told_and_flagged(image, tmp_pa
         open_store(write(tmp_path / name, pixels))
         for name, pixels in (("a.zarr", image), ("b.zarr", change(image)))
     )
-    assert sky_warning(usual, NOISE) == ""
-    warning = sky_warning(other, NOISE)
+    assert sky_warning(usual, NOISE, 27.0) == ""
+    warning = sky_warning(other, NOISE, 27.0)
     assert expected in warning
     assert "flagged UNLIKE_TRAINING_PIXELS" in warning
     assert not is_unlike_training(read(usual, 0, N).image, NOISE).any()
