@@ -69,7 +69,10 @@ class Rendezvous:
         """Start the head on this node and publish its address, which is yielded."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         token = ray_session.new_token(self.folder)
+        # Slurm warns every process of the job: those of Ray inherit that they ignore it
+        warned = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         with ray_session.started(cpus, own_address(), token) as address:
+            signal.signal(signal.SIGUSR2, warned)
             with atomic.replacing(self.address) as temporary:
                 temporary.write_text(address)
             try:
