@@ -171,13 +171,12 @@ def test_the_index_of_a_folder(trials, finished, bundle):
 
 
 @pytest.mark.slow
-def test_the_manifest_of_a_store(trials, finished, bundle, tmp_path):
+def test_the_manifest_of_a_store(trials, finished):
     manifest = manifest_path(finished / "rubin_tile.zarr")
     for command in ("info", "verify"):
         trials.run(
             manifest, lambda c=command: cli.run_command("store", [c, str(finished / "rubin_tile.zarr")])
         )
-    trials.run(manifest, lambda: infer(finished, bundle, "--dry-run"))
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def catches(process, number):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["mmae.infer", "mmae.train", "mmae.evaluate", "jobs.train"])
+@pytest.mark.parametrize("module", ["mmae.infer", "jobs.train"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_modules_are_imported_is_an_interruption(module, number, tmp_path):
     for wait in (0.0, 0.1, 0.3):
