@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalogs.errors import UsageError
 from catalogs.object_id import hash_ids
+from catalogs.ranges import check_range
+
+MAX_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Masking:
     """Which tokens are hidden depends on it and on the object's id."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio <= 1 or self.draws < 1:
-            raise UsageError(f"cannot hide a share of {self.ratio} of an image in {self.draws} draws")
+        check_range("--image-mask", self.ratio, 0, 1)
+        check_range("--draws", self.draws, 1, MAX_DRAWS)
 
 
 WHOLE = Masking()
