@@ -16,11 +16,12 @@ SMALL = ("--slurm.gpus-per-node=0", "--slurm.cpus-per-task=1", "--slurm.memory-g
 
 
 @pytest.fixture
-def train(cluster, tmp_path):
-    """`train(flags, variables)`: the controller of a training whose store is not there, run to its end."""
+def train(cluster, tmp_path, tmp_path_factory):
+    """`train(flags, variables)`: the controller of a training whose store is empty, run to its end."""
+    store = tmp_path_factory.mktemp("empty.zarr")
 
     def train(*flags, **variables):
-        command = [sys.executable, "-m", "jobs.train", tmp_path / "no.zarr", "--out", tmp_path / "runs/first"]
+        command = [sys.executable, "-m", "jobs.train", store, "--out", tmp_path / "runs/first"]
         return subprocess.run(
             list(map(str, (*command, *SMALL, *flags))),
             env=cluster | variables,
