@@ -177,8 +177,11 @@ def named_errors() -> Iterator[None]:
         raise
 
 
+STOPS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+
+
 class Stop(KeyboardInterrupt):
-    """Ctrl-C, or SIGTERM.
+    """Ctrl-C, SIGTERM, or SIGHUP, as when a terminal is closed.
 
     Where one of the class KeyboardInterrupt itself passes through `exec`, as while classes are made, Python
     ends itself by SIGINT in the end, whatever the exit code.
@@ -191,14 +194,14 @@ def stop(*_: object) -> NoReturn:
 
 
 def end_with(run: Callable[[], int], prog: str) -> NoReturn:
-    """End this process with the exit code of `run`. SIGTERM is Ctrl-C, from the first moment on."""
+    """End this process with the exit code of `run`. STOPS are Ctrl-C, from the first moment on."""
     try:
-        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as that of a job in the background is
-            signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
+        for number in STOPS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as of a job in the background, or under nohup
+                signal.signal(number, stop)
         sys.stdout, sys.stderr = Output.of(sys.stdout), sys.stderr or Output.of(None)
         code = run()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
     except KeyboardInterrupt:
         code = _fail(prog, "interrupted", INTERRUPTED)

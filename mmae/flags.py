@@ -35,7 +35,7 @@ def with_file(argv: Sequence[str]) -> list[str]:
         return given
     try:
         refuse_special(Path(path))
-        table = tomllib.loads(Path(path).read_text())
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {path} cannot be read: {error}") from None
     on_command_line = set(map(name, given))
@@ -85,6 +85,9 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
 
     errors = io.StringIO()
     default, given = with_preset(config_type, with_file(argv or without_flags(config_type)))
+    for word in given:
+        if word == "" or re.fullmatch(r"--[^=]+=", word):
+            raise UsageError(f"{word or 'an argument'} is empty: is a variable of the shell not set?")
     if any("\0" in word for word in given):
         raise UsageError("a flag has a zero byte in it, as no name of a file can")
     try:

@@ -105,7 +105,10 @@ def stop_on_signal() -> Iterator[Stop]:
     def request(*_: object) -> None:
         stop.requested = True
 
-    previous = {number: signal.signal(number, request) for number in STOP_SIGNALS}
+    numbers = list(STOP_SIGNALS)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, request) for number in numbers}
     try:
         yield stop
     finally:

@@ -55,6 +55,8 @@ class Neighbours:
     def __post_init__(self) -> None:
         if not (1 <= self.queries <= 100 and 1 <= self.count <= 100):
             raise UsageError("--queries and --count must be from 1 to 100")
+        if not self.embeddings.name:
+            raise UsageError(f"{self.embeddings} is no embeddings: name what `mmae embed` has written")
         if self.out and self.out.suffix != ".png":
             raise UsageError(f"--out must end in .png, got {self.out}")
 

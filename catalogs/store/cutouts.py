@@ -22,6 +22,7 @@ from catalogs.store.format import (
     TRAINING,
     VERSION,
     ImageMetadata,
+    check_frame,
     get_array,
     manifest_path,
     read_bands,
@@ -251,6 +252,7 @@ def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore
     if manifest is not None:
         check_metadata(path, manifest)
     shape = check_arrays(path, group, stored_bytes)
+    check_frame(path, attributes)
     bands = read_bands(path, attributes, metadata, shape[1])
     image = get_array(group, "image")
     shard_rows = rows_per_file(image)

@@ -22,6 +22,7 @@ from catalogs.errors import InputRefused, UsageError
 FORMAT, VERSION = "mmae-cutouts", 1
 BANDS = ("g", "r", "i", "z", "y")
 SIZE = 64
+FRAMES = ("icrs", "fk5", "j2000")
 """Pixels on a side of the cutouts the model takes."""
 CHUNK = 64
 """Rows per inner chunk: one batch of the model, 5 MB of float32 pixels."""
@@ -79,6 +80,13 @@ class ImageMetadata:
 
 
 NO_METADATA = ImageMetadata()
+
+
+def check_frame(path: Path, attributes: dict) -> None:
+    """Raise InputRefused where ra and dec are said to be of another frame; J2000 is ICRS to 0.02 arcsec."""
+    frame = attributes.get("frame", FRAMES[0])
+    if not isinstance(frame, str) or frame.lower() not in FRAMES:
+        raise InputRefused(f"{path} has ra and dec of the frame {frame!r}: write them in {FRAMES[0]}")
 
 
 def read_bands(path: Path, attributes: dict, metadata: ImageMetadata, count: int) -> tuple[str, ...]:

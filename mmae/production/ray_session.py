@@ -142,7 +142,7 @@ def new_token(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Make SIGTERM end this process as Ctrl-C does."""
+    """Make SIGTERM, which Ray has taken, end this process as Ctrl-C does."""
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

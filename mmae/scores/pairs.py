@@ -21,6 +21,8 @@ TRUE, PREDICTED = "y_test", "y_pred"
 """The columns of the paper's released predictions."""
 CATALOGUE_COLUMNS = (ID, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, IN_TRAINING, TRUE, PREDICTED)
 TRUTH_COLUMNS = (ID, Z_SPEC, MAGNITUDE)
+MAX_Z = 30.0
+"""Above any redshift of a galaxy that is known; velocities and sentinels are beyond."""
 
 
 class Pairs(NamedTuple):
@@ -73,6 +75,11 @@ def read_pairs(path: Path, truth: Path | None) -> Pairs:
         raise InputRefused(
             f"no object of {path} has both a photo-z and a spectroscopic redshift; "
             f"check that catalogue and truth are of one survey"
+        )
+    if pairs.z_spec.max() > MAX_Z:
+        raise InputRefused(
+            f"a spectroscopic redshift is {pairs.z_spec.max():g}, as no galaxy has: write z, not a velocity, "
+            "and NaN where it is unknown"
         )
     if pairs.z_spec.min() <= -1:
         raise InputRefused(
@@ -161,7 +168,7 @@ def _read_fits(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]
 
 def _read_text(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]:
     try:
-        table = Table.read(path, format=f"ascii.{path.suffix[1:]}")
+        table = Table.read(path, format=f"ascii.{path.suffix[1:]}", encoding="utf-8-sig")
     except ValueError as error:
         reason = str(error).partition("\n")[0]
         raise InputRefused(

@@ -270,6 +270,12 @@ def test_quantiles_that_decrease_are_refused(catalogue, columns, tmp_path, capsy
     assert not out.exists()
 
 
+def test_a_table_of_excel_begins_with_a_mark_that_is_no_name(tmp_path):
+    rows = "".join(f"{z},{z + 0.01}\n" for z in (0.1, 0.2, 0.3))
+    (tmp_path / "pairs.csv").write_text(f"y_test,y_pred\n{rows}", encoding="utf-8-sig")
+    assert evaluate(tmp_path / "pairs.csv") == cli.OK
+
+
 @pytest.mark.parametrize("n", [1, 3000])
 def test_calibration_figure_draws_any_number_of_objects(tmp_path, n):
     plot = calibration_figure(np.random.default_rng(n).random(n), 0.0123)
@@ -309,6 +315,7 @@ def inputs(tmp_path) -> Path:
     Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"]]).write(tmp_path / "twice.fits")
     Table([truth["OBJECT_ID"].astype(float), truth["Z_SPEC"]]).write(tmp_path / "floats.fits")
     Table([truth["OBJECT_ID"], truth["Z_SPEC"] - 99]).write(tmp_path / "sentinel.fits")
+    Table([truth["OBJECT_ID"], truth["Z_SPEC"] * 299792.458]).write(tmp_path / "velocity.fits")
     fits.PrimaryHDU(np.ones((3, 3))).writeto(tmp_path / "image.fits")
 
     checked = fits.BinTableHDU(good)
@@ -335,8 +342,8 @@ def inputs(tmp_path) -> Path:
         ("good.fits", cli.USAGE, "as --truth"),
         ("good.fits --truth absent.fits", cli.USAGE, "there is no file"),
         ("predictions.csv --truth truth.fits", cli.USAGE, "leave --truth out"),
-        ("predictions.csv --draws -1", cli.USAGE, "--draws -1 is negative"),
-        ("predictions.csv --seed -1", cli.USAGE, "--seed -1 is negative"),
+        ("predictions.csv --draws -1", cli.USAGE, "--draws must be from 0 to"),
+        ("predictions.csv --seed -1", cli.USAGE, "--seed must be from 0 to"),
         ("predictions.csv --draws many", cli.USAGE, "many"),
         ("predictions.csv --out truth.fits", cli.USAGE, "truth.fits is a file"),
         ("predictions.csv --out truth.fits/out", cli.USAGE, "cannot write to"),
@@ -346,6 +353,7 @@ def inputs(tmp_path) -> Path:
         ("good.fits --truth twice.fits", cli.REFUSED, "OBJECT_ID 0 has more than one row"),
         ("good.fits --truth floats.fits", cli.REFUSED, "one integer"),
         ("good.fits --truth sentinel.fits", cli.REFUSED, "write NaN"),
+        ("good.fits --truth velocity.fits", cli.REFUSED, "write z, not a velocity"),
         ("image.fits", cli.REFUSED, "no table HDU"),
         ("flipped.fits --truth truth.fits", cli.REFUSED, "checksum"),
         ("cut.fits --truth truth.fits", cli.REFUSED, "damaged"),

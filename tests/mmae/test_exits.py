@@ -40,7 +40,7 @@ def catches(process, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["mmae.infer", "jobs.train"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_while_modules_are_imported_is_an_interruption(module, number, tmp_path):
     for wait in (0.0, 0.1, 0.3):
         with subprocess.Popen(
@@ -153,6 +153,19 @@ def test_a_zero_byte_in_a_file_of_flags_is_refused(tmp_path):
     done = run("mmae.infer", "--catalog", "x", "--config", file)
     assert done.returncode == cli.USAGE
     assert "zero byte" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["neighbours", "", ""], ["infer", "--catalog", ""], ["train", "--out="]])
+def test_an_argument_that_is_empty_is_refused(words, capsys):
+    """As a variable of the shell that is not set makes it; `Path("")` is the folder where one stands."""
+    assert cli.run_command(words[0], words[1:]) == cli.USAGE
+    assert "is empty: is a variable of the shell not set?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_place_without_a_name_is_no_product(place, capsys):
+    assert cli.run_command("neighbours", [place, place]) in (cli.USAGE, cli.REFUSED)
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_version_is_told():

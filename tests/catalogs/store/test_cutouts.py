@@ -481,6 +481,7 @@ REFUSED = {
     "bands in one word": (with_attributes(bands="grizy"), "list of names"),
     "bands by number": (with_attributes(bands=[1, 2, 3, 4, 5]), "list of names"),
     "no pixel scale": (with_attributes(pixel_scale=None), "pass --pixel-scale"),
+    "another frame": (with_attributes(frame="galactic"), "has ra and dec of the frame 'galactic'"),
     "no zero point": (with_attributes(zero_point=None), "pass --zero-point"),
     "a pixel scale of NaN": (with_attributes(pixel_scale=float("nan")), "not a positive number"),
     "a zero point in words": (with_attributes(zero_point="27"), "not a positive number"),
