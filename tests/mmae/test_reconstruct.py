@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_figures(trained, tmp_path, capsys):
         ("run absent.zarr", cli.USAGE, "absent.zarr does not exist"),
         ("run train.zarr --out galaxies.hdf5", cli.USAGE, "is a file"),
         ("run train.zarr --image-mask 1.5", cli.USAGE, "shares from 0 to 1"),
-        ("run train.zarr --objects 0", cli.USAGE, "at least 1"),
+        ("run train.zarr --objects 0", cli.USAGE, "must be from 1 to"),
         ("train.zarr train.zarr", cli.REFUSED, "no whole checkpoint"),
         ("galaxies.hdf5 train.zarr", cli.REFUSED, "is not a checkpoint"),
         ("run rubin_tile.zarr", cli.REFUSED, "lacks spectra"),

@@ -184,8 +184,8 @@ def test_scatter_over_masks_is_that_of_the_metrics():
         ("absent train.zarr", cli.USAGE, "absent does not exist"),
         ("../mmae absent.zarr", cli.USAGE, "absent.zarr does not exist"),
         ("../mmae train.zarr --out galaxies.hdf5", cli.USAGE, "is a file"),
-        ("../mmae train.zarr --objects 0", cli.USAGE, "at least 1"),
-        ("../mmae train.zarr --seeds 0", cli.USAGE, "at least 1"),
+        ("../mmae train.zarr --objects 0", cli.USAGE, "must be from 1 to"),
+        ("../mmae train.zarr --seeds 0", cli.USAGE, "must be from 1 to"),
         ("../mmae rubin_tile.zarr", cli.REFUSED, "lacks spectra"),
     ],
 )
