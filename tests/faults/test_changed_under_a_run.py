@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 from infer_runs import command, digests, finish, manifests
@@ -68,17 +69,17 @@ def test_the_disk_becomes_read_only(survey, bundle, undisturbed, disk):
     assert not list(out.rglob(f"*{atomic.TEMPORARY}"))
 
 
-@pytest.mark.parametrize("seconds", [DAY, -DAY])
-def test_the_clock_jumps_by_a_day(library, tile, bundle, undisturbed, tmp_path, seconds):
+def test_the_clock_jumps_by_a_day(library, tile, bundle, undisturbed, tmp_path):
+    """Back, for the driver, its workers and Ray."""
     jumped = tmp_path / "jumped"
-    environment = {"LD_PRELOAD": str(library), "FAIL_LOG": str(jumped), "CLOCK_JUMP": str(seconds)}
+    environment = {"LD_PRELOAD": str(library), "FAIL_LOG": str(jumped), "CLOCK_JUMP": str(-DAY)}
     infer = command(tile, bundle, "--workers", "2")
     with subprocess.Popen(infer, env=os.environ | environment, stdout=subprocess.DEVNULL) as process:
         wait_for(lambda: manifests(tile), process)
         jumped.touch()
         assert process.wait(WAIT_SECONDS) == cli.OK
-    log = [line[:10] for line in tile.with_name("rubin_tile.photoz").joinpath("log").read_text().splitlines()]
-    assert log[0] != log[-1]
+    log = tile.with_name("rubin_tile.photoz") / "log"
+    assert not log.read_text().splitlines()[-1].startswith(time.strftime("%Y-%m-%d"))
     assert digests(tile.parent) == undisturbed
 
 
