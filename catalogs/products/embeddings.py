@@ -6,7 +6,6 @@ tile.embeddings.zarr/      attributes: format, version, and the provenance (Orig
 tile.embeddings.zarr.manifest.json    file -> size, sha256
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store.checks import REPAIR, open_group
 from catalogs.store.format import get_array, manifest_path
@@ -99,7 +99,7 @@ def is_product(folder: Path) -> bool:
     """Whether a folder is an embedding product, of any version, by its metadata."""
     file = folder / "zarr.json"
     try:
-        return file.is_file() and json.loads(file.read_text())["attributes"]["format"] == FORMAT
+        return file.is_file() and atomic.read_json(file)["attributes"]["format"] == FORMAT
     except (ValueError, LookupError, TypeError):  # of something else
         return False
 
