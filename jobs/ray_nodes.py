@@ -68,7 +68,7 @@ class Rendezvous:
     def head(self, cpus: int) -> Iterator[str]:
         """Start the head on this node and publish its address, which is yielded."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        token = ray_session.new_token(self.folder)
+        token = ray_session.token_file(self.folder)
         # Slurm warns every process of the job: those of Ray inherit that they ignore it
         warned = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         with ray_session.started(cpus, own_address(), token) as address:

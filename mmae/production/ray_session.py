@@ -36,6 +36,8 @@ PREFIX = "mmae-ray-"
 TEMPORARY = "ray"
 """Folder of Ray's sockets and logs, below one of mode 0700: Ray opens it to everybody, whatever the umask."""
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
+TOKEN = secrets.token_hex(32)
+"""Of every session that this process starts: Ray reads its file once."""
 STARTING_SECONDS = 55.0
 """How long Ray may take to start, or to take us in; after a minute without its head it ends us."""
 IN_FLIGHT = 2
@@ -65,7 +67,7 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
     with atomic.owned(root):
         try:
             ray_needs.check(root, workers, node_address)
-            os.environ[TOKEN_VARIABLE] = str(token or new_token(root))
+            os.environ[TOKEN_VARIABLE] = str(token or token_file(root))
             with private_umask(), failing_as("Ray does not start on this machine", root):
                 ray.init(
                     address="local",
@@ -132,11 +134,11 @@ def failing_as(sentence: str, root: Path | None = None) -> Iterator[None]:
         timer.cancel()
 
 
-def new_token(folder: Path) -> Path:
-    """Write a new secret to a file that only its owner can read."""
+def token_file(folder: Path) -> Path:
+    """Write the secret of this process to a file that only its owner can read."""
     token = folder / "token"
     token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
+    token.write_text(TOKEN)
     return token
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from infer_runs import command, digests
 
-from mmae.production.ray_session import new_token
+from mmae.production.ray_session import token_file
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ class Nodes:
 @pytest.fixture
 def nodes():
     root = Path(tempfile.mkdtemp(prefix="mmae-test-", dir="/tmp"))  # for the length of sockets' names
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(new_token(root))}
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file(root))}
     with subprocess.Popen(
         [sys.executable, Path(__file__).with_name("ray_nodes.py"), root],
         env=environment,

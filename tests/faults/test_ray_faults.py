@@ -11,7 +11,7 @@ from infer_runs import actors, command, descendants, digests, finish, is_at_a_un
 from killing import WAIT_SECONDS, wait_for
 
 from mmae import cli
-from mmae.production.ray_session import PREFIX, new_token
+from mmae.production.ray_session import PREFIX
 
 
 def test_an_idle_actor_is_killed(tile, bundle, undisturbed):
@@ -27,6 +27,13 @@ def test_an_idle_actor_is_killed(tile, bundle, undisturbed):
         held.resume()
         assert process.wait(WAIT_SECONDS) == 0
     assert digests(tile.parent) == undisturbed
+
+
+def hold_an_actor(running):
+    """Or the run may end before it misses what is killed."""
+    wait_for(lambda: any(map(is_at_a_unit, actors(running))), running)
+    for actor in actors(running):
+        actor.suspend()
 
 
 def idle(found, held):
@@ -46,11 +53,10 @@ def test_the_cluster_of_ray_address_is_left_alone(tile, bundle, undisturbed, nod
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_head_of_ray_is_killed_or_hangs(tile, bundle, running, undisturbed, fault):
-    wait_for(lambda: manifests(tile) and actors(running), running)
+    hold_an_actor(running)
     before = descendants(running)
     (head,) = [child for child in before if child.name() == "gcs_server"]
     (session,) = Path("/tmp").glob(f"{PREFIX}*/ray/session_*_{running.pid}")
-    actors(running)[0].suspend()  # or the run may end before it misses the head
     head.send_signal(fault)
     (sentence,) = running.stderr.read().splitlines()
     assert running.wait(WAIT_SECONDS) == cli.IO_FAILED
@@ -65,14 +71,15 @@ def test_the_head_of_ray_is_killed_or_hangs(tile, bundle, running, undisturbed, 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_raylet_is_killed_or_hangs(tile, bundle, running, undisturbed, fault):
     """The head misses a stopped one after a minute."""
-    wait_for(lambda: manifests(tile) and actors(running), running)
+    hold_an_actor(running)
     before = descendants(running)
     (raylet,) = [child for child in before if child.name() == "raylet"]
     raylet.send_signal(fault)
     for actor in actors(running):  # those of a killed one end by themselves
         actor.kill()
-    *_, sentence = running.stderr.read().splitlines()
-    assert running.wait(WAIT_SECONDS) == cli.IO_FAILED
+    shown = running.stderr.read()
+    assert running.wait(WAIT_SECONDS) == cli.IO_FAILED, shown
+    *_, sentence = shown.splitlines()
     assert sentence.endswith("has died or hangs; the same command goes on from here")
     _, alive = psutil.wait_procs(before, timeout=10)
     assert not alive
@@ -99,7 +106,8 @@ def test_a_node_is_lost_and_another_joins(tile, bundle, undisturbed, nodes):
 
 
 def test_a_cluster_without_the_right_token_is_not_joined(tile, bundle, nodes, tmp_path):
-    other = os.environ | {"RAY_AUTH_TOKEN_PATH": str(new_token(tmp_path))}
+    (tmp_path / "token").write_text("0" * 64)
+    other = os.environ | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
     done = subprocess.run(
         command(tile, bundle, "--ray-address", nodes.address), env=other, capture_output=True, text=True
     )

@@ -187,7 +187,7 @@ def test_a_job_cancelled_while_it_spawns_its_ranks_leaves_nothing(start):
 
 
 def ranks(controller):
-    return [each for each in processes_of(controller.run) if "submitit.core._submit" in each.cmdline()]
+    return [each for each in processes_of(controller.run) if "submitit.core._submit" in each.info["cmdline"]]
 
 
 def processes_of(run):

@@ -72,7 +72,9 @@ def listening(processes):
 
 
 def main():
-    with started(1) as address:
+    with started(1):
+        pass
+    with started(1) as address:  # as good as the first in this process
         assert listening(psutil.Process().children(recursive=True)) == {"127.0.0.1"}
         assert address.startswith("127.0.0.1:")
         root = Path(os.environ[TOKEN_VARIABLE]).parent
