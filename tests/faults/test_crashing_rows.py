@@ -81,7 +81,7 @@ def test_objects_that_kill_actors_are_rejected_and_the_tile_is_finished(run, sto
 def test_their_embeddings_are_nan_and_the_others_are_not(run):
     undisturbed, _ = run("embed", "undisturbed", [])
     folder, shown = run("embed", "deadly", ROWS[:1])
-    assert "1 is NaN" in shown
+    assert "1 are NaN" in shown
     found, expected = (
         zarr.open_group(path / "rubin_tile.embeddings.zarr", mode="r")["embedding"][:]
         for path in (folder, undisturbed)
