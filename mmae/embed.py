@@ -131,7 +131,10 @@ def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | Pai
     """Check a store and say what will come of it; raises UsageError or InputRefused, and creates nothing."""
     store = open_store(tile.path, described)
     check_scale(store, encoder.trained_on)
+    encoder.input.check(store)
     encoder.check(store)
+    if differences := encoder.input.differences(store):
+        print(f"{store.path}: {differences}", flush=True)
     origin = Origin(
         made_of=encoder.made_of,
         model_sha256=encoder.sha256,

@@ -21,7 +21,8 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 from tyro.conf import Positional
 
-from catalogs.errors import UsageError
+from catalogs.bands import HSC, match
+from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import check_range
 from mmae import cli
 from mmae.bundles.program import Program, program_of
@@ -108,7 +109,13 @@ def main(config: Reproduce) -> None:
     out = config.out or source.parent / "reproduction"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")
-    data = TrainingSet(config.data, ModelConfig())  # at the resolution of the store, for either model
+    if None in match(HSC, model.config.bands):
+        raise InputRefused(
+            f"{source} is of the bands {' '.join(model.config.bands)}: the paper's figures are of "
+            f"{' '.join(HSC)}; `mmae reconstruct` and `mmae evaluate` take any"
+        )
+    # at the resolution of the store, for either model; all of them whole
+    data = TrainingSet(config.data, ModelConfig(), least_bands=len(HSC))
     held_out = is_held_out(data.store, state)
     rows = np.sort(sample_test_rows(data, config.objects, seed=0, held_out=held_out))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -320,6 +327,6 @@ def examples(model: AnyModel, truth: Truth, survey: Survey) -> Iterator[figures.
             reconstruction, _ = physical_masks.evaluate(model, truth, survey, loss, part, method)
             rebuilt[loss.name] = Reconstruction(*(tensor[0] for tensor in reconstruction))
     for loss in physical_masks.data_losses(survey):
-        image, spectrum, _ = physical_masks.degraded(loss, truth)
+        image, spectrum, _ = physical_masks.degraded(loss, truth, model.config.least_bands)
         true = truth.image[0], truth.spectrum[0]
         yield figures.Example(loss, image[0], spectrum[0], true, rebuilt.get(loss.name))

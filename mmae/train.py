@@ -24,6 +24,7 @@ from torch import nn
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, Interrupted, UsageError
+from catalogs.store.cutouts import open_store
 from mmae import cli, environment
 from mmae.models import checkpoint
 from mmae.models.losses import Losses
@@ -68,6 +69,7 @@ def main(config: Train) -> None:
     config.check_data()
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
+        config = config.on_bands(open_store(config.data).bands)
         data = TrainingSet(config.data, config.model)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")

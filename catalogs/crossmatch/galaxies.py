@@ -11,12 +11,11 @@ import numpy as np
 
 from catalogs.errors import InputRefused
 from catalogs.store.checks import refusing
-from catalogs.store.format import BANDS
 from catalogs.surveys.galaxiesml import GalaxiesML, open_galaxiesml
 from catalogs.surveys.hdf5_chunks import check_chunks
 
 Z_HSC, I_MAG = "specz_redshift", "i_cmodel_mag"
-CARRIED = (Z_HSC, *(f"{band}_cmodel_mag" for band in BANDS))
+CARRIED = (Z_HSC, *(f"{letter}_cmodel_mag" for letter in "grizy"))
 """Columns that are read if all files have them."""
 
 

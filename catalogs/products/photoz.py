@@ -19,7 +19,6 @@ from astropy_healpix import HEALPix
 from catalogs import atomic, fits_stream
 from catalogs.products import schema
 from catalogs.products.schema import CATALOGUE, REJECTS
-from catalogs.store.format import BANDS
 
 HEALPIX = HEALPix(nside=2**29, order="nested")
 
@@ -42,6 +41,8 @@ class Provenance:
     """Of the fluxes that the model took."""
     input_zero_point: float = 27.0
     """Of those of the input, which were brought to it."""
+    bands: tuple[str, ...] = ()
+    """Of the model: bit k of BANDMASK is the band at place k."""
     has_tail: bool = True
     """Whether OOD_SCORE of the model falls far enough for ATYPICAL to be raised."""
 
@@ -61,12 +62,14 @@ def rows(
     columns: dict[str, np.ndarray],
     flags: np.ndarray,
     reason: np.ndarray,
+    observed: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Catalogue rows and reject rows of (N,) objects, each in input order.
 
     columns : columns by name, (N,) or (N, width) each, used for the objects that are not rejected; a missing
         column is null.
     reason : (N,) str, a `schema.Reject`, or "" for an object that is not rejected.
+    observed : (N, bands) bool, which of the bands of the model were observed.
     """
     table = schema.nulls(REJECTS, len(object_id))
     table["OBJECT_ID"], table["RA"], table["DEC"] = object_id, ra, dec
@@ -74,8 +77,9 @@ def rows(
     kept = reason == ""
     for name, values in columns.items():
         table[name][kept] = values[kept]
-    table["NBANDS_USED"] = np.where(kept, len(BANDS), 0)
-    table["BANDMASK"] = np.where(kept, 2 ** len(BANDS) - 1, 0)
+    used = observed & kept[:, None]
+    table["NBANDS_USED"] = used.sum(1)
+    table["BANDMASK"] = used @ (1 << np.arange(used.shape[1]))
     table["PHOTOZ_FLAGS"] = flags | np.where(table["HEALPIX29"] == schema.NULL, schema.Flag.NO_POSITION, 0)
     table["REASON"] = reason
     catalogue = np.zeros(int(kept.sum()), schema.dtype(CATALOGUE))
@@ -99,6 +103,8 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZSEED"] = (provenance.mc_seed, "seed of PHOTOZ_MC")
     header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
     header["PZTAIL"] = (provenance.has_tail, "whether the model can raise ATYPICAL")
+    for bit, band in enumerate(provenance.bands):
+        header[f"PZBAND{bit}"] = (_one_card(band), f"band of the model, bit {bit} of BANDMASK")
     header["PZZEROPT"] = (provenance.zero_point, "AB mag of flux 1 for the model")
     header["PZINZERO"] = (provenance.input_zero_point, "AB mag of flux 1 in the input, brought to that")
     header["PZMODEL"] = provenance.model_sha256

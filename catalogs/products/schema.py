@@ -33,10 +33,11 @@ class Flag(IntFlag):
     TWO_PEAKS = 1 << 5
     ATYPICAL = 1 << 6
     UNLIKE_TRAINING_PIXELS = 1 << 7
+    MISSING_BAND = 1 << 8
 
 
 FLAG_MEANINGS = {
-    Flag.MASKED_PIXELS: "pixels without data, set to 0",
+    Flag.MASKED_PIXELS: "pixels without data, not used",
     Flag.NO_DATA_REGION: "over 5 % of a band lacks data",
     Flag.Z_LIMIT: "beyond the redshifts of the training set",
     Flag.NO_POSITION: "the survey gave no position",
@@ -44,6 +45,7 @@ FLAG_MEANINGS = {
     Flag.TWO_PEAKS: "p(z) has a second peak, MODE2",
     Flag.ATYPICAL: "unlike the galaxies of the training set",
     Flag.UNLIKE_TRAINING_PIXELS: "sky unlike the training set's",
+    Flag.MISSING_BAND: "a band of the model was not observed",
 }
 
 
@@ -51,10 +53,9 @@ class Reject(StrEnum):
     """Reasons in the rejects table, in the order in which they are checked."""
 
     DAMAGED = "DAMAGED"
-    ALL_NAN = "ALL_NAN"
     INFINITE = "INFINITE"
-    ZERO_BAND = "ZERO_BAND"
     NO_DATA = "NO_DATA"
+    FEW_BANDS = "FEW_BANDS"
     CONSTANT_BAND = "CONSTANT_BAND"
     BAD_OUTPUT = "BAD_OUTPUT"
     CRASHES = "CRASHES"
@@ -62,10 +63,9 @@ class Reject(StrEnum):
 
 REJECT_MEANINGS = {
     Reject.DAMAGED: "pixels on disk are not those written",
-    Reject.ALL_NAN: "every pixel is NaN",
     Reject.INFINITE: "a pixel is infinite",
-    Reject.ZERO_BAND: "a band is all zero: not observed",
-    Reject.NO_DATA: "over half of a band has no data",
+    Reject.NO_DATA: "no band was observed",
+    Reject.FEW_BANDS: "fewer bands than the model needs",
     Reject.CONSTANT_BAND: "a band holds one value throughout",
     Reject.BAD_OUTPUT: "the model gave no redshift above -1",
     Reject.CRASHES: "whoever computes it dies; not read",

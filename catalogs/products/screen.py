@@ -1,13 +1,16 @@
 """Quality screening of cutouts and of redshift estimates: reject reasons and flags."""
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 
 from catalogs.products.schema import Flag, Reject
 
 MAX_NO_DATA = 0.5
-"""Share of pixels without data in any band above which a cutout is rejected."""
+"""Share of pixels without data above which a band counts as not observed."""
+LEAST_BANDS = 2
+"""Observed bands that a redshift takes: there is no colour in one."""
 REGION = 0.05
 """Share of pixels without data in any band above which a cutout is flagged as having a region without."""
 SENTINELS = np.array([-99, -999, -9999, -99999, -32768], np.float32)
@@ -25,47 +28,60 @@ ATYPICAL = 0.001
 """OOD_SCORE, the share of galaxies less like the training set, below which a galaxy is flagged."""
 
 
+class Screened(NamedTuple):
+    """Cutouts of N objects, ready for a model."""
+
+    image: np.ndarray
+    """(N, bands, H, W); NaN: no data"""
+    reason: np.ndarray
+    """(N,) str, a `Reject`, or "" for a usable cutout"""
+    flags: np.ndarray
+    """(N,) int64 of `Flag`"""
+    observed: np.ndarray
+    """(N, bands) bool; the pixels of other bands are all NaN"""
+
+
 def screen_images(
-    image: np.ndarray, damaged: np.ndarray, flux_scale: float = 1.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    image: np.ndarray, damaged: np.ndarray, flux_scale: float = 1.0, least_bands: int = LEAST_BANDS
+) -> Screened:
     """Screen (N, bands, H, W) cutouts before the model sees them.
 
-    Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel. Fluxes
-    are multiplied by `flux_scale` when that is done, as a sentinel is a number of the file.
+    Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel; they
+    become NaN. A band with hardly any data was not observed. Fluxes are multiplied by `flux_scale` when that
+    is done, as a sentinel is a number of the file. All pixels of rejected cutouts are set to 0, so that they
+    cannot disturb their batch. The image is `image` itself if nothing is changed.
 
-    Returns
-    -------
-    clean : (N, bands, H, W), scaled; pixels without data and all pixels of rejected cutouts set to 0, the
-        mean sky, so that a rejected row cannot disturb its batch; `image` itself if nothing is changed
-    reason : (N,) str, a `Reject`, or "" for a usable cutout
-    flags : (N,) int64 of `Flag`
+    least_bands : a cutout with fewer observed bands is rejected
     """
     pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
     low, high = pixels.min(-1), pixels.max(-1)  # (N, bands), NaN where any pixel is, which is rare
     suspect = (is_suspect(pixels, low, high) | (pixels == 0).any(-1)).any(-1)
-    nan, empty = np.isnan(pixels[suspect]), no_data(pixels[suspect])
-    share, nan_share = np.zeros(low.shape), np.zeros(low.shape)
-    share[suspect], nan_share[suspect] = empty.mean(-1), nan.mean(-1)
+    empty = no_data(pixels[suspect])
+    share = np.zeros(low.shape)
+    share[suspect] = empty.mean(-1)
+    observed = share <= MAX_NO_DATA
+    empty |= ~observed[suspect, :, None]
     low[suspect] = np.where(empty, np.inf, pixels[suspect]).min(-1)
     high[suspect] = np.where(empty, -np.inf, pixels[suspect]).max(-1)
     masks = {
         Reject.DAMAGED: damaged,
-        Reject.ALL_NAN: (nan_share == 1).all(-1),
-        Reject.INFINITE: ((low == -np.inf) | (high == np.inf)).any(-1),
-        Reject.ZERO_BAND: ((share == 1) & (nan_share == 0)).any(-1),
-        Reject.NO_DATA: (share > MAX_NO_DATA).any(-1),
-        Reject.CONSTANT_BAND: (low == high).any(-1),
+        Reject.INFINITE: (observed & ((low == -np.inf) | (high == np.inf))).any(-1),
+        Reject.NO_DATA: ~observed.any(-1),
+        Reject.FEW_BANDS: observed.sum(-1) < least_bands,
+        Reject.CONSTANT_BAND: (observed & (low == high)).any(-1),
     }
     reason = np.select(list(masks.values()), [str(r) for r in masks], "").astype(REASON_DTYPE)
-    flags = np.where(share.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
-    flags |= np.where((share > REGION).any(-1), Flag.NO_DATA_REGION.value, 0)
+    incomplete = observed & (share > 0)
+    flags = np.where(incomplete.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
+    flags |= np.where((incomplete & (share > REGION)).any(-1), Flag.NO_DATA_REGION.value, 0)
+    flags |= np.where(~observed.all(-1), Flag.MISSING_BAND.value, 0)
     rejected = reason != ""
     if (suspect | rejected).any():
         clean = pixels.copy()
-        clean[suspect] = np.where(empty, np.float32(0), pixels[suspect])
+        clean[suspect] = np.where(empty, np.float32(np.nan), pixels[suspect])
         clean[rejected] = 0
         image = clean.reshape(image.shape)
-    return image if flux_scale == 1 else image * np.float32(flux_scale), reason, flags
+    return Screened(image if flux_scale == 1 else image * np.float32(flux_scale), reason, flags, observed)
 
 
 def is_suspect(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

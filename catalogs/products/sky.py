@@ -11,7 +11,7 @@ LEVEL = 10.0
 
 
 def measure_sky(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Level and noise of the sky of cutouts (N, bands, H, W): (N, bands) each, NaN without data (0).
+    """Level and noise of the sky of cutouts (N, bands, H, W): (N, bands) each, NaN without data.
 
     The level is that of the corner where it is closest to 0, the noise the median of the four robust
     scatters, so that a neighbour in a corner does not count.
@@ -19,7 +19,7 @@ def measure_sky(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     near, far = slice(0, CORNER, STRIDE), slice(-CORNER, None, STRIDE)
     corners = np.stack([image[..., y, x] for y in (near, far) for x in (near, far)], 2)
     corners = corners.reshape(*corners.shape[:3], -1)  # (N, bands, 4, 16)
-    has_data = (corners != 0).all(-1)
+    has_data = np.isfinite(corners).all(-1)
     level = np.median(corners, -1)
     noise = 1.4826 * np.median(np.abs(corners - level[..., None]), -1)
     closest = np.where(has_data, np.abs(level), np.inf).argmin(-1)[..., None]

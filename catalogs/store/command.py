@@ -18,7 +18,6 @@ from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.flux_statistics import FluxStatistics
 from catalogs.store.format import (
-    BANDS,
     NO_METADATA,
     RANKS,
     ImageMetadata,
@@ -156,12 +155,12 @@ def spread(n: int, blocks: int) -> list[tuple[int, int]]:
 
 
 def flux_table(store: CutoutStore, blocks: Iterable[tuple[int, int]]) -> Table:
-    flux = {band: FluxStatistics() for band in BANDS}
+    flux = {band: FluxStatistics() for band in store.bands}
     read = lost = 0
     for start, stop in blocks:
         image, damaged = store.images(start, stop)
         read, lost = read + stop - start, lost + int(damaged.sum())
-        for k, band in enumerate(BANDS):
+        for k, band in enumerate(store.bands):
             flux[band].add(image[~damaged, k])
     table = Table("flux", *flux, box=box.SIMPLE)
     statistics = {

@@ -1,6 +1,7 @@
 """Open a cutout store, and read its images and columns. Its format is in format.py."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,12 @@ import numpy as np
 import zarr
 
 from catalogs import atomic
+from catalogs.bands import match
 from catalogs.errors import InputRefused
 from catalogs.store.checks import REPAIR, check_arrays, check_folder, inspect, open_group, refusing
 from catalogs.store.chunks import check_chunk, chunks_of
 from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
-    BANDS,
     FORMAT,
     NO_METADATA,
     SHARD,
@@ -43,6 +44,9 @@ class CutoutStore:
     path: Path
     n: int
     bands: tuple[str, ...]
+    """Names of the planes in the table of bands (surveys/bands.py)."""
+    own_bands: tuple[str, ...]
+    """The same by what the store itself says, where the user has named them otherwise."""
     pixel_scale: float
     zero_point: float
     survey: str
@@ -130,14 +134,27 @@ class CutoutStore:
             self.encodings[name] = read_encoding(self.path, self.array(name))
         return self.encodings[name]
 
-    def images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images of rows start:stop in the bands of the model, at its size or smaller.
+    def images(self, start: int, stop: int, bands: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Images of rows start:stop in these bands, or in all of the store, at the model's size or smaller.
 
         Returns
         -------
-        image : (m, 5, s, s) float32, s = min(64, H), bands g r i z y, the flux unit of the zero point
+        image : (m, bands, s, s) float32, s = min(64, H), the flux unit of the zero point; NaN in a band that
+            the store lacks
         damaged : (m,) bool, True where the pixels on disk are not those written; image is 0 there
         """
+        image, damaged = self._whole_images(start, stop)
+        planes = match(bands or self.bands, self.bands)
+        if planes == list(range(len(self.bands))):
+            return image, damaged
+        chosen = np.full((len(image), len(planes), *image.shape[2:]), np.nan, np.float32)
+        for band, plane in enumerate(planes):
+            if plane is not None:
+                chosen[:, band] = image[:, plane]
+        return chosen, damaged
+
+    def _whole_images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images, as from `images`, in all bands of the store."""
         strides = range(start - start % self.shard_rows, max(stop, start + 1), self.shard_rows)
         pieces = [self._images(max(lo, start), min(lo + self.shard_rows, stop)) for lo in strides]
         if len(pieces) == 1:  # the usual case, without another copy
@@ -155,7 +172,7 @@ class CutoutStore:
 
     def _salvage(self, array: zarr.Array, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Read a damaged shard by chunks: those that pass their own crc32c are good, the others lost."""
-        image = np.zeros((stop - start, len(BANDS), self.size, self.size), np.float32)
+        image = np.zeros((stop - start, len(self.bands), self.size, self.size), np.float32)
         damaged = np.ones(stop - start, bool)
         if self.manifest is not None and self._is_replaced(array, start - start % self.shard_rows):
             return image, damaged
@@ -185,7 +202,7 @@ class CutoutStore:
         return True
 
     def _pixels(self, array: zarr.Array, start: int, stop: int) -> np.ndarray:
-        """Decode, select the bands by name, crop to 64 pixels about the centre."""
+        """Decode, and crop to 64 pixels about the centre."""
         size = array.shape[-1]
         crop = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
         with refusing(f"{self.path}/image does not decode"):
@@ -193,8 +210,6 @@ class CutoutStore:
             with atomic.naming(self.path / "image"):
                 stored = np.asarray(array[start:stop, :, crop, crop])
             pixels = self.encoding("image").decode(stored)
-        if self.bands != BANDS:
-            pixels = pixels[:, [self.bands.index(b) for b in BANDS]]
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, which has a reject reason
             return pixels.astype(np.float32, copy=False)
 
@@ -262,6 +277,7 @@ def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore
         path=path,
         n=shape[0],
         bands=bands,
+        own_bands=read_bands(path, attributes, NO_METADATA, shape[1]) if attributes.get("bands") else bands,
         pixel_scale=read_number(path, attributes, "pixel_scale", metadata.pixel_scale, "arcsec a pixel"),
         zero_point=read_number(path, attributes, "zero_point", metadata.zero_point, "AB mag"),
         survey=str(attributes.get("survey", path.stem)),

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from catalogs.bands import canonical
 from catalogs.errors import InputRefused, UsageError
 
 FORMAT, VERSION = "mmae-cutouts", 1
-BANDS = ("g", "r", "i", "z", "y")
 SIZE = 64
 FRAMES = ("icrs", "fk5", "j2000")
 """Pixels on a side of the cutouts the model takes."""
@@ -67,7 +67,7 @@ class ImageMetadata:
     """What the user states about a store whose attributes lack it."""
 
     bands: tuple[str, ...] = ()
-    """Names of the bands in the order of the array, if the store does not name them."""
+    """Names of the bands in the order of the array, whatever the store calls them."""
     pixel_scale: float | None = None
     """arcsec a pixel, if the store does not state it."""
     zero_point: float | None = None
@@ -90,22 +90,19 @@ def check_frame(path: Path, attributes: dict) -> None:
 
 
 def read_bands(path: Path, attributes: dict, metadata: ImageMetadata, count: int) -> tuple[str, ...]:
+    """Names of the planes in the table of bands; what the user says goes before what the store does."""
     stored = attributes.get("bands")
     if not isinstance(stored, list | None) or not all(isinstance(band, str) for band in stored or ()):
         raise InputRefused(f"{path} has bands {stored!r}: they must be a list of names")
-    if stored is not None and metadata.bands and tuple(stored) != metadata.bands:
-        raise InputRefused(
-            f"{path} has the bands {' '.join(stored)}, --bands says {' '.join(metadata.bands)}"
-        )
-    bands = tuple(stored or metadata.bands)
-    if not bands:
+    called = metadata.bands or tuple(stored or ())
+    if not called:
         raise InputRefused(f"{path} does not name its {count} bands: pass --bands, in the order of the array")
-    if len(bands) != count or len(set(bands)) != count:
+    survey = attributes.get("survey")
+    bands = tuple(canonical(band, survey if isinstance(survey, str) else "") for band in called)
+    if len(called) != count or len(set(bands)) != count:
         raise InputRefused(
-            f"{path} names the bands {' '.join(bands)} for {count} planes: each once, in order"
+            f"{path} names the bands {' '.join(called)} for {count} planes: each once, in order"
         )
-    if missing := [band for band in BANDS if band not in bands]:
-        raise InputRefused(f"{path} lacks the band {', '.join(missing)}: the model needs {' '.join(BANDS)}")
     return bands
 
 

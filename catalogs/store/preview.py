@@ -8,34 +8,47 @@ from astropy.visualization import make_lupton_rgb
 from matplotlib.figure import Figure
 
 from catalogs import atomic
+from catalogs.bands import HSC, TABLE
 from catalogs.store.cutouts import CutoutStore
-from catalogs.store.format import BANDS
 
 RGB = {"i": 0.7, "r": 1.0, "g": 1.5}
-"""Bands shown as red, green, blue; their weights make a galaxy of moderate redshift nearly white."""
+"""Bands shown as red, green, blue; their weights make a galaxy of moderate redshift nearly white. Without
+them, the reddest, the middle and the bluest are shown."""
 SKY, STRETCH, SOFTENING = -0.1, 1.0, 8
 """Parameters of the asinh stretch, in flux at zero point 27: black level, range above it, softening."""
 NO_VALUE = (255, 0, 255)
-"""Colour of pixels that are NaN or infinite in any band: magenta, a colour of no galaxy."""
+"""Colour of pixels that are NaN or infinite in a band that is shown: magenta, a colour of no galaxy."""
 
 CELL, GAP, LABEL = 128, 6, 30
 """Contact sheet, in screen pixels: minimum width of a cutout, gap around it, height of its label."""
 DPI = 100
 
 
-def composite(image: np.ndarray) -> np.ndarray:
+def shown(bands: Sequence[str]) -> list[int]:
+    """Places of the bands shown as red, green and blue."""
+    letters = [band.rpartition("_")[2] for band in bands]
+    if all(letters.count(letter) == 1 for letter in RGB):
+        return [letters.index(letter) for letter in RGB]
+    blue_to_red = sorted(
+        range(len(bands)), key=lambda k: TABLE[bands[k]].wavelength if bands[k] in TABLE else k
+    )
+    return [blue_to_red[-1], blue_to_red[len(bands) // 2], blue_to_red[0]]
+
+
+def composite(image: np.ndarray, bands: Sequence[str] = HSC) -> np.ndarray:
     """Colour composites of cutouts with the asinh stretch of Lupton et al. (2004), which preserves colour.
 
     The same flux always gives the same colour, so that cutouts can be compared.
 
-    image : (n, 5, s, s) float, bands g r i z y, flux at zero point 27
+    image : (n, bands, s, s) float, flux at zero point 27
     Returns (n, s, s, 3) uint8; pixels without a value are magenta.
     """
     n, _, height, width = image.shape
+    image = image[:, shown(bands)]
     valid = np.isfinite(image).all(1)  # (n, s, s)
     planes = (
-        weight * np.where(valid, image[:, BANDS.index(band)], 0).astype(np.float64)
-        for band, weight in RGB.items()
+        weight * np.where(valid, plane, 0).astype(np.float64)
+        for plane, weight in zip(image.swapaxes(0, 1), RGB.values(), strict=True)
     )
     stacked = (plane.reshape(n * height, width) for plane in planes)  # astropy takes one image at a time
     rgb = make_lupton_rgb(*stacked, minimum=SKY, stretch=STRETCH, Q=SOFTENING).reshape(n, height, width, 3)
@@ -50,7 +63,7 @@ def read_composites(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
         image, damaged = store.images(row, row + 1)
         image[damaged] = np.nan
         images.append(image * np.float32(10 ** (0.4 * (27 - store.zero_point))))
-    return composite(np.concatenate(images))
+    return composite(np.concatenate(images), store.bands)
 
 
 def contact_sheet(images: np.ndarray, labels: Sequence[str], path: Path, columns: int = 8) -> None:

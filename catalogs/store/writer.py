@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from catalogs.store.format import BANDS, CHUNK, FORMAT, SHARD, SIZE, VERSION
+from catalogs.bands import HSC
+from catalogs.store.format import CHUNK, FORMAT, SHARD, SIZE, VERSION
 from catalogs.store.shard_writer import Columns, Layout, Progress, write_shards
 from catalogs.store.spectra import STORED_POOL, normalise, pool
 
@@ -21,7 +22,7 @@ def write(
     *,
     n: int,
     survey: str,
-    bands: Sequence[str] = BANDS,
+    bands: Sequence[str] = HSC,
     pixel_scale: float = 0.168,
     zero_point: float = 27.0,
     size: int = SIZE,
@@ -39,6 +40,7 @@ def write(
     rows : `rows(start, stop)` returns the arrays of rows start:stop as a dict with the names of the format;
         called once a shard.
     n : number of objects N.
+    bands : names in the table of bands (catalogs/bands.py), in the order of the planes.
     pixel_scale, zero_point : arcsec a pixel, AB mag.
     wave : (P,) angstrom; makes a training store, whose rows have flux, ivar and redshift too.
     shard_rows : a multiple of 64. Memory in use is a few times a shard.

@@ -18,10 +18,11 @@ import h5py
 import numpy as np
 
 from catalogs import atomic
+from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 from catalogs.store.checks import MAX_COMPRESSION
-from catalogs.store.format import BANDS, SIZE
+from catalogs.store.format import SIZE
 from catalogs.surveys.hdf5_chunks import check_chunks
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
@@ -175,9 +176,9 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
     """Check shapes and types of the datasets; return the wavelengths (P,) if there are spectra."""
     image = _dataset(path, file, "image", 4)
     n, size = image.shape[0], image.shape[-1]
-    if image.shape != (n, len(BANDS), size, size) or size < SIZE:
+    if image.shape != (n, len(HSC), size, size) or size < SIZE:
         raise InputRefused(
-            f"{path}: image has shape {image.shape}, not (N, {len(BANDS)}, {SIZE}, {SIZE}) or larger"
+            f"{path}: image has shape {image.shape}, not (N, {len(HSC)}, {SIZE}, {SIZE}) or larger"
         )
     lengths = {"image": n}
     present = set(file)  # `in` would ignore a dangling link

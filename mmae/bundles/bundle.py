@@ -12,6 +12,7 @@ import numpy as np
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.products.model_input import ModelInput
 from mmae.bundles.image_mask import WHOLE, Masking
 from mmae.bundles.operators import check_archive, check_program
 from mmae.hardware import BF16, FP32, Precision, has_bf16
@@ -25,11 +26,11 @@ ROLES_FILE = "roles.npy"
 ROLES = np.dtype([("object_id", "<i8"), ("role", "i1"), ("ra", "<f8"), ("dec", "<f8")])
 TRAINED_ON, CHOSEN_BY = 1, 2
 """Roles of a galaxy: training, or validation, which chooses the epoch and calibrates p(z)."""
-FORMAT, VERSION = "mmae-bundle", 5
+FORMAT, VERSION = "mmae-bundle", 6
 BOUND = {"median": 1e-4, "p99": 2e-3}
 """Bound of |dz|/(1 + z) against fp32, beyond which a precision is not offered."""
 
-DECISIVE = ("family", "model_config", "grid", "calibration")
+DECISIVE = ("family", "model_config", "grid", "calibration", "least_bands")
 """Entries of a card that decide an answer, beside its files."""
 DECISIVE_DATA = ("bands", "pixel_scale", "zero_point", "noise", "flux_percentiles", "z_range")
 """Entries of its training data that do."""
@@ -62,9 +63,9 @@ class Bundle:
         return float(low), float(high)
 
     @property
-    def zero_point(self) -> float:
-        """Of the fluxes that the model takes: AB magnitude of flux 1."""
-        return float(self.card["training_data"]["zero_point"])
+    def input(self) -> ModelInput:
+        """The images that the model takes."""
+        return ModelInput.of(self.card["training_data"], self.card["least_bands"])
 
     @property
     def noise(self) -> np.ndarray:
@@ -76,7 +77,7 @@ class Bundle:
         return np.load(self.path / ROLES_FILE) if ROLES_FILE in self.card["files"] else None
 
     def load(self, device: "torch.device", precision: Precision | None = None) -> "torch.jit.ScriptModule":
-        """The program: (B, 5, 64, 64) flux, and the visible tokens if not all are -> output.Estimate.
+        """The program: (B, bands, 64, 64) flux, and the visible tokens if not all are -> output.Estimate.
 
         Raises InputRefused for one that could do more than arithmetic.
         """

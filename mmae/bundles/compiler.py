@@ -19,7 +19,7 @@ from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSI
 from mmae.bundles.calibrate import calibrate
 from mmae.bundles.program import best_redshift, estimates, program_of
 from mmae.bundles.rounding import reduce_precision
-from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, noise
+from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, noise, with_bands_hidden
 from mmae.hardware import BF16, FP32
 from mmae.models.families import AnyModel
 
@@ -33,7 +33,8 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
     calibration = calibrate(program, sample)
     coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS])
     programs = {FP32: torch.jit.script(program), BF16: torch.jit.script(coarse)}
-    image, double = noise(CHECKED_ROWS), copy.deepcopy(model).double()
+    image = with_bands_hidden(noise(CHECKED_ROWS, len(model.config.bands)), model.config.least_bands)
+    double = copy.deepcopy(model).double()
     agreement = {
         torch.float64: disagreement(double, program_of(double), image.double()),
         torch.float32: disagreement(model, programs[FP32], image),
@@ -67,6 +68,7 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         "grid": dataclasses.asdict(grid) if grid else None,
         "calibration": calibration,
         "model_config": state["config"]["model"],
+        "least_bands": model.config.least_bands,
         "training_config": state["config"],
         "training_data": state["data"],
         "metrics": state["metrics"],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from catalogs.store.format import BANDS, SIZE
+from catalogs.store.format import SIZE
 from mmae.bundles import columns, summary
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.image_mask import WHOLE, visible_tokens
@@ -51,10 +51,10 @@ class Engine:
         self.joint_dim = config_of(bundle.card["family"], bundle.card["model_config"]).joint_dim
         self.program: nn.Module = bundle.load(device)
         self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
-        self.upload = Upload(device, batch) if device.type == "cuda" else None
+        self.upload = Upload(device, batch, len(bundle.input.bands)) if device.type == "cuda" else None
 
     def table(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
-        """Columns (m, C) float32 of images (m, 5, 64, 64) float32 without NaN, and ids (m,) int64.
+        """Columns (m, C) float32 of images (m, bands, 64, 64) float32, NaN: no data, and ids (m,) int64.
 
         columns.named gives them their names.
         """
@@ -120,8 +120,8 @@ class Upload:
     There are two buffers of pinned memory, filled in turn, each when the copy out of it is done.
     """
 
-    def __init__(self, device: torch.device, batch: int):
-        shape = (batch, len(BANDS), SIZE, SIZE)
+    def __init__(self, device: torch.device, batch: int, bands: int):
+        shape = (batch, bands, SIZE, SIZE)
         self.device, self.stream = device, torch.cuda.Stream(device)
         self.buffers = itertools.cycle(
             (torch.empty(shape, pin_memory=True), torch.cuda.Event()) for _ in range(2)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmae.models.linear import Linear, copied
 from mmae.models.mmae import Block, Embedding, Model, features
 from mmae.models.output import Estimate
-from mmae.models.patches import patches
+from mmae.models.patches import known_pixels, patches
 from mmae.models.pdf import entropy, recalibrated
 from mmae.models.typicality import Typicality
 
@@ -94,17 +94,19 @@ class ImagePdf(nn.Module):
         return [part for module in of_tokens for part in module.modules() if isinstance(part, Linear)]
 
     def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
-        """Estimates from images (B, 5, 64, 64), flux at the zero point of the training set.
+        """Estimates from images (B, bands, 64, 64), flux at the zero point of the training set; NaN: no data.
 
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
-        pixels = patches(image / self.noise.view(-1, 1, 1))
-        tokens = self.image_embed(features(pixels))
+        image, known = known_pixels(image)
+        pixels, known = patches(image / self.noise.view(-1, 1, 1)), patches(known)
+        tokens = self.image_embed(features(pixels, known))
         shown = torch.ones_like(tokens[:, :, 0])
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
             shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
-        photometry = self.photometry_embed(self.photometry(pixels, shown).unsqueeze(1))
+        measured = self.photometry(pixels, known * shown.unsqueeze(2))
+        photometry = self.photometry_embed(measured.unsqueeze(1))
         tokens = tokens + photometry
         for layer in self.layers:
             tokens = layer(tokens)

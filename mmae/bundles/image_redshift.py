@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mmae.models.himes2025 import FusionBlock, Himes2025, ImageEmbedding
 from mmae.models.linear import Linear, copied, product
 from mmae.models.output import Estimate
-from mmae.models.patches import patches
+from mmae.models.patches import known_pixels, patches
 from mmae.models.typicality import Typicality
 
 
@@ -189,6 +189,7 @@ class ImageRedshift(nn.Module):
 
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
+        image, _ = known_pixels(image)
         img = self.embed(image)
         key_bias: Tensor | None = None
         if visible is not None:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "aten": (
-        "__getitem__ __isnot__ __not__ abs add append cat clamp contiguous copy_ copysign cumsum diff "
-        "div einsum eq expand flatten floordiv full_like gather gelu gt layer_norm lerp linear log "
-        "mean mul ne neg ones ones_like pad permute pow relu relu_ repeat_interleave "
+        "__getitem__ __isnot__ __not__ abs add append bitwise_not cat clamp contiguous copy_ copysign "
+        "cumsum diff div einsum eq expand flatten floordiv full_like gather gelu gt index_select isnan "
+        "layer_norm lerp linear log masked_fill mean mul ne neg ones ones_like pad permute pow relu relu_ "
         "scaled_dot_product_attention scatter searchsorted select size slice softmax sqrt square "
         "squeeze stack sub sum t tensor to transpose unbind unflatten unsqueeze view where xlogy "
         "zeros zeros_like"

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalogs.store.format import BANDS, SIZE
+from catalogs.store.format import SIZE
+from mmae.models.masking import random_bands
 
 FITTED_ROWS = 128
 """Training images to which the rounding of the weights is fitted."""
@@ -21,23 +22,36 @@ class Sample(NamedTuple):
 
     name: str
     trained: Tensor
-    """(M, 5, 64, 64), to the first of which the rounding of the weights is fitted."""
+    """(M, bands, 64, 64), to the first of which the rounding of the weights is fitted."""
     image: Tensor
-    """(N, 5, 64, 64), that the model was not trained on."""
+    """(N, bands, 64, 64), that the model was not trained on."""
     redshift: Tensor | None = None
     """(N,)"""
     roles: np.ndarray | None = None
     """(L,) of bundle.ROLES, by id: all galaxies that the model was made with."""
 
 
-def noise_sample(fitted: int = FITTED_ROWS, measured: int = MEASURED_ROWS) -> Sample:
+def noise_sample(bands: int, fitted: int = FITTED_ROWS, measured: int = MEASURED_ROWS) -> Sample:
     """Images of noise, where there are no galaxies: no redshifts, so nothing is calibrated."""
     order = torch.randperm(fitted + measured, generator=torch.Generator().manual_seed(0))
-    image = noise(fitted + measured)[order]  # noise goes from faint to bright
+    image = noise(fitted + measured, bands)[order]  # noise goes from faint to bright
     return Sample("images of noise (the training store is not there)", image[:fitted], image[fitted:])
 
 
-def noise(rows: int) -> Tensor:
-    """(rows, 5, 64, 64) of several brightnesses."""
-    image = torch.randn(rows, len(BANDS), SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+def noise(rows: int, bands: int) -> Tensor:
+    """(rows, bands, 64, 64) of several brightnesses."""
+    image = torch.randn(rows, bands, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     return image * torch.logspace(-2, 1, rows)[:, None, None, None]
+
+
+def with_bands_hidden(image: Tensor, least_bands: int) -> Tensor:
+    """Images (N, bands, 64, 64), every second of which lacks bands, as in training.
+
+    All of them are whole for a model that needs all bands.
+    """
+    bands = image.shape[1]
+    if least_bands == bands:
+        return image
+    hidden = random_bands(len(image), bands, 1.0, torch.Generator().manual_seed(0))
+    hidden[::2] = False
+    return image.masked_fill(hidden[:, :, None, None], torch.nan)

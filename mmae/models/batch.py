@@ -13,7 +13,7 @@ from catalogs.store.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
 
 class Batch(NamedTuple):
     image: Tensor
-    """(B, 5, 64, 64) float32, flux at the zero point of the store"""
+    """(B, bands, 64, 64) float32, flux at the zero point of the store; NaN: no data"""
     spectrum: Tensor
     """(B, L) float32, normalised and pooled in the format of the model"""
     redshift: Tensor

@@ -15,14 +15,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from catalogs.store.format import BANDS
+from catalogs.bands import HSC
 from catalogs.store.spectra import POOL
 from mmae.models.batch import Batch
 from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.output import Output
-from mmae.models.patches import IMAGE_TOKENS, PATCH, PIXELS, unpatch
+from mmae.models.patches import IMAGE_TOKENS, PATCH, known_pixels, unpatch
 from mmae.models.sizes import check_sizes
+
+PIXELS = len(HSC) * PATCH**2
+"""Values of a patch, band after band."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Himes2025Config:
     spectrum_length: ClassVar[int] = 259
     spectrum_patch: ClassVar[int] = 8
     spectrum_tokens: ClassVar[int] = 32
+    bands: ClassVar[tuple[str, ...]] = HSC
+    least_bands: ClassVar[int] = len(HSC)
+    """The model takes complete images; single pixels without data are 0 to it, the mean sky."""
     grid: ClassVar[None] = None
     """There is no p(z)."""
 
@@ -67,7 +73,7 @@ class Himes2025Config:
 class ImageEmbedding(nn.Module):
     def __init__(self, config: Himes2025Config):
         super().__init__()
-        self.proj = nn.Conv2d(len(BANDS), config.embed_dim, PATCH, stride=PATCH)
+        self.proj = nn.Conv2d(len(HSC), config.embed_dim, PATCH, stride=PATCH)
         self.pos_embed = nn.Parameter(torch.empty(1, IMAGE_TOKENS, config.embed_dim))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -195,6 +201,7 @@ class Himes2025(nn.Module):
         image (B, 5, 64, 64) flux at zero point 27; spectrum (B, 259) normalised and pooled; image_mask
         (B, 64) and spectrum_mask (B, 32) boolean, True = hidden.
         """
+        image, _ = known_pixels(image)
         img = self.img_embed(image).masked_fill(image_mask.unsqueeze(2), 0.0)  # (B, 64, D)
         spec = self.spec_embed(spectrum).masked_fill(spectrum_mask.unsqueeze(2), 0.0)  # (B, 32, D)
         return self.fuse(self.img_encoder(img), self.spec_encoder(spec))
@@ -238,9 +245,10 @@ class Himes2025(nn.Module):
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
         """Mean squared errors over hidden pixels of image and spectrum, and the HSC loss: (3,)."""
         pixels = image_pixels(masks.image, batch.image.shape)
+        image, _ = known_pixels(batch.image)
         spectrum = spectrum_pixels(masks.target, batch.spectrum.shape[1], self.config.spectrum_patch)
         parts = (
-            masked_mean((output.image - batch.image) ** 2, pixels),
+            masked_mean((output.image - image) ** 2, pixels),
             masked_mean((output.spectrum - batch.spectrum) ** 2, spectrum),
             hsc_loss(output.point, batch.redshift),
         )

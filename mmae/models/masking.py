@@ -16,6 +16,8 @@ class Masks(NamedTuple):
     """(B, T) bool, tokens, True = hidden; all of them where there is no spectrum"""
     target: Tensor
     """(B, T) bool, True = hidden and to be rebuilt"""
+    bands: Tensor
+    """(B, bands) bool, True = hidden, in all of the image"""
     turn: Tensor
     """(B,) int64, index of one of the eight symmetries of a square, applied to the image; 0: identity"""
 
@@ -26,9 +28,9 @@ class Masks(NamedTuple):
         return Masks(*(tensor.to(device) for tensor in self))
 
     def counts(self) -> Tensor:
-        """Numbers of image tokens and spectrum tokens to be rebuilt, and of galaxies: (3,) float32."""
-        galaxies = torch.ones_like(self.turn)
-        return torch.stack([mask.sum() for mask in (self.image, self.target, galaxies)]).float()
+        """Numbers of patches, in single bands, and spectrum tokens to be rebuilt, and of galaxies: (3,)."""
+        patches, galaxies = self.image.unsqueeze(1) | self.bands.unsqueeze(2), torch.ones_like(self.turn)
+        return torch.stack([mask.sum() for mask in (patches, self.target, galaxies)]).float()
 
 
 def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:
@@ -36,6 +38,16 @@ def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generato
     assert 0 <= ratio <= 1, ratio
     noise = torch.rand(batch, tokens, generator=generator)
     return noise.argsort(1).argsort(1) < int(ratio * tokens)
+
+
+def random_bands(batch: int, bands: int, share: float, generator: torch.Generator) -> Tensor:
+    """Hide bands of a share of the galaxies, at least one and all but two at most: (B, bands).
+
+    Their number is drawn first, and then which they are.
+    """
+    draws, order = torch.rand(2, batch, 1, generator=generator), torch.rand(batch, bands, generator=generator)
+    number = 1 + (draws[0] * max(0, bands - 2)).long()
+    return (order.argsort(1).argsort(1) < number) & (draws[1] < share) & (bands > 2)
 
 
 def without_spectrum(mask: Tensor, present: Tensor) -> Tensor:

@@ -1,17 +1,19 @@
 """The multi-modal masked autoencoder: it predicts a galaxy and its p(z) from the visible tokens.
 
-    image    (B, 5, 64, 64) -> photometry -> every token, and the mean
-                            -> 64 tokens -+- visible ones -+          +-> mean of tokens -> p(z), point
-                                                           +-> trunk -+
-    spectrum (B, 1296)      -> 48 tokens -+- visible ones -+          +-> decoder -> image, spectrum
-                                                                          (hidden tokens enter here)
+    image (B, bands, 64, 64) -> photometry -> every token, and the mean
+                             -> 64 tokens -+- visible ones -+          +-> mean of tokens -> p(z), point
+                                                            +-> trunk -+
+    spectrum (B, 1296)       -> 48 tokens -+- visible ones -+          +-> decoder -> image, spectrum
+                                                                           (hidden tokens enter here)
 
 Both modalities share one pre-norm transformer, in which a galaxy without a spectrum is a shorter sequence.
 Hidden tokens enter only in the decoder, as a learned token at their position: the cost of the trunk is that
 of the visible tokens. Masks are boolean, True = hidden.
 
 Pixels are in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and noise
-is alike in every band. The features of a patch are its pixels and the mean of each band. A network learns
+is alike in every band. The features of a patch are its pixels, and the mean and the share of pixels with data
+of each band: pixels without data are NaN in the image, in all of it for a band that was not observed, and
+nothing but that is known of them. A network learns
 colours to a hundredth of a magnitude only late from these, so photometry.py measures them. It learns lines
 late in observed spectra, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
 the visible pixels (template_fit.py), and the image as the residual from a symmetric galaxy
@@ -19,20 +21,22 @@ the visible pixels (template_fit.py), and the image as the residual from a symme
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tyro.conf import Suppress
 
+from catalogs.bands import HSC
+from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import check_range
-from catalogs.store.format import BANDS
 from catalogs.store.spectra import STORED_POOL
 from mmae.models.batch import Batch
 from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.output import Output
-from mmae.models.patches import IMAGE_TOKENS, PATCH, PIXELS, patches, unpatch
+from mmae.models.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
 from mmae.models.pdf import Grid, best
 from mmae.models.photometry import Photometry, asinh
 from mmae.models.radial_profile import RadialProfile
@@ -69,13 +73,19 @@ class ModelConfig:
     z_max: float = 4.5
     """Upper end of p(z)."""
 
+    bands: Annotated[tuple[str, ...], Suppress] = HSC
+    """Names of the planes of images, in the table of bands; those of the training store."""
+
     family: ClassVar[str] = "mmae"
+    least_bands: ClassVar[int] = LEAST_BANDS
+    """Observed bands that it needs of an object."""
     spectrum_pool: ClassVar[int] = STORED_POOL
     spectrum_patch: ClassVar[int] = 27
     """Pixels of a token: 130 angstrom."""
     spectrum_tokens: ClassVar[int] = 48
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", tuple(self.bands))  # JSON has lists
         check_sizes(
             {"depth": self.depth, "decoder_depth": self.decoder_depth},
             {"embed_dim": self.embed_dim, "decoder_dim": self.decoder_dim, "bins": self.bins}
@@ -170,13 +180,16 @@ class Embedding(nn.Module):
         return self.down(F.gelu(self.up(features))) + self.position
 
 
-def features(pixels: Tensor, patch: int = PATCH) -> Tensor:
-    """Features (B, 64, 325) of patches (B, 64, 320) in units of the sky noise.
+def features(pixels: Tensor, known: Tensor, patch: int = PATCH) -> Tensor:
+    """Features (B, 64, bands * 66) of patches (B, 64, bands * 64) in units of the sky noise.
 
-    Pixels and their means per band, each in units of its noise and on the asinh scale.
+    Pixels and their means per band, each in units of its noise and on the asinh scale, and the shares known.
+    known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0.
     """
-    means = pixels.unflatten(2, (-1, patch * patch)).mean(3) * patch  # whose noise is an eighth of a pixel's
-    return asinh(torch.cat([pixels, means], 2))
+    share = known.unflatten(2, (-1, patch * patch)).mean(3)
+    means = pixels.unflatten(2, (-1, patch * patch)).mean(3) / share.clamp(min=1 / (patch * patch))
+    means = means * patch  # whose noise is an eighth of a pixel's
+    return torch.cat([asinh(torch.cat([pixels, means], 2)), share], 2)
 
 
 class Decoder(nn.Module):
@@ -190,7 +203,7 @@ class Decoder(nn.Module):
         self.hidden = nn.Parameter(0.02 * torch.randn(1, IMAGE_TOKENS + config.spectrum_tokens, width))
         self.blocks = nn.Sequential(*(Block(width, DECODER_HEAD_DIM) for _ in range(config.decoder_depth)))
         self.norm = nn.LayerNorm(width)
-        self.image = nn.Linear(width, PIXELS)
+        self.image = nn.Linear(width, len(config.bands) * PATCH**2)
         self.spectrum = nn.Linear(width, config.spectrum_patch)
 
     def forward(self, encoded: Tensor, indices: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,10 +225,11 @@ class Model(nn.Module):
         super().__init__()
         width = config.embed_dim
         self.config = config
-        self.register_buffer("noise", torch.ones(len(BANDS)))
-        self.photometry = Photometry()
-        self.photometry_embed = Embedding(1, Photometry.features, width)
-        self.image_embed = Embedding(IMAGE_TOKENS, PIXELS + len(BANDS), width)
+        bands = len(config.bands)
+        self.register_buffer("noise", torch.ones(bands))
+        self.photometry = Photometry(bands)
+        self.photometry_embed = Embedding(1, self.photometry.features, width)
+        self.image_embed = Embedding(IMAGE_TOKENS, bands * (PATCH**2 + 2), width)
         self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
         self.blocks = nn.Sequential(*(Block(width, HEAD_DIM) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(width)
@@ -233,23 +247,29 @@ class Model(nn.Module):
         return [{"params": matrices, "lr": lr}, {"params": others, "lr": lr, "weight_decay": 0.0}]
 
     def fit(self, image: Tensor, noise: list[float]) -> None:
-        """Set the scales of pixels and photometry from images (N, 5, 64, 64) and the noise of each band."""
+        """Set the scales of pixels and photometry from images (N, bands, 64, 64) and their noise by band."""
         self.noise.copy_(torch.tensor(noise))
-        self.photometry.fit(patches(image / self.noise.view(-1, 1, 1)))
+        self.photometry.fit(*self.pixels(image))
+
+    def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, 64, bands * 64) in units of the sky noise, and where they have data: 1 or 0."""
+        image, known = known_pixels(image)
+        return patches(image / self.noise.view(-1, 1, 1)), patches(known)
 
     def encode(
-        self, pixels: Tensor, shown: Tensor, spectrum: Tensor | None, indices: Tensor
+        self, pixels: Tensor, known: Tensor, shown: Tensor, spectrum: Tensor | None, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Encode the visible tokens, (B, V, D), and the joint representation, (B, D).
 
         The latter is the mean of the tokens plus the photometry, which was also added to each token.
 
-        pixels (B, 64, 320) in units of the sky noise; shown (B, 64), 1 = the token is visible, 0 = hidden;
-        indices (B, V), int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
+        pixels, known: as from `pixels`; shown (B, 64), 1 = the token is visible, 0 = hidden; indices (B, V),
+        int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
-            photometry = self.photometry_embed(self.photometry(pixels, shown).unsqueeze(1))
-        tokens = self.image_embed(features(pixels))
+            measured = self.photometry(pixels, known * shown.unsqueeze(2))
+            photometry = self.photometry_embed(measured.unsqueeze(1))
+        tokens = self.image_embed(features(pixels, known))
         if spectrum is not None:
             tokens = torch.cat(
                 [tokens, self.spectrum_embed(spectrum.unflatten(1, (-1, self.config.spectrum_patch)))], 1
@@ -268,12 +288,13 @@ class Model(nn.Module):
     ) -> Output:
         """All outputs of the model for partly hidden galaxies.
 
-        image (B, 5, 64, 64) flux; spectrum (B, 1296) normalised; image_mask (B, 64), spectrum_mask (B, 48):
-        every row hides the same number of image tokens, and the same number of spectrum tokens, or all.
+        image (B, bands, 64, 64) flux, NaN: no data; spectrum (B, 1296) normalised; image_mask (B, 64),
+        spectrum_mask (B, 48): every row hides the same number of image tokens, and the same number of
+        spectrum tokens, or all.
         redshift (B,): that of the lines of the spectrum, in training; by default the one from p(z) and the
         visible pixels of the spectrum.
         """
-        seen, shown = patches(image / self.noise.view(-1, 1, 1)), (~image_mask).to(image.dtype)
+        (seen, known), shown = self.pixels(image), (~image_mask).to(image.dtype)
         visible = ~torch.cat([image_mask, spectrum_mask], 1)
         outputs: list[tuple[Tensor, ...]] = []
         has_spectrum = ~spectrum_mask.all(1)
@@ -281,7 +302,7 @@ class Model(nn.Module):
         for rows in groups:
             indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
             present = spectrum[rows] if rows is has_spectrum else None
-            encoded, joint = self.encode(seen[rows], shown[rows], present, indices)
+            encoded, joint = self.encode(seen[rows], known[rows], shown[rows], present, indices)
             outputs.append((*self.decoder(encoded, indices, joint), joint, self.head(joint)))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
         pixels, flux, joint, predicted = (
@@ -289,7 +310,7 @@ class Model(nn.Module):
         )
         point, logits = predicted[:, 0], predicted[:, 1:]
         with torch.autocast(image.device.type, enabled=False):
-            pixels = pixels + asinh(self.profile(seen, shown))
+            pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
                 logits, redshift = self.with_lines(logits, joint, spectrum, shown)
@@ -330,13 +351,13 @@ class Model(nn.Module):
 
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
         """Smooth L1 losses of hidden pixels of image and spectrum; cross-entropy plus HSC loss: (3,)."""
-        noise = self.noise.view(-1, 1, 1)
-        image = F.smooth_l1_loss(asinh(output.image / noise), asinh(batch.image / noise), reduction="none")
+        noise, (truth, known) = self.noise.view(-1, 1, 1), known_pixels(batch.image)
+        image = F.smooth_l1_loss(asinh(output.image / noise), asinh(truth / noise), reduction="none") * known
         spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
         redshift = F.cross_entropy(output.logits, self.config.grid.soft_labels(batch.redshift))
         parts = (
-            masked_mean(image, image_pixels(masks.image, image.shape)),
+            masked_mean(image, image_pixels(masks.image, image.shape) | masks.bands[:, :, None, None]),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),
             redshift + hsc_loss(output.point, batch.redshift),
         )

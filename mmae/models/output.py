@@ -7,7 +7,7 @@ from torch import Tensor
 
 class Output(NamedTuple):
     image: Tensor
-    """(B, 5, 64, 64) flux at the zero point of the training set"""
+    """(B, bands, 64, 64) flux at the zero point of the training set"""
     spectrum: Tensor
     """(B, L) normalised, at the resolution of the model"""
     joint: Tensor

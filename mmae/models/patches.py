@@ -2,13 +2,11 @@
 
 from torch import Tensor
 
-from catalogs.store.format import BANDS, SIZE
+from catalogs.store.format import SIZE
 
 PATCH = 8
 SIDE = SIZE // PATCH
 IMAGE_TOKENS = SIDE**2
-PIXELS = len(BANDS) * PATCH**2
-"""Values of a patch, band after band."""
 
 
 def patches(image: Tensor, patch: int = PATCH) -> Tensor:
@@ -19,5 +17,11 @@ def patches(image: Tensor, patch: int = PATCH) -> Tensor:
 
 def unpatch(tokens: Tensor) -> Tensor:
     """(B, 64, bands * 64) -> (B, bands, 64, 64)."""
-    grid = tokens.unflatten(2, (len(BANDS), PATCH, PATCH)).unflatten(1, (SIDE, SIDE))
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, len(BANDS), SIZE, SIZE)
+    grid = tokens.unflatten(2, (-1, PATCH, PATCH)).unflatten(1, (SIDE, SIDE))
+    return grid.permute(0, 3, 1, 4, 2, 5).flatten(2, 3).flatten(3)
+
+
+def known_pixels(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, bands, 64, 64) with 0 for NaN, which is no data; and whether there are: 1 or 0."""
+    unknown = image.isnan()
+    return image.masked_fill(unknown, 0.0), (~unknown).to(image.dtype)

@@ -1,21 +1,23 @@
 """Aperture photometry of the visible part of an image, the main information on its redshift.
 
-Magnitudes of a galaxy in five bands are nearly equal, and its redshift is in their small differences. So they
-are whitened: all directions in which the photometry of galaxies varies have the same variance.
+Magnitudes of a galaxy in its bands are nearly equal, and its redshift is in their small differences. So they
+are whitened: all directions in which the photometry of galaxies varies have the same variance. Magnitudes in
+bands that are not there are those that galaxies with the same other magnitudes have in the mean: the colours
+that are known are then what they would be with all bands.
 """
 
 import torch
 from torch import Tensor, nn
 
-from catalogs.store.format import BANDS
-from mmae.models.linear import product
 from mmae.models.rings import rings, sums
-from mmae.models.whitening import whitening
+from mmae.models.whitening import completing, whitening
 
 RADII = (3.0, 5.0, 8.0, 12.0, 20.0, 32.0)
-"""Radii of the apertures, pixels: 0.5 to 5.4 arcsec."""
+"""Radii of the apertures, pixels: 0.5 to 5.4 arcsec of HSC."""
 FLOOR = 1e-4
 """Smallest variance of the asinh magnitudes with information: that of 0.01 mag."""
+MAX_BANDS = 8
+"""There is a matrix for each set of bands: 2.4 MB for 8 bands, four times as much for one more."""
 
 
 def asinh(x: Tensor) -> Tensor:
@@ -24,43 +26,55 @@ def asinh(x: Tensor) -> Tensor:
 
 
 class Photometry(nn.Module):
-    """Whitened asinh magnitudes in concentric apertures, and the visible fraction of each ring."""
+    """Whitened asinh magnitudes in concentric apertures, and the visible fraction of each ring, by band."""
 
-    features = len(RADII) * (len(BANDS) + 1)
     rings: Tensor
     centre: Tensor
     whiten: Tensor
+    place: Tensor
+    """(bands,), 2^k: a set of bands is the sum of its places."""
 
-    def __init__(self) -> None:
+    def __init__(self, bands: int) -> None:
         super().__init__()
-        width = len(RADII) * len(BANDS)
+        width = len(RADII) * bands
+        self.features = 2 * width
         self.register_buffer("rings", rings(RADII), persistent=False)
+        self.register_buffer("place", 2 ** torch.arange(bands), persistent=False)
         self.register_buffer("centre", torch.zeros(width))
-        self.register_buffer("whiten", torch.eye(width))
+        self.register_buffer("whiten", torch.eye(width).repeat(2**bands, 1, 1))
 
-    def forward(self, pixels: Tensor, shown: Tensor) -> Tensor:
-        """Features (B, 36) of patches (B, 64, 320) in units of the sky noise.
+    def forward(self, pixels: Tensor, weights: Tensor) -> Tensor:
+        """Features (B, 12 * bands) of patches (B, 64, bands * 64) in units of the sky noise.
 
-        shown (B, 64), of the type of the pixels: 1 = the token is visible, 0 = hidden.
+        weights, of the shape and type of the pixels: 1 = visible, 0 = not.
         """
-        magnitudes, visible = self.measure(pixels, shown)
-        return torch.cat([asinh(product(magnitudes - self.centre, self.whiten.t())), visible], 1)
+        magnitudes, visible = self.measure(pixels, weights)
+        present = visible.unflatten(1, (self.place.shape[0], -1)).sum(2) > 0  # (B, bands)
+        whiten = self.whiten.index_select(0, (present * self.place).sum(1))  # (B, J, J), 0 for absent bands
+        white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
+        return torch.cat([asinh(white), visible], 1)
 
-    def measure(self, pixels: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
-        """asinh of signal to noise in apertures, (B, 30), and the visible fraction of each ring, (B, 6).
+    def measure(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.
 
         The hidden part of a ring is assumed to be as bright as the visible part.
         """
-        flux, seen = sums(pixels, shown, self.rings)
+        flux, seen = sums(pixels, weights, self.rings)  # (B, bands, 6)
         area = self.rings.sum(1)
-        flux = flux * (area / seen.clamp(min=1)).unsqueeze(1)
+        flux = flux * (area / seen.clamp(min=1))
         ratio = flux.cumsum(2) / area.cumsum(0).sqrt()
-        return asinh(ratio).flatten(1), seen / area
+        return asinh(ratio).flatten(1), (seen / area).flatten(1)
 
     @torch.inference_mode()
-    def fit(self, pixels: Tensor) -> None:
-        """Fit the whitening to patches (N, 64, 320) of images without masks, in units of the sky noise."""
-        magnitudes, _ = self.measure(pixels, torch.ones_like(pixels[:, :, 0]))
-        centre, whiten = whitening(magnitudes, FLOOR)
+    def fit(self, pixels: Tensor, weights: Tensor) -> None:
+        """Fit the whitening to patches (N, 64, bands * 64) of images, in units of the sky noise.
+
+        Galaxies without a band are left out of it.
+        """
+        magnitudes, visible = self.measure(pixels, weights)
+        complete = magnitudes[(visible > 0).all(1)]
+        centre, whiten = whitening(complete, FLOOR)
         self.centre.copy_(centre)
-        self.whiten.copy_(whiten)
+        for number in range(len(self.whiten)):
+            known = (number & self.place).bool().repeat_interleave(len(RADII))
+            self.whiten[number] = completing(complete, FLOOR, known) @ whiten

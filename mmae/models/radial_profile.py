@@ -26,13 +26,13 @@ class RadialProfile(nn.Module):
         kernel = (-0.5 * (distance / WIDTH) ** 2).exp() + FAINT * (-distance / REACH).exp()
         self.register_buffer("kernel", kernel, persistent=False)
 
-    def forward(self, pixels: Tensor, shown: Tensor) -> Tensor:
-        """Patches (B, 64, 320) of the symmetric galaxy; 0 where nothing is visible.
+    def forward(self, pixels: Tensor, weights: Tensor) -> Tensor:
+        """Patches (B, 64, bands * 64) of the symmetric galaxy; 0 in a band of which nothing is visible.
 
-        pixels (B, 64, 320); shown (B, 64), of their type: 1 = the token is visible, 0 = hidden.
+        pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not.
         """
-        flux, number = sums(pixels, shown, self.rings)
+        flux, number = sums(pixels, weights, self.rings)
         weight = (number @ self.kernel).clamp(min=torch.finfo(pixels.dtype).tiny)
-        profile = (flux @ self.kernel) / weight.unsqueeze(1)  # (B, 5, rings)
-        planes = profile[:, :, self.rings.argmax(0)]  # (B, 5, 4096)
+        profile = (flux @ self.kernel) / weight  # (B, bands, rings)
+        planes = profile[:, :, self.rings.argmax(0)]  # (B, bands, 4096)
         return planes.unflatten(2, (IMAGE_TOKENS, -1)).transpose(1, 2).flatten(2)

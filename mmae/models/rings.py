@@ -22,11 +22,15 @@ def rings(edges: Sequence[float]) -> Tensor:
     return patches(inside[:, None].float()).flatten(1)
 
 
-def sums(pixels: Tensor, shown: Tensor, rings: Tensor) -> tuple[Tensor, Tensor]:
-    """Flux of the visible pixels of each ring, (B, 5, R), and their number, (B, R).
+def sums(pixels: Tensor, weights: Tensor, rings: Tensor) -> tuple[Tensor, Tensor]:
+    """Flux of the visible pixels of each ring, and their number: (B, bands, R) each.
 
-    pixels (B, 64, 320); shown (B, 64), of their type: 1 = the token is visible, 0 = hidden.
+    pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not.
     """
-    weights = shown.repeat_interleave(rings.shape[1] // shown.shape[1], 1)  # (B, 4096)
-    planes = pixels.unflatten(2, (-1, weights.shape[1] // shown.shape[1])).transpose(1, 2).flatten(2)
-    return product(planes * weights.unsqueeze(1), rings), product(weights, rings)
+    return product(by_band(pixels * weights, rings), rings), product(by_band(weights, rings), rings)
+
+
+def by_band(tokens: Tensor, rings: Tensor) -> Tensor:
+    """Values (B, 64, bands * 64) of the pixels of patches, band by band: (B, bands, 4096)."""
+    of_patch = rings.shape[1] // tokens.shape[1]
+    return tokens.unflatten(2, (-1, of_patch)).transpose(1, 2).flatten(2)

@@ -8,30 +8,22 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from catalogs.errors import InputRefused
+from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Reject
-from catalogs.products.screen import REASON_DTYPE, screen_images
-from catalogs.store.cutouts import CutoutStore, open_store, pad
-from catalogs.store.format import BANDS, SIZE, ImageMetadata
+from catalogs.products.screen import REASON_DTYPE, Screened
+from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.format import SIZE, ImageMetadata
 from mmae.prefetch import Prefetch
 from mmae.production.units import Rows
 
 OPEN_STORES = 4
 READ_ROWS = 512
 """Rows read and screened at a time: 42 MB of float32 pixels; two are in memory, and two of the next unit."""
-
-
-class Cutouts(NamedTuple):
-    """Cutouts of m rows, ready for the model; see catalogs/products/screen.py."""
-
-    image: np.ndarray
-    """(m, 5, 64, 64)"""
-    reason: np.ndarray
-    flags: np.ndarray
 
 
 class Task(Protocol):
@@ -61,8 +53,8 @@ class Actor(ABC):
         self.begun = -1
         self.recalled: set[int] = set()
 
-    zero_point: float
-    """Of the fluxes that the model takes."""
+    input: ModelInput
+    """The images that the model takes."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -87,13 +79,13 @@ class Actor(ABC):
             ]
         return {} if rows.is_trial else self.keep(task, store, rows, columns, done)
 
-    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
+    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Screened:
         """Read and screen the rows of a block; runs on a prefetching thread."""
-        return read(store, start, stop, store.flux_scale(self.zero_point), crashing)
+        return read(store, start, stop, self.input, crashing)
 
     @abstractmethod
     def compute(
-        self, task: Any, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray
+        self, task: Any, store: CutoutStore, span: tuple[int, int], cutouts: Screened, object_id: np.ndarray
     ) -> Any:
         """What the model makes of a block of rows."""
 
@@ -134,17 +126,21 @@ class Actor(ABC):
 
 
 def read(
-    store: CutoutStore, start: int, stop: int, flux_scale: float = 1.0, crashing: tuple[int, ...] = ()
-) -> Cutouts:
-    """Read, screen and scale the rows start:stop; those that kill who reads them are rejected unread."""
+    store: CutoutStore, start: int, stop: int, wanted: ModelInput, crashing: tuple[int, ...] = ()
+) -> Screened:
+    """Read and screen the rows start:stop; those that kill who reads them are rejected unread."""
     lost = np.isin(np.arange(start, stop), crashing)
     if not lost.any():
-        image, damaged = store.images(start, stop)
-        return Cutouts(*screen_images(pad(image), damaged, flux_scale))
+        return wanted.read(store, start, stop)
     m, edges = len(lost), [start - 1, *(start + np.flatnonzero(lost)).tolist(), stop]
-    reason = np.full(m, Reject.CRASHES.value, REASON_DTYPE)
-    cutouts = Cutouts(np.zeros((m, len(BANDS), SIZE, SIZE), np.float32), reason, np.zeros(m, np.int64))
+    bands = len(wanted.bands)
+    cutouts = Screened(
+        np.zeros((m, bands, SIZE, SIZE), np.float32),
+        np.full(m, Reject.CRASHES.value, REASON_DTYPE),
+        np.zeros(m, np.int64),
+        np.zeros((m, bands), bool),
+    )
     for first, end in ((a + 1, b) for a, b in pairwise(edges) if a + 1 < b):
-        for column, rows in zip(cutouts, read(store, first, end, flux_scale), strict=True):
+        for column, rows in zip(cutouts, wanted.read(store, first, end), strict=True):
             column[first - start : end - start] = rows
     return cutouts

@@ -13,6 +13,8 @@ import torch
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
+from catalogs.products.model_input import ModelInput
+from catalogs.products.screen import Screened
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import CARD, open_bundle
@@ -22,7 +24,7 @@ from mmae.models import checkpoint
 from mmae.models.batch import check_spectra, pooled
 from mmae.models.families import config_of
 from mmae.models.patches import IMAGE_TOKENS
-from mmae.production.actor import Actor, Cutouts
+from mmae.production.actor import Actor
 from mmae.production.plan import BATCH
 from mmae.production.units import Rows
 
@@ -37,6 +39,7 @@ class ImageEncoder:
         card = self.bundle.card
         self.path, self.precision, self.sha256 = path, self.bundle.precision, self.bundle.sha256
         self.trained_on: dict[str, Any] = card["training_data"]
+        self.input = self.bundle.input
         self.width = config_of(card["family"], card["model_config"]).joint_dim
 
     @cached_property
@@ -62,6 +65,7 @@ class PairEncoder:
         self.model, state = checkpoint.load_model(self.path)
         self.sha256 = atomic.sha256(self.path)
         self.trained_on: dict[str, Any] = state["data"]
+        self.input = ModelInput.of(self.trained_on, self.model.config.least_bands)
         self.width = self.model.config.joint_dim
 
     @cached_property
@@ -122,10 +126,10 @@ class Embedder(Actor):
         self.encoder = open_encoder(self.model, self.precision)
         if self.encoder.sha256 != self.sha256:
             raise InputRefused(f"{self.model} was changed while it was being read: start again")
-        self.zero_point = float(self.encoder.trained_on["zero_point"])
+        self.input = self.encoder.input
 
     def compute(
-        self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray
+        self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Screened, object_id: np.ndarray
     ) -> np.ndarray:
         """(m, J); NaN where the cutout, or what came of it, cannot be used."""
         joint = self.encoder.joint(store, *span, cutouts.image)

@@ -14,7 +14,7 @@ from catalogs.errors import InputRefused
 from catalogs.products import photoz
 from catalogs.products.photoz import Part, Provenance
 from catalogs.products.schema import Flag
-from catalogs.products.screen import screen_estimates
+from catalogs.products.screen import Screened, screen_estimates
 from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
@@ -23,7 +23,7 @@ from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.image_mask import Masking
 from mmae.bundles.roles import Roles
 from mmae.hardware import Precision
-from mmae.production.actor import Actor, Cutouts
+from mmae.production.actor import Actor
 from mmae.production.plan import BATCH, Plan
 from mmae.production.units import Rows
 
@@ -87,39 +87,41 @@ class Predictor(Actor):
         )
 
         self.engine = engine_of_this_process(bundle, BATCH)
-        table, self.noise, self.zero_point = bundle.roles(), bundle.noise, bundle.zero_point
+        table, self.noise, self.input = bundle.roles(), bundle.noise, bundle.input
         self.roles = None if table is None else Roles(table)
 
-    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
+    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Screened:
         """As that of Actor; rows whose sky is unlike that of the training set are flagged."""
-        image, reason, flags = super().read(store, start, stop, crashing)
-        unlike = (reason == "") & is_unlike_training(image, self.noise)
-        return Cutouts(image, reason, flags | np.where(unlike, Flag.UNLIKE_TRAINING_PIXELS.value, 0))
+        cutouts = super().read(store, start, stop, crashing)
+        unlike = (cutouts.reason == "") & is_unlike_training(cutouts.image, self.noise)
+        return cutouts._replace(flags=cutouts.flags | np.where(unlike, Flag.UNLIKE_TRAINING_PIXELS.value, 0))
 
     def compute(
         self,
         task: TileTask,
         store: CutoutStore,
         span: tuple[int, int],
-        cutouts: Cutouts,
+        cutouts: Screened,
         object_id: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Predictions (m, C), reject reasons and flags (m,); see columns.py and screen.py."""
+    ) -> tuple[np.ndarray, ...]:
+        """Predictions (m, C), reject reasons, flags (m,), observed bands; see columns.py and screen.py."""
         table = self.engine.table(cutouts.image, object_id)
         values = columns.named(table)
         point = columns.point_estimate(values)
         reason, estimate_flags = screen_estimates(point, values, cutouts.reason, task.provenance.z_range)
         flags = cutouts.flags | estimate_flags
         doubt_unlike(values, flags)
-        return table, reason, flags
+        return table, reason, flags, cutouts.observed
 
     def keep(
         self, task: TileTask, store: CutoutStore, rows: Rows, known: dict[str, np.ndarray], done: list[Any]
     ) -> dict:
         """Write the part of a unit; returns its manifest."""
-        table, reason, flags = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        table, reason, flags, observed = (np.concatenate(parts) for parts in zip(*done, strict=True))
         values = columns.named(table) | self.known(store, rows, **known)
-        catalogue, rejects = photoz.rows(**known, columns=values, flags=flags, reason=reason)
+        catalogue, rejects = photoz.rows(
+            **known, columns=values, flags=flags, reason=reason, observed=observed
+        )
         return Part(task.parts, rows.unit).write(task.plan.sha256, task.provenance, catalogue, rejects)
 
     def known(

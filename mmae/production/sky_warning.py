@@ -2,29 +2,27 @@
 
 import numpy as np
 
+from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Flag
-from catalogs.products.screen import screen_images
 from catalogs.products.sky import describe_difference, is_unlike_training
-from catalogs.store.cutouts import CutoutStore, pad
-from catalogs.store.format import BANDS
+from catalogs.store.cutouts import CutoutStore
 
 PLACES, ROWS = 8, 8
 """So many rows are read at so many places, spread evenly over the store."""
 
 
-def sky_warning(store: CutoutStore, noise: np.ndarray, zero_point: float) -> str:
+def sky_warning(store: CutoutStore, noise: np.ndarray, wanted: ModelInput) -> str:
     """A sentence where most cutouts have another sky than the training set; else nothing.
 
-    noise (bands,): of the sky in the training set, in its flux unit, that of `zero_point`.
+    noise (bands,): of the sky in the training set, in its flux unit, that of `wanted`.
     """
     starts = np.linspace(0, max(0, store.n - ROWS), PLACES).astype(int)
-    parts = [store.images(start, min(store.n, start + ROWS)) for start in np.unique(starts).tolist()]
-    image, damaged = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    clean, reason, _ = screen_images(pad(image), damaged, store.flux_scale(zero_point))
-    usable = clean[reason == ""]
+    parts = [wanted.read(store, start, min(store.n, start + ROWS)) for start in np.unique(starts).tolist()]
+    image, reason, _, _ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    usable = image[reason == ""]
     if not len(usable) or is_unlike_training(usable, noise).mean() <= 0.5:
         return ""
-    difference = describe_difference(usable, noise, BANDS)
+    difference = describe_difference(usable, noise, wanted.bands)
     return (
         f"its sky is not that of the training set ({difference}); are zero point, unit and bands right? "
         f"Redshifts are flagged {Flag.UNLIKE_TRAINING_PIXELS.name}"

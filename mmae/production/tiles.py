@@ -35,8 +35,6 @@ from mmae.production.sky_warning import sky_warning
 from mmae.production.tile_list import named_stores
 
 SCALE_TOLERANCE = 1e-3
-MAX_ZERO_POINT_SHIFT = 25.0
-"""mag; units in use are from nJy (31.4) to maggies (0) of AB."""
 
 
 @dataclass
@@ -88,6 +86,7 @@ class Tile:
         """
         self.store = open_store(self.path, described)
         check_scale(self.store, bundle.card["training_data"])
+        bundle.input.check(self.store)
         self.plan = self.make_plan(bundle)
         self.files.refuse_foreign_catalogue()
 
@@ -110,7 +109,9 @@ class Tile:
         else:
             self.sweep()
             self.task = self.make_task(bundle, described)
-            self.warning = sky_warning(self.store, bundle.noise, bundle.zero_point)
+            if differences := bundle.input.differences(self.store):
+                print(f"{self.path}: {differences}", flush=True)
+            self.warning = sky_warning(self.store, bundle.noise, bundle.input)
             if self.warning:
                 print(f"warning: {self.path}: {self.warning}", flush=True)
 
@@ -153,7 +154,8 @@ class Tile:
                 image_mask=bundle.masking.ratio,
                 draws=bundle.masking.draws,
                 mc_seed=MC_SEED,
-                zero_point=bundle.zero_point,
+                bands=bundle.input.bands,
+                zero_point=bundle.input.zero_point,
                 input_zero_point=self.store.zero_point,
                 has_tail=bundle.card["calibration"]["tail"],
             ),
@@ -233,17 +235,12 @@ class Tile:
 
 
 def check_scale(store: CutoutStore, trained_on: dict[str, Any]) -> None:
-    """Raise InputRefused for a pixel scale or a flux unit on which the model would be silently wrong."""
+    """Raise InputRefused for a pixel scale on which the model would be silently wrong."""
     scale, trained = store.pixel_scale, trained_on["pixel_scale"]
     if abs(scale - trained) > SCALE_TOLERANCE * trained:
         raise InputRefused(
             f"{store.path} has pixel_scale {scale} arcsec a pixel, the model was trained at {trained}: "
             "rescale the cutouts, or train on such"
-        )
-    if abs(store.zero_point - trained_on["zero_point"]) > MAX_ZERO_POINT_SHIFT:
-        raise InputRefused(
-            f"{store.path} has zero_point {store.zero_point} AB mag, the model was trained at "
-            f"{trained_on['zero_point']}: no survey has such fluxes, state the right one"
         )
 
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from catalogs.store.format import BANDS, SIZE
+from catalogs.bands import HSC
+from catalogs.store.format import SIZE
 
-G_BAND, I_BAND = BANDS.index("g"), BANDS.index("i")
+G_BAND, I_BAND = HSC.index("hsc_g"), HSC.index("hsc_i")
 CENTRE = SIZE // 2
 """Row and column of the galaxy, pixels."""
 APERTURE = 12.0
@@ -43,7 +44,7 @@ class Galaxy(NamedTuple):
 
 def measure(image: np.ndarray) -> Galaxy:
     """Measure the galaxies at the centres of images (B, 5, 64, 64)."""
-    pixels = image.reshape(len(image), len(BANDS), -1).astype(np.float64)
+    pixels = image.reshape(len(image), len(HSC), -1).astype(np.float64)
     flux = np.where((sums := pixels @ COVERAGE[-1]) > 0, sums, np.nan)  # (B, 5)
     growth = pixels[:, I_BAND] @ COVERAGE.T
     e1, e2 = ellipticity(pixels[:, I_BAND])
@@ -92,7 +93,7 @@ def pixel_scores(
     if not hidden.any():
         missing = np.full(len(truth), np.nan)
         return {"rms error": missing, "median error": missing, "PSNR": missing}
-    error = ((rebuilt - truth) / noise[..., None, None])[hidden].reshape(len(truth), len(BANDS), -1)
+    error = ((rebuilt - truth) / noise[..., None, None])[hidden].reshape(len(truth), len(HSC), -1)
     peak = np.where((top := truth[:, I_BAND].max((1, 2))) > 0, top, np.nan)
     i_rms = np.sqrt((error[:, I_BAND] ** 2).mean(1)) * noise[..., I_BAND]
     return {

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from astropy.table import Table
 
+from catalogs.bands import HSC, TABLE
 from catalogs.products.screen import screen_images
-from catalogs.store.format import BANDS, SIZE
+from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL
 from catalogs.surveys.desi import ARMS, SKY_LINES
 from mmae.models.families import AnyConfig, AnyModel
 from mmae.models.patches import IMAGE_TOKENS, PATCH, SIDE
+from mmae.scores.image_scores import I_BAND
 from mmae.scores.line_scores import median
 from mmae.scores.masking_study import scatter
 from mmae.scores.metrics import EDGES
@@ -60,18 +62,18 @@ class DataLoss(NamedTuple):
 
 def data_losses(survey: Survey) -> list[DataLoss]:
     """All losses, for spectra on the wavelength grid of the survey."""
-    none = np.zeros((len(BANDS), SIZE, SIZE), bool)
+    none = np.zeros((len(HSC), SIZE, SIZE), bool)
     trail = np.zeros(none.shape)
     peak = 10 ** (0.4 * (survey.zero_point - SATURATION))
-    trail[BANDS.index("i"), :, TRAIL] = peak * np.exp(-np.arange(SIZE) / SIZE)[:, None]
+    trail[I_BAND, :, TRAIL] = peak * np.exp(-np.arange(SIZE) / SIZE)[:, None]
     gap = none.copy()
     gap[..., GAP] = True
     bad = np.random.default_rng(0).random(none.shape) < BAD_PIXELS
     sky = (np.abs(survey.wave[:, None] - SKY_LINES) < SKY_WIDTH).any(1)
     return [
         *(
-            DataLoss(f"no {band}", IMAGE, none | (np.arange(len(BANDS)) == k)[:, None, None])
-            for k, band in enumerate(BANDS)
+            DataLoss(f"no {TABLE[band].filter}", IMAGE, none | (np.arange(len(HSC)) == k)[:, None, None])
+            for k, band in enumerate(HSC)
         ),
         DataLoss("bleed trail", IMAGE, none, added_flux=trail),
         DataLoss("detector gap", IMAGE, gap),
@@ -120,8 +122,10 @@ def cases(config: AnyConfig, survey: Survey) -> Iterator[tuple[DataLoss | None, 
             yield loss, loss.part, TOKENS
 
 
-def degraded(loss: DataLoss | None, truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images and spectra with a loss, and whether inference would refuse the image, (B,)."""
+def degraded(
+    loss: DataLoss | None, truth: Truth, least_bands: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images and spectra with a loss, and whether a model that needs so many bands refuses them, (B,)."""
     image, spectrum = truth.image, truth.spectrum
     if loss and loss.part == IMAGE:
         image = np.where(loss.lost, np.float32(np.nan), image + np.asarray(loss.added_flux, np.float32))
@@ -129,15 +133,15 @@ def degraded(loss: DataLoss | None, truth: Truth) -> tuple[np.ndarray, np.ndarra
         rng = np.random.default_rng(truth.object_id.astype(np.uint64))
         residual = loss.added_noise * truth.noise * rng.standard_normal(spectrum.shape)
         spectrum = np.where(loss.lost, 0, spectrum + residual).astype(np.float32)
-    _, reason, _ = screen_images(image, np.zeros(len(image), bool))
-    return np.nan_to_num(image, nan=0.0), spectrum, reason != ""
+    reason = screen_images(image, np.zeros(len(image), bool), least_bands=least_bands).reason
+    return image, spectrum, reason != ""
 
 
 def evaluate(
     model: AnyModel, truth: Truth, survey: Survey, loss: DataLoss | None, part: str, method: str
 ) -> tuple[Reconstruction, dict[str, np.ndarray]]:
     """Reconstruct galaxies with a loss; returns the reconstruction and its scores, (B,) each."""
-    image, spectrum, refused = degraded(loss, truth)
+    image, spectrum, refused = degraded(loss, truth, model.config.least_bands)
     image_mask, spectrum_mask = (
         torch.from_numpy(np.tile(mask, (len(image), 1))) for mask in masks(loss, part, method, model.config)
     )

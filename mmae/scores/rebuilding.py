@@ -47,7 +47,8 @@ def truth_of(object_id: np.ndarray, batch: Batch) -> Truth:
     """Truth of a batch that has the resolution of the store."""
     image, spectrum, redshift = (part.numpy() for part in batch)
     noise = spectrum_scores.noise(spectrum)
-    return Truth(object_id, image, spectrum, redshift.astype(np.float64), noise, image_scores.measure(image))
+    galaxy = image_scores.measure(np.nan_to_num(image))
+    return Truth(object_id, image, spectrum, redshift.astype(np.float64), noise, galaxy)
 
 
 def hidden_tokens(object_id: np.ndarray, tokens: int, share: float, seed: int) -> Tensor:
@@ -98,8 +99,9 @@ def image_errors(
 
     rebuilt, hidden (B, 5, 64, 64), where rebuilt is ignored outside hidden; sky noise (5,) or (B, 5).
     """
-    pixels = image_scores.pixel_scores(rebuilt, truth.image, hidden, noise)
-    filled = np.where(hidden, rebuilt, truth.image)
+    image = np.nan_to_num(truth.image)
+    pixels = image_scores.pixel_scores(rebuilt, image, hidden, noise)
+    filled = np.where(hidden, rebuilt, image)
     shapes = image_scores.galaxy_scores(image_scores.measure(filled), truth.galaxy)
     any_hidden = hidden.any((1, 2, 3))
     return pixels | {name: np.where(any_hidden, score, np.nan) for name, score in shapes.items()}

@@ -18,9 +18,9 @@ class Reconstruction(NamedTuple):
     """The model's images, spectra and redshifts of partly hidden galaxies, and the masks of hidden pixels."""
 
     image: Tensor
-    """(B, 5, 64, 64) float32"""
+    """(B, bands, 64, 64) float32"""
     image_hidden: Tensor
-    """(B, 5, 64, 64) bool, True = hidden"""
+    """(B, bands, 64, 64) bool, True = hidden"""
     spectrum: Tensor
     """(B, L) float32"""
     spectrum_hidden: Tensor
@@ -37,7 +37,7 @@ def reconstruct(
 
     Parameters
     ----------
-    image : (B, 5, 64, 64) float32, bands g r i z y, flux at zero point 27
+    image : (B, bands, 64, 64) float32, flux at the zero point of the model; NaN: no data
     spectrum : (B, L) float32, normalised and pooled (catalogs.spectra)
     image_mask, spectrum_mask : (B, 64) and (B, T) bool, tokens, True = hidden
     """
@@ -53,6 +53,7 @@ def reconstruct(
 
 def hidden_rms(rebuilt: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
     """Rms error of each galaxy over its hidden pixels: 3 x (B, ...) -> (B,); NaN if none is hidden."""
+    hidden = hidden & ~truth.isnan()
     squares = torch.where(hidden, (rebuilt - truth) ** 2, 0.0)
     return (squares.flatten(1).sum(1) / hidden.flatten(1).sum(1)).sqrt()
 

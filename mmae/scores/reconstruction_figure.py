@@ -1,5 +1,7 @@
 """A galaxy, hidden and rebuilt, as in the paper's figures 1 and 2."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -14,14 +16,17 @@ GREY = 140
 """Grey level of hidden patches, from 0 (black) to 255 (white)."""
 
 
-def figure(name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction) -> Figure:
+def figure(
+    name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction, bands: Sequence[str]
+) -> Figure:
     """One galaxy as in the paper's figures 1 and 2: three images above, the spectrum below.
 
-    wave : (L,) angstrom. truth, rebuilt : without the batch dimension.
+    wave : (L,) angstrom. truth, rebuilt : without the batch dimension; images in these bands.
     """
     hidden = rebuilt.image_hidden[0].numpy()
-    filled = torch.where(rebuilt.image_hidden, rebuilt.image, truth.image)
-    true_panel, filled_panel = composite(torch.stack([truth.image, filled]).numpy())
+    unseen = rebuilt.image_hidden | truth.image.isnan()
+    filled = torch.where(unseen, rebuilt.image, truth.image)
+    true_panel, filled_panel = composite(torch.stack([truth.image, filled]).numpy(), bands)
     panels = {
         "image": true_panel,
         "what the model sees": np.where(hidden[..., None], GREY, true_panel),

@@ -9,11 +9,15 @@ import torch
 
 from catalogs.errors import InputRefused
 from catalogs.object_id import hash_ids
-from catalogs.products.screen import REASON_DTYPE, screen_images
+from catalogs.products.model_input import ModelInput
+from catalogs.products.schema import Reject
+from catalogs.products.screen import REASON_DTYPE
 from catalogs.store.checks import REPAIR
-from catalogs.store.cutouts import CutoutStore, open_store, pad
+from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL, pool
-from mmae.models.batch import Batch, Spectra, check_spectra, pooled
+from mmae.models.batch import Batch, check_spectra, pooled
+from mmae.models.families import AnyConfig
 from mmae.models.patches import PATCH
 from mmae.prefetch import Prefetch
 
@@ -35,11 +39,11 @@ def split(object_id: np.ndarray) -> np.ndarray:
 def sky_noise(image: np.ndarray) -> np.ndarray:
     """Sky noise per pixel, (bands,): robust scatter of the corners of cutouts (N, bands, 64, 64)."""
     corners = image[..., :PATCH, :PATCH].swapaxes(0, 1).reshape(image.shape[1], -1)
-    sky = np.median(corners, axis=1, keepdims=True)
-    return 1.4826 * np.median(np.abs(corners - sky), axis=1)
+    sky = np.nanmedian(corners, axis=1, keepdims=True)
+    return 1.4826 * np.nanmedian(np.abs(corners - sky), axis=1)
 
 
-def image_reasons(store: CutoutStore, block_rows: int) -> np.ndarray:
+def image_reasons(store: CutoutStore, wanted: ModelInput, block_rows: int) -> np.ndarray:
     """Why inference would reject each image of a store (screen.py), (N,) str, "" for a usable one.
 
     All images are read once, about 10,000 a second.
@@ -47,28 +51,29 @@ def image_reasons(store: CutoutStore, block_rows: int) -> np.ndarray:
     reason = np.zeros(store.n, REASON_DTYPE)
     for start in range(0, store.n, block_rows):
         rows = slice(start, min(store.n, start + block_rows))
-        pixels, damaged = store.images(rows.start, rows.stop)
-        _, reason[rows], _ = screen_images(pad(pixels), damaged)
+        reason[rows] = wanted.read(store, rows.start, rows.stop).reason
     return reason
 
 
 class TrainingSet:
-    """A store with spectra and redshifts, opened for a model with this format of spectra.
+    """A store with spectra and redshifts, opened for a model: its bands, and its format of spectra.
 
     Its splits are of the galaxies with a redshift and an image that inference would not reject.
     """
 
-    def __init__(self, path: Path, spectra: Spectra):
+    def __init__(self, path: Path, model: AnyConfig, least_bands: int = 0):
         self.store = open_store(path)
         check_spectra(self.store)
-        self.spectra = spectra
-        self.wave = pooled(pool(self.store.wave, STORED_POOL), spectra)
+        self.model = model
+        self.input = ModelInput(model.bands, self.store.zero_point, max(least_bands, model.least_bands))
+        self.input.check(self.store)
+        self.wave = pooled(pool(self.store.wave, STORED_POOL), model)
         self.object_id = self.store.column("object_id")
         self.redshift = self.store.column("redshift")
         self.splits = split(self.object_id)
         self.block_rows = BLOCK * self.store.chunk_rows
         known = np.isfinite(self.redshift) & (self.redshift > -1)
-        reason = image_reasons(self.store, self.block_rows)
+        reason = image_reasons(self.store, self.input, self.block_rows)
         self.usable = known & (reason == "")
         self.rejected = Counter(reason[known & ~self.usable].tolist())
         """Galaxies with a redshift that are left out, by the reason why inference rejects the image."""
@@ -102,20 +107,19 @@ class TrainingSet:
     def read(self, rows: np.ndarray) -> Batch:
         """Read the galaxies at any row indices, in that order; each block is read once."""
         size = self.block_rows
-        image = np.empty((len(rows), 5, 64, 64), np.float32)
+        image = np.empty((len(rows), len(self.input.bands), SIZE, SIZE), np.float32)
         spectrum = np.empty((len(rows), len(self.wave)), np.float32)
         for block in np.unique(rows // size):
             start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
             of_block = np.flatnonzero(rows // size == block)
             inside = rows[of_block] - start
-            pixels, damaged = self.store.images(start, stop)
-            if damaged[inside].any():  # since they were screened
+            read = self.input.read(self.store, start, stop)
+            if (read.reason[inside] == Reject.DAMAGED).any():  # since they were screened
                 raise InputRefused(
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
-            clean, _, _ = screen_images(pad(pixels), damaged)
-            image[of_block] = clean[inside]
-            spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.spectra)
+            image[of_block] = read.image[inside]
+            spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.model)
         return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tyro.conf import AvoidSubcommands, Positional
 
-from catalogs.errors import UsageError
+from catalogs.errors import InputRefused, UsageError
+from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store.checks import check_folder
 from mmae.hardware import BF16, FP32, Precision, has_bf16
@@ -20,10 +21,11 @@ from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.losses import Losses, combined
-from mmae.models.masking import Masks, random_mask, turned, without_spectrum
+from mmae.models.masking import Masks, random_bands, random_mask, turned, without_spectrum
 from mmae.models.mmae import ModelConfig
 from mmae.models.output import Output
 from mmae.models.patches import IMAGE_TOKENS
+from mmae.models.photometry import MAX_BANDS
 
 DATA, CONFIG_FILE = Path("train.zarr"), Path("train.toml")
 """What is trained on, and the flags that are read, where nothing is named."""
@@ -111,6 +113,8 @@ class Train:
     gradient of its model is not finite at first where no spectrum is visible, so some steps need spectra."""
     rebuild_absent: bool = True
     """Whether the spectrum is also rebuilt for galaxies that come without it."""
+    band_dropout: float = 0.3
+    """Share of the galaxies that come without some of their bands: one at least, two are left at least."""
     turn: bool = True
     """Turn and flip images at random."""
 
@@ -128,9 +132,10 @@ class Train:
     config_file: ClassVar[Path] = CONFIG_FILE
 
     def __post_init__(self) -> None:
-        shares = (*self.image_mask, self.whole_images, self.spectrum_mask, self.spectrum_dropout)
+        shares: tuple[float, ...] = (*self.image_mask, self.whole_images, self.spectrum_mask)
+        shares += (self.spectrum_dropout, self.band_dropout)
         if not all(0 <= share <= 1 for share in shares) or self.image_mask[0] > self.image_mask[1]:
-            raise UsageError("masks, whole images and spectrum dropout are shares from 0 to 1, ranges ascend")
+            raise UsageError("masks, whole images and dropouts are shares from 0 to 1, ranges ascend")
         check_range("--seed", self.seed, *SEEDS)
         if min(self.epochs, self.batch, self.accumulate, self.first_cycle) < 1 or self.patience < 0:
             raise UsageError("epochs, batch, accumulate, first cycle must be at least 1, patience at least 0")
@@ -156,6 +161,17 @@ class Train:
             )
         check_folder(self.data)
 
+    def on_bands(self, bands: tuple[str, ...]) -> "Train":
+        """The recipe for a store with these bands, which our own model takes as they are."""
+        if not isinstance(self.model, ModelConfig):
+            return self
+        if not LEAST_BANDS <= len(bands) <= MAX_BANDS:
+            raise InputRefused(
+                f"{self.data} has {len(bands)} bands ({' '.join(bands)}): {LEAST_BANDS} to {MAX_BANDS} are "
+                "taken"
+            )
+        return replace(self, model=replace(self.model, bands=bands))
+
     @classmethod
     def preset(cls, name: str | None, data: str | None = None) -> "Train":
         """The defaults of a preset, by default our own, for a store; UsageError for an unknown name."""
@@ -176,6 +192,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "spectrum_dropout": 0.5,
         "dropout_of": "steps",
         "rebuild_absent": False,
+        "band_dropout": 0.0,
         "turn": False,
         "model": Himes2025Config(),
     },
@@ -233,7 +250,8 @@ def draw_masks(
     spectrum = without_spectrum(random_mask(size, tokens, config.spectrum_mask, generator), present)
     target = spectrum if config.rebuild_absent else spectrum & present[:, None]
     turns = torch.randint(8, (size,), generator=generator)
-    return Masks(image, spectrum, target, turns if turn else torch.zeros_like(turns))
+    bands = random_bands(size, len(config.model.bands), config.band_dropout, generator)
+    return Masks(image, spectrum, target, bands, turns if turn else torch.zeros_like(turns))
 
 
 def step_masks(size: int, config: Train, step: int) -> Masks:
@@ -250,11 +268,12 @@ def step_masks(size: int, config: Train, step: int) -> Masks:
 def validation_masks(size: int, config: Train) -> Masks:
     """Masks of validation, the same at every epoch: no spectra, and images as at inference.
 
-    That is without hidden tokens if training includes such images, else as in training.
+    That is in all bands, and without hidden tokens if training includes such images, else as in training.
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     absent = torch.zeros(size, dtype=torch.bool)
-    return draw_masks(absent, config, generator, whole_images=config.whole_images > 0, turn=False)
+    masks = draw_masks(absent, config, generator, whole_images=config.whole_images > 0, turn=False)
+    return masks._replace(bands=torch.zeros_like(masks.bands))
 
 
 def unwrapped(model: nn.Module) -> AnyModel:
@@ -269,7 +288,8 @@ def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tens
     batch = batch._replace(image=turned(batch.image, masks.turn))
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
-        output = model(batch.image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
+        image = batch.image.masked_fill(masks.bands[:, :, None, None], math.nan)
+        output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
     output = Output(*(tensor.float() for tensor in output))
     return unwrapped(model).losses(output, batch, masks)
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from catalogs import atomic
 from catalogs.errors import UsageError
-from catalogs.store.format import BANDS
 from mmae import __version__
 from mmae.models import checkpoint
 from mmae.models.families import AnyModel, build
@@ -172,17 +171,17 @@ def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
 def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
     """Description of the training data for the model card: survey, bands, fluxes, range of redshifts.
 
-    sample : (N, 5, 64, 64), some images of the training split
+    sample : (N, bands, 64, 64), some images of the training split
     """
     rows, image = data.rows(TRAIN), sample.numpy()
     levels = (1, 50, 99)
-    percentiles = np.percentile(image, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
+    percentiles = np.nanpercentile(image, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
     redshift = data.redshift[rows]
     return {
         "survey": data.store.survey,
         "fingerprint": data.store.fingerprint,
         "galaxies": len(rows),
-        "bands": list(BANDS),
+        "bands": list(data.input.bands),
         "pixel_scale": data.store.pixel_scale,
         "zero_point": data.store.zero_point,
         "noise": sky_noise(image).tolist(),

@@ -22,7 +22,8 @@ import report
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from catalogs.store.format import BANDS, FILL_VALUES, SIZE
+from catalogs.bands import HSC
+from catalogs.store.format import FILL_VALUES, SIZE
 
 ROOT = Path(__file__).parents[2]
 SKY = np.array([0.037, 0.057, 0.077, 0.156, 0.287], np.float32)
@@ -79,12 +80,12 @@ def pixels(n: int) -> tuple[np.ndarray, str]:
         Path(os.environ.get("MMAE_SHARED_DATA", ROOT.parent / "shared" / "data")) / "hsc_stamps64_grizy.npz"
     )
     if not file.exists():
-        noise = rng.standard_normal((n, len(BANDS), SIZE, SIZE), np.float32)
+        noise = rng.standard_normal((n, len(HSC), SIZE, SIZE), np.float32)
         return noise * SKY[:, None, None], "noise alone, as that of HSC Wide"
     stamps = np.load(file)
     lacking = np.sqrt(np.clip(SKY**2 - stamps["sky_sigma"] ** 2, 0, None)).astype(np.float32)
     rows = np.arange(n) % len(lacking)
-    noise = rng.standard_normal((n, len(BANDS), SIZE, SIZE), np.float32)
+    noise = rng.standard_normal((n, len(HSC), SIZE, SIZE), np.float32)
     image = stamps["images"][rows] + noise * lacking[rows, :, None, None]
     return (
         image,

@@ -7,7 +7,7 @@ from matplotlib.image import AxesImage
 from real_data import Cutouts
 from real_data_scores import coarse
 
-from catalogs.store.format import BANDS
+from catalogs.bands import HSC
 from catalogs.store.preview import composite
 from catalogs.store.spectra import STORED_POOL, pool
 from mmae.models.batch import pooled
@@ -19,7 +19,7 @@ from mmae.scores.reconstruction_figure import GREY
 from mmae.scores.spectrum_scores import COARSE, coarse_noise
 
 GALAXIES, SPECTRA = 8, 6
-I_BAND = BANDS.index("i")
+I_BAND = HSC.index("hsc_i")
 MAX_RESIDUAL = 5.0
 """Range of residuals in the figure, in units of the noise."""
 PANELS = ("true", "seen", "rebuilt", "(rebuilt − true) / noise")

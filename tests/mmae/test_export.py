@@ -136,7 +136,7 @@ def test_export_says_that_few_galaxies_tell_nothing_of_the_unlikely(trained, tmp
 @pytest.mark.parametrize(("galaxies", "tail"), [(199, False), (200, True)])
 def test_the_tail_takes_200_galaxies(trained, galaxies, tail):
     model, _ = checkpoint.load_model(checkpoint.find(trained))
-    image = noise(galaxies)
+    image = noise(galaxies, 5)
     sample = Sample("noise", image, image, torch.linspace(0.1, 1, galaxies))
     assert calibrate(program_of(model), sample)["tail"] is tail
 
@@ -193,7 +193,7 @@ def test_there_must_be_something_to_export(tmp_path):
 
 def test_a_bundle_of_the_format_before_is_refused(bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "bundle")
-    card = json.loads((bundle / CARD).read_text()) | {"version": 4}
+    card = json.loads((bundle / CARD).read_text()) | {"version": 5}
     atomic.write_json(tmp_path / "bundle" / CARD, atomic.sealed(card))
-    with pytest.raises(InputRefused, match="of another format than mmae-bundle 5: export the bundle again"):
+    with pytest.raises(InputRefused, match="of another format than mmae-bundle 6: export the bundle again"):
         open_bundle(tmp_path / "bundle")

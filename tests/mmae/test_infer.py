@@ -12,6 +12,7 @@ import zarr
 from astropy.io import fits
 from astropy.table import Table
 
+from catalogs.bands import HSC
 from catalogs.products import schema
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
@@ -173,7 +174,7 @@ def test_fluxes_of_another_unit_are_brought_to_that_of_the_model(survey, bundle,
 
 def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bundle, undisturbed, tmp_path):
     source = open_store(survey / "rubin_tile.zarr")
-    spoiled = {3: np.nan, 700: np.inf, 701: 0.0, 2047: 5.0}
+    spoiled = {3: np.nan, 700: np.inf, 2047: 5.0}
 
     def rows(start, stop):
         content = {name: source.column(name, start, stop) for name in ("object_id", "ra", "dec")}
@@ -183,6 +184,8 @@ def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bu
                 content["image"][row - start, 2] = value
         if start <= 10 < stop:
             content["image"][10 - start, 0, 0, 0] = np.nan
+        if start <= 701 < stop:
+            content["image"][701 - start, :4] = 0
         return content
 
     cutouts.write(tmp_path / "rubin_tile.zarr", rows, n=2048, survey="mock", shard_rows=128)
@@ -193,7 +196,7 @@ def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bu
 
     done = infer(tmp_path, "--catalog", "rubin_tile.zarr", "--model", bundle)
     assert done.returncode == 0, done.stderr
-    expected = {3: "NO_DATA", 700: "INFINITE", 701: "ZERO_BAND", 2047: "CONSTANT_BAND"}
+    expected = {700: "INFINITE", 701: "FEW_BANDS", 2047: "CONSTANT_BAND"}
     expected |= dict.fromkeys(range(704, 768), "DAMAGED")
     ids = source.column("object_id")
     with fits.open(tmp_path / "rubin_tile.rejects.fits") as hdus:
@@ -206,10 +209,15 @@ def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bu
         fits.open(tmp_path / "rubin_tile.photoz.fits") as hdus,
         fits.open(undisturbed / "rubin_tile.photoz.fits") as others,
     ):
-        kept = np.setdiff1d(np.arange(2048), [10, *expected])
+        kept = np.setdiff1d(np.arange(2048), [3, 10, *expected])
         here, there = hdus[1].data, others[1].data
-        touched = here["OBJECT_ID"] == ids[10]
-        assert here[touched]["PHOTOZ_FLAGS"][0] & schema.Flag.MASKED_PIXELS
+        touched = np.isin(here["OBJECT_ID"], ids[[3, 10]])
+        missing, masked = here[touched]
+        assert missing["PHOTOZ_FLAGS"] & schema.Flag.MISSING_BAND
+        assert (missing["NBANDS_USED"], missing["BANDMASK"]) == (4, 0b11011)
+        assert masked["PHOTOZ_FLAGS"] & schema.Flag.MASKED_PIXELS
+        assert (masked["NBANDS_USED"], masked["BANDMASK"]) == (5, 0b11111)
+        assert [hdus[0].header[f"PZBAND{bit}"] for bit in range(5)] == list(HSC)
         assert here[~touched].tobytes() == there[kept].tobytes()
 
 

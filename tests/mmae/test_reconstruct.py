@@ -9,6 +9,7 @@ from conftest import TINY, recipe
 from matplotlib.image import imread
 
 from catalogs import ingest
+from catalogs.bands import HSC
 from catalogs.mock import survey as mock
 from catalogs.store.spectra import normalise, pool
 from catalogs.surveys.desi import read_coadd
@@ -125,9 +126,8 @@ def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
     truth = Batch(torch.randn(1, 5, 64, 64), torch.randn(1, 259), torch.tensor([2.0]))
     rebuilt = reconstruct(model, truth.image, truth.spectrum, *half_hidden(model, 1))
     wave = pool(3600 + 0.8 * np.arange(7783))
-    plot = figure(
-        "7", wave, Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt))
-    )
+    galaxy = Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt))
+    plot = figure("7", wave, *galaxy, HSC)
     image, visible, filled, spectrum = plot.axes
     true, grey, rebuilt_image = (axes.get_images()[0].get_array() for axes in (image, visible, filled))
     np.testing.assert_array_equal(grey[32:], true[32:])

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import zarr
 
+from catalogs.bands import HSC
 from catalogs.errors import InputRefused
 from catalogs.store.compression import COMPRESSORS, check_decoded_size
 from catalogs.store.cutouts import open_store
-from catalogs.store.format import BANDS
 
 ROWS = 32
-ATTRIBUTES = {"bands": list(BANDS), "pixel_scale": 0.168, "zero_point": 27.0}
+ATTRIBUTES = {"bands": list(HSC), "pixel_scale": 0.168, "zero_point": 27.0}
 PIECE = bytes(2**26)
 """64 MiB."""
 MOST_RISE = 64e6

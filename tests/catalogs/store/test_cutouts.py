@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import zarr
 
+from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from catalogs.store.cutouts import open_store, pad
-from catalogs.store.format import BANDS, ImageMetadata
+from catalogs.store.format import ImageMetadata
 from catalogs.store.manifest import altered_files
 from mmae import cli
 
 N, SHARD_ROWS = 300, 128  # shards of rows 0-127, 128-255, 256-299
-ATTRIBUTES = {"bands": list(BANDS), "pixel_scale": 0.168, "zero_point": 27.0}
+ATTRIBUTES = {"bands": list(HSC), "pixel_scale": 0.168, "zero_point": 27.0}
 
 
 def draw(n, size=64, bands=5):
@@ -279,12 +280,26 @@ def test_values_beyond_float32_become_infinite(tmp_path, few):
 
 def test_bands_are_taken_by_name(tmp_path, few):
     order = ["y", "u", "g", "z", "i", "r"]
-    planes = {band: few["image"][:, k] for k, band in enumerate(BANDS)} | {
-        "u": np.full((FEW, 64, 64), 9, "f4")
-    }
+    planes = {band: few["image"][:, k] for k, band in enumerate(HSC)} | {"u": np.full((FEW, 64, 64), 9, "f4")}
     data = few | {"image": np.stack([planes[band] for band in order], axis=1)}
     store = open_store(write_other(tmp_path / "a.zarr", data, ATTRIBUTES | {"bands": order}))
-    np.testing.assert_array_equal(store.images(0, FEW)[0], few["image"])
+    image, damaged = store.images(0, FEW, ("g", "r", "i", "z", "y", "w"))
+    np.testing.assert_array_equal(image[:, :5], few["image"])
+    assert np.isnan(image[:, 5]).all()  # absent is not zero
+    assert not damaged.any()
+    np.testing.assert_array_equal(store.images(0, FEW)[0], data["image"])
+
+
+def test_bands_have_the_names_of_the_table(tmp_path, few):
+    """Whatever the store calls them, alone or beside its survey; and what the user says goes first."""
+    called = ["HSC-G", "HSC-R2", "hsc2017-i2", "hsc_z", "HSC-Y"]
+    path = write_other(tmp_path / "a.zarr", few, ATTRIBUTES | {"bands": called})
+    assert open_store(path).bands == HSC
+    path = write_other(tmp_path / "b.zarr", few, ATTRIBUTES | {"survey": "HSC PDR2"})
+    assert open_store(path).bands == HSC
+    path = write_other(tmp_path / "c.zarr", few, ATTRIBUTES | {"survey": "Rubin DP1"})
+    renamed = open_store(path, ImageMetadata(bands=HSC))
+    assert (renamed.bands, renamed.own_bands) == (HSC, ("lsst_g", "lsst_r", "lsst_i", "lsst_z", "lsst_y"))
 
 
 def test_larger_images_are_cut_about_their_centre(tmp_path):
@@ -310,7 +325,7 @@ def test_smaller_images_keep_their_size_and_can_be_padded(tmp_path):
 
 def test_the_user_may_state_what_a_store_lacks(tmp_path, few):
     path = write_other(tmp_path / "a.zarr", few, attributes={})
-    store = open_store(path, ImageMetadata(BANDS, 0.2, 31.4))
+    store = open_store(path, ImageMetadata(HSC, 0.2, 31.4))
     assert (store.pixel_scale, store.zero_point) == (0.2, 31.4)
     np.testing.assert_array_equal(store.images(0, FEW)[0], few["image"])
 
@@ -474,7 +489,7 @@ REFUSED = {
         with_arrays(flux=np.ones((FEW, 9)), ivar=np.ones((FEW, 9)), redshift=ONES, wave=np.ones(8)),
         "numbers of pixels",
     ),
-    "a band missing": (with_attributes(bands=["g", "r", "i", "z", "u"]), "lacks the band y"),
+    "a band under two names": (with_attributes(bands=["hsc_g", "HSC-G", "i", "z", "y"]), "each once"),
     "a band twice": (with_attributes(bands=["g", "r", "i", "z", "z"]), "each once"),
     "fewer names than bands": (with_attributes(bands=["g", "r", "i", "z"]), "for 5 planes"),
     "bands without names": (with_attributes(bands=None), "pass --bands"),
@@ -548,7 +563,6 @@ def test_a_doubtful_store_is_refused_with_a_sentence(tmp_path, capsys, few, make
 
 
 CONTRADICTIONS = {
-    "--bands": ImageMetadata(bands=("y", "z", "i", "r", "g")),
     "--pixel-scale": ImageMetadata(pixel_scale=0.2),
     "--zero-point": ImageMetadata(zero_point=31.4),
 }
@@ -558,7 +572,7 @@ CONTRADICTIONS = {
 def test_the_user_may_not_contradict_the_store(written, flag, metadata):
     with pytest.raises(InputRefused, match=flag):
         open_store(written, metadata)
-    assert open_store(written, ImageMetadata(BANDS, 0.168, 27.0)).n == N
+    assert open_store(written, ImageMetadata(HSC, 0.168, 27.0)).n == N
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])

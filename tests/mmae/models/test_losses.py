@@ -45,7 +45,9 @@ def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
     hidden = torch.ones(2, 32, dtype=torch.bool)
     target = hidden & torch.tensor([[True], [False]])
     model = Himes2025(TINY["himes2025"])
-    parts = model.losses(output, batch, Masks(image_mask, hidden, target, torch.zeros(2)))
+    parts = model.losses(
+        output, batch, Masks(image_mask, hidden, target, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2))
+    )
     assert parts.tolist() == [4, 9, pytest.approx(0.25)]  # dz / 0.15 is 1 and 0: losses 1/2 and 0
     assert combined(parts, model.loss_weights).total.item() == pytest.approx(0.1 * 4 + 0.01 * 9 + 0.25)
 
@@ -66,7 +68,9 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[0, 5] = True
     target = torch.ones(2, 48, dtype=torch.bool)
-    parts = model.losses(output, batch, Masks(image_mask, target, target, torch.zeros(2)))
+    parts = model.losses(
+        output, batch, Masks(image_mask, target, target, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2))
+    )
     # beyond 1 the error less a half counts, below it half its square
     assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
     assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)

@@ -7,21 +7,23 @@ import torch
 from mmae.models.patches import patches
 from mmae.models.photometry import RADII, Photometry
 from mmae.models.radial_profile import RadialProfile
+from mmae.models.whitening import completing
 
 
-def all_shown(pixels):
-    return torch.ones(pixels.shape[:2], dtype=pixels.dtype)
+def spread(shown):
+    """Which tokens are shown, (B, 64), as weights of their pixels in five bands."""
+    return shown.unsqueeze(2).repeat(1, 1, 5 * 64)
 
 
 def test_the_flux_of_a_uniform_image_is_the_area_of_the_aperture():
     """4 pixels at 0.71 from the centre, 8 at 1.58, ...: 32 in all lie within 3 pixels."""
     image = torch.tensor([1.0, 2.0, 0.0, -1.0, 100.0]).view(1, 5, 1, 1).expand(1, 5, 64, 64)
     pixels = patches(image)
-    magnitudes, visible = Photometry().measure(pixels, all_shown(pixels))
+    magnitudes, visible = Photometry(5).measure(pixels, torch.ones_like(pixels))
     first = magnitudes.view(5, len(RADII))[:, 0].tolist()
     expected = [math.asinh(flux * 32**0.5) for flux in (1, 2, 0, -1, 100)]
     assert torch.allclose(torch.tensor(first), torch.tensor(expected))
-    assert visible.tolist() == [[1.0] * len(RADII)]
+    assert visible.tolist() == [[1.0] * 5 * len(RADII)]
 
 
 def test_hidden_pixels_count_as_bright_as_the_visible_ones_of_their_ring():
@@ -30,11 +32,11 @@ def test_hidden_pixels_count_as_bright_as_the_visible_ones_of_their_ring():
     radius = (axis[:, None] ** 2 + axis**2).sqrt()
     ring = torch.bucketize(radius, torch.tensor(RADII), right=True)
     image = (100.0 / (1 + ring)).expand(1, 5, 64, 64)
-    pixels, photometry = patches(image), Photometry()
-    shown = all_shown(pixels)
+    pixels, photometry = patches(image), Photometry(5)
+    shown = torch.ones(1, 64)
     shown[0, [0, 9, 27, 36, 44]] = 0  # 27 and 36 are two of the four around the centre
-    magnitudes, visible = photometry.measure(pixels * shown.unsqueeze(2), shown)
-    torch.testing.assert_close(magnitudes, photometry.measure(pixels, all_shown(pixels))[0])
+    magnitudes, visible = photometry.measure(pixels, spread(shown))
+    torch.testing.assert_close(magnitudes, photometry.measure(pixels, torch.ones_like(pixels))[0])
     assert visible[0, 0] == 0.5
 
 
@@ -42,10 +44,10 @@ def test_magnitudes_of_the_fitted_galaxies_are_white():
     generator = torch.Generator().manual_seed(0)
     brightness = 0.03 * torch.randn(500, 5, 1, 1, generator=generator).exp()
     pixels = patches(brightness + torch.randn(500, 5, 64, 64, generator=generator))
-    photometry = Photometry()
-    photometry.fit(pixels)
-    magnitudes, _ = photometry.measure(pixels, all_shown(pixels))
-    white = (magnitudes - photometry.centre) @ photometry.whiten
+    photometry = Photometry(5)
+    photometry.fit(pixels, torch.ones_like(pixels))
+    magnitudes, _ = photometry.measure(pixels, torch.ones_like(pixels))
+    white = (magnitudes - photometry.centre) @ photometry.whiten[-1]
     covariance = torch.cov(white.T)
     assert white.mean(0).abs().max() < 1e-3
     off = covariance - covariance.diagonal().diag()
@@ -62,6 +64,35 @@ def test_a_round_galaxy_is_rebuilt_from_a_quarter_of_it():
     shown = torch.zeros(1, 8, 8)
     shown[:, :4, :4] = 1
     shown = shown.flatten(1)
-    guess = RadialProfile()(pixels * shown.unsqueeze(2) + 99 * (1 - shown.unsqueeze(2)), shown)
+    guess = RadialProfile()(pixels.where(spread(shown) > 0, 99), spread(shown))
     torch.testing.assert_close(guess, pixels, rtol=0.2, atol=0.1)
-    assert not RadialProfile()(pixels, torch.zeros_like(shown)).any()
+    assert not RadialProfile()(pixels, torch.zeros_like(pixels)).any()
+
+
+def test_absent_magnitudes_are_those_expected_of_the_others():
+    """Two bands: given x, the mean of y is covariance / variance of x = 1/2 of it."""
+    x, y = torch.randn(2, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sample = torch.stack([2 * x, x + y], 1)
+    matrix = completing(sample, 0.0, torch.tensor([True, False]))
+    torch.testing.assert_close(matrix[0], torch.tensor([1, 0.5], dtype=matrix.dtype), rtol=0.02, atol=0)
+    assert not matrix[1].any()
+    assert not completing(sample, 0.0, torch.tensor([False, False])).any()
+    torch.testing.assert_close(completing(sample, 0.0, torch.tensor([True, True])), torch.eye(2).double())
+
+
+def test_a_band_that_is_absent_says_nothing():
+    """Neither its pixels nor which other bands are there move what is measured in one that is."""
+    generator = torch.Generator().manual_seed(0)
+    brightness = 0.03 * torch.randn(200, 1, 1, 1, generator=generator).exp()
+    pixels = patches(brightness + 0.01 * torch.randn(200, 5, 64, 64, generator=generator))
+    photometry = Photometry(5)
+    photometry.fit(pixels, torch.ones_like(pixels))
+    weights = torch.ones_like(pixels).unflatten(2, (5, -1))
+    weights[:, :, 3] = 0
+    weights = weights.flatten(2)
+    features = photometry(pixels, weights)
+    torch.testing.assert_close(photometry(pixels + 7 * (1 - weights), weights), features)
+    whole = photometry(pixels, torch.ones_like(pixels))
+    assert features.isfinite().all()
+    assert (features - whole)[:, : 5 * len(RADII)].abs().max() < 5  # of some sigma, not thousands
+    assert not features[:, 5 * len(RADII) :].unflatten(1, (5, -1))[:, 3].any()

@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 import zarr
 
+from catalogs.bands import HSC
 from catalogs.errors import InputRefused
+from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Flag, Reject
 from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import open_store
+from catalogs.store.format import ImageMetadata
 from mmae import cli
-from mmae.production.actor import read
 from mmae.production.predictor import doubt_unlike
 from mmae.production.sky_warning import sky_warning
 
 N = 24
 ATTRIBUTES = {"bands": list("grizy"), "pixel_scale": 0.168, "zero_point": 27.0}
+WANTED = ModelInput(tuple("grizy"), 27.0, 2)
+read = WANTED.read
 HOLE = np.s_[..., 30:34, 30:34]
 HALF = np.s_[..., 32:]
 REGION = Flag.MASKED_PIXELS | Flag.NO_DATA_REGION
@@ -109,7 +113,7 @@ HOLES = {
 @pytest.mark.parametrize("variant", HOLES.values(), ids=HOLES)
 def test_a_hole_is_a_hole_however_it_is_written(image, tmp_path, variant):
     cutouts = read(open_store(write(tmp_path / "a.zarr", **variant(image))), 0, N)
-    assert cutouts.image.tobytes() == holed(image, 0).tobytes()
+    assert cutouts.image.tobytes() == holed(image, np.nan).tobytes()
     assert (cutouts.flags == Flag.MASKED_PIXELS).all()
     assert (cutouts.reason == "").all()
 
@@ -117,22 +121,25 @@ def test_a_hole_is_a_hole_however_it_is_written(image, tmp_path, variant):
 @pytest.mark.parametrize("margin", ["absent", 0.0, np.nan, -999.0], ids=str)
 def test_a_margin_is_a_margin_however_it_is_written(image, tmp_path, margin):
     inside = image[..., 8:56, 8:56]
-    framed = np.full_like(image, 0 if margin == "absent" else margin)
-    framed[..., 8:56, 8:56] = inside
+    framed, expected = (np.full_like(image, value) for value in (0 if margin == "absent" else margin, np.nan))
+    framed[..., 8:56, 8:56] = expected[..., 8:56, 8:56] = inside
     cutouts = read(open_store(write(tmp_path / "a.zarr", inside if margin == "absent" else framed)), 0, N)
-    assert cutouts.image.tobytes() == np.nan_to_num(np.where(framed == -999, 0, framed)).tobytes()
+    assert cutouts.image.tobytes() == expected.tobytes()
     assert (cutouts.flags == REGION).all()
     assert (cutouts.reason == "").all()
 
 
 @pytest.mark.parametrize("value", [0, np.nan])
-def test_half_an_image_is_flagged_and_less_is_rejected(image, tmp_path, value):
+def test_half_an_image_is_flagged_and_less_is_not_used(image, tmp_path, value):
     half = image.copy()
     half[HALF] = value
     half[0, :, 31, :] = value
+    half[1, 2, 31, :] = value
     cutouts = read(open_store(write(tmp_path / "a.zarr", half)), 0, N)
     assert cutouts.reason.tolist() == [Reject.NO_DATA] + [""] * (N - 1)
-    assert (cutouts.flags == REGION).all()
+    assert cutouts.flags.tolist() == [Flag.MISSING_BAND, REGION | Flag.MISSING_BAND] + [REGION] * (N - 2)
+    assert cutouts.observed[1].tolist() == [True, True, False, True, True]
+    assert np.isnan(cutouts.image[1, 2]).all()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -174,8 +181,8 @@ def test_a_sky_unlike_that_of_the_training_set_is_told_and_flagged(image, tmp_pa
         open_store(write(tmp_path / name, pixels))
         for name, pixels in (("a.zarr", image), ("b.zarr", change(image)))
     )
-    assert sky_warning(usual, NOISE, 27.0) == ""
-    warning = sky_warning(other, NOISE, 27.0)
+    assert sky_warning(usual, NOISE, WANTED) == ""
+    warning = sky_warning(other, NOISE, WANTED)
     assert expected in warning
     assert "flagged UNLIKE_TRAINING_PIXELS" in warning
     assert not is_unlike_training(read(usual, 0, N).image, NOISE).any()
@@ -192,10 +199,10 @@ def test_what_is_unlike_the_training_set_is_not_sure_of_anything():
 
 
 def test_a_sky_without_data_is_not_known_to_be_unlike(image):
-    framed = np.zeros_like(image)
+    framed = np.full_like(image, np.nan)
+    assert not is_unlike_training(framed, NOISE).any()
     framed[..., 8:56, 8:56] = image[..., 8:56, 8:56]
     assert not is_unlike_training(framed, NOISE).any()
-    assert not is_unlike_training(np.zeros_like(image), NOISE).any()
 
 
 DOUBTFUL = {
@@ -215,3 +222,31 @@ def test_attributes_that_make_no_sense_are_refused_with_their_name(image, tmp_pa
     zarr.open_group(path)[name].attrs.update(attributes)
     with pytest.raises(InputRefused, match=rf"a.zarr/{name} .*({'|'.join(attributes)})"):
         open_store(path)
+
+
+def test_a_store_with_bands_that_the_model_does_not_know_is_taken_by_those_it_does(image, tmp_path):
+    path = write(tmp_path / "a.zarr", image)
+    zarr.open_group(path).attrs["bands"] = ["hsc_y", "HSC-G", "vis", "hsc_z", "hsc_r"]
+    store, wanted = open_store(path), ModelInput(HSC, 27.0, 2)
+    wanted.check(store)
+    assert wanted.differences(store) == (
+        "leaves out vis, which the model does not know; goes on without hsc_i"
+    )
+    cutouts = wanted.read(store, 0, N)
+    assert cutouts.observed.tolist() == [[True, True, False, True, True]] * N
+    np.testing.assert_array_equal(cutouts.image[:, [4, 0, 3, 1]], image[:, [0, 1, 3, 4]])
+    assert (cutouts.flags == Flag.MISSING_BAND).all()
+
+
+def test_bands_are_taken_for_others_where_the_user_says_so_and_it_is_told(image, tmp_path):
+    path = write(tmp_path / "a.zarr", image)
+    zarr.open_group(path).attrs["survey"] = "Rubin DP1"
+    wanted = ModelInput(HSC, 27.0, 2)
+    with pytest.raises(InputRefused, match=r"bands lsst_g .* knows hsc_g .* say so with --bands"):
+        wanted.check(open_store(path))
+    told = wanted.differences(open_store(path, ImageMetadata(bands=HSC)))
+    assert told.startswith("takes lsst_g for hsc_g, ")
+    zarr.open_group(path).attrs["survey"] = "of my own"
+    assert wanted.differences(open_store(path)).startswith("takes g for hsc_g, r for hsc_r")
+    with pytest.raises(InputRefused, match="no survey has such fluxes"):
+        ModelInput(HSC, 60, 2).check(open_store(path))

@@ -120,7 +120,7 @@ def test_galaxies_whose_images_inference_rejects_are_of_no_split(survey, unusabl
         assert data.read(data.rows(name)).image.flatten(2).any(2).all()
     assert whole.left_out == ""
     assert data.left_out == (
-        "left out: 66 galaxies whose images cannot be used (ALL_NAN 1, DAMAGED 64, ZERO_BAND 1)"
+        "left out: 66 galaxies whose images cannot be used (DAMAGED 64, FEW_BANDS 1, NO_DATA 1)"
     )
 
 

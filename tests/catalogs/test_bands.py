@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from speclite import filters
 
-from catalogs.surveys.bands import HSC, LSST, SURVEYS, TABLE, canonical, match
+from catalogs.bands import HSC, LSST, SURVEYS, TABLE, canonical, match
 
 
 @pytest.mark.parametrize("band", TABLE.values(), ids=lambda band: band.name)

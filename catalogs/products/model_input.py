@@ -1,0 +1,65 @@
+"""What a model takes of a store: its bands, in its unit, without pixels that hold no data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from catalogs.bands import match
+from catalogs.errors import InputRefused
+from catalogs.products.screen import Screened, screen_images
+from catalogs.store.cutouts import CutoutStore, pad
+
+MAX_ZERO_POINT_SHIFT = 25.0
+"""mag; units in use are from nJy (31.4) to maggies (0) of AB."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """The images of a model."""
+
+    bands: tuple[str, ...]
+    """Names in the order of its planes."""
+    zero_point: float
+    """AB magnitude of flux 1."""
+    least_bands: int
+    """Observed bands that it needs of an object."""
+
+    @classmethod
+    def of(cls, trained_on: Mapping[str, Any], least_bands: int) -> Self:
+        """The images of a model, by the description of its training data."""
+        return cls(tuple(trained_on["bands"]), float(trained_on["zero_point"]), least_bands)
+
+    def check(self, store: CutoutStore) -> None:
+        """Raise InputRefused for a store whose objects all lack bands, or for a flux unit that is not one."""
+        missing = match(self.bands, store.bands).count(None)
+        if len(self.bands) - missing < self.least_bands:
+            raise InputRefused(
+                f"{store.path} has the bands {' '.join(store.bands)}, the model knows {' '.join(self.bands)} "
+                f"and needs {self.least_bands} of them: if they are the same, say so with --bands"
+            )
+        if abs(store.zero_point - self.zero_point) > MAX_ZERO_POINT_SHIFT:
+            raise InputRefused(
+                f"{store.path} has zero_point {store.zero_point} AB mag, the model was trained at "
+                f"{self.zero_point}: no survey has such fluxes, state the right one"
+            )
+
+    def differences(self, store: CutoutStore) -> str:
+        """How the bands of a store are taken for those of the model, where they are not the same."""
+        planes = match(self.bands, store.bands)
+        pairs = [
+            (store.own_bands[plane], band)
+            for band, plane in zip(self.bands, planes, strict=True)
+            if plane is not None
+        ]
+        taken = [f"{own} for {band}" for own, band in pairs if own != band]
+        unknown = [band for plane, band in enumerate(store.bands) if plane not in planes]
+        missing = [band for band, plane in zip(self.bands, planes, strict=True) if plane is None]
+        said = [f"takes {', '.join(taken)}"] if taken else []
+        said += [f"leaves out {', '.join(unknown)}, which the model does not know"] if unknown else []
+        said += [f"goes on without {', '.join(missing)}"] if missing else []
+        return "; ".join(said)
+
+    def read(self, store: CutoutStore, start: int, stop: int) -> Screened:
+        """Rows start:stop, screened."""
+        image, damaged = store.images(start, stop, self.bands)
+        return screen_images(pad(image), damaged, store.flux_scale(self.zero_point), self.least_bands)
