@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from catalogs.mock.cameras import HSC, Camera
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.population import draw_target
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
@@ -58,22 +59,22 @@ class Objects:
         return table
 
 
-def _observe(seed: int, stream: int, index: int, artefacts: float) -> dict[str, Any]:
+def _observe(seed: int, stream: int, index: int, artefacts: float, camera: Camera) -> dict[str, Any]:
     """One row of Objects, which depends on its own number only: each object has its own generator."""
     rng = np.random.default_rng([seed, stream, index])
     source = draw_target(rng)
     dec = FIELD_CENTRE[1] + FIELD_SIDE * rng.uniform(-0.5, 0.5)
     ra = FIELD_CENTRE[0] + FIELD_SIDE * rng.uniform(-0.5, 0.5) / np.cos(np.radians(dec))
-    shape = transforms(source, rng)
-    flux, ivar = observe_spectrum(rng, fibre_spectrum(source, shape))
-    image, artefact = observe_image(rng, source, shape, artefacts)
+    shape = transforms(source, rng, camera)
+    flux, ivar = observe_spectrum(rng, fibre_spectrum(source, shape, camera))
+    image, artefact = observe_image(rng, camera, source, shape, artefacts)
     return {
         "object_id": np.int64(FIRST_ID[stream] + index),
         "ra": ra,
         "dec": dec,
         "redshift": source.redshift,
         "kind": source.kind,
-        "magnitudes": source.magnitudes,
+        "magnitudes": source.magnitudes(camera),
         "radius": source.radius,
         "artefact": artefact,
         "image": image,
@@ -82,7 +83,9 @@ def _observe(seed: int, stream: int, index: int, artefacts: float) -> dict[str, 
     }
 
 
-def draw(seed: int, stream: int, indices: Iterable[int], artefacts: float = ARTEFACTS) -> Objects:
+def draw(
+    seed: int, stream: int, indices: Iterable[int], artefacts: float = ARTEFACTS, camera: Camera = HSC
+) -> Objects:
     """Draw objects by number; object k is the same, bit for bit, whichever others are drawn."""
-    rows = [_observe(seed, stream, index, artefacts) for index in indices]
+    rows = [_observe(seed, stream, index, artefacts, camera) for index in indices]
     return Objects(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})

@@ -1,15 +1,12 @@
 """The population of objects: redshifts, magnitudes, sizes, shapes and stellar populations."""
 
 import dataclasses
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from catalogs.mock import sed
-from catalogs.mock.instruments import BAND_WEIGHTS
-from catalogs.store.format import BANDS
-from catalogs.surveys.galaxiesml import ZERO_POINT
+from catalogs.mock.cameras import HSC, Camera
 
 REDSHIFT_CDF = (  # share, z: DESI redshifts of the GalaxiesML-Spectra test set (Himes et al. 2025)
     (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.552, 0.75, 0.857, 0.90, 0.95, 0.99, 1),
@@ -23,9 +20,9 @@ GALAXY_I = (
 )
 """Median i of galaxies at z: DESI's bright galaxies to z = 0.4, its luminous red ones beyond."""
 NEIGHBOURS = 1.2
-"""Mean number of neighbours in a stamp to i = 24.5, from 40 galaxies an arcmin^2."""
+"""Mean number of neighbours in a stamp of HSC to i = 24.5, from 40 galaxies an arcmin^2."""
 STAMP_RADIUS = 4.0
-"""Largest half-light radius that fits into a stamp, arcsec."""
+"""Largest half-light radius that fits into a stamp of HSC, arcsec."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +40,9 @@ class Component:
     knots: int = 0
     """Number of points drawn from the profile, in place of it; 0: none."""
 
-    @cached_property
-    def flux(self) -> np.ndarray:
-        """Image flux, (5,)."""
-        return BAND_WEIGHTS @ self.sed
+    def flux(self, camera: Camera) -> np.ndarray:
+        """Image flux, (bands,)."""
+        return camera.weights @ self.sed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +54,9 @@ class Source:
     """GALAXY or QSO, as DESI's SPECTYPE."""
     components: tuple[Component, ...]
 
-    @property
-    def magnitudes(self) -> np.ndarray:
-        """AB magnitudes g r i z y, (5,)."""
-        return ZERO_POINT - 2.5 * np.log10(sum(component.flux for component in self.components))
+    def magnitudes(self, camera: Camera) -> np.ndarray:
+        """AB magnitudes, (bands,)."""
+        return camera.zero_point - 2.5 * np.log10(sum(part.flux(camera) for part in self.components))
 
     @property
     def radius(self) -> float:
@@ -70,9 +65,9 @@ class Source:
 
 
 def _scaled(seds: np.ndarray, i_mag: float) -> np.ndarray:
-    """Scale spectra (K, len(GRID)) to a total i magnitude."""
-    flux = BAND_WEIGHTS[BANDS.index("i")] @ seds.sum(0)
-    return seds * 10 ** (0.4 * (ZERO_POINT - i_mag)) / flux
+    """Scale spectra (K, len(GRID)) to a total magnitude in HSC's i, whatever camera observes them."""
+    flux = HSC.weights[HSC.bands.index("hsc_i")] @ seds.sum(0)
+    return seds * 10 ** (0.4 * (HSC.zero_point - i_mag)) / flux
 
 
 def _distances() -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from catalogs import atomic
+from catalogs.mock.cameras import HSC
 from catalogs.mock.image import Artefact
-from catalogs.mock.instruments import SKY_SIGMA, WAVE
+from catalogs.mock.instruments import WAVE
 from catalogs.mock.objects import Objects
 from catalogs.store.format import BANDS
 from catalogs.store.preview import composite
@@ -49,7 +50,7 @@ def draw_page(objects: Objects, path: Path) -> None:
     for k, colour in enumerate(composite(objects.image[:rows])):
         axes[k, 0].imshow(colour, origin="lower")
         for band, axis in enumerate(axes[k, 1:6]):
-            draw_band(axis, objects.image[k, band], SKY_SIGMA[band])
+            draw_band(axis, objects.image[k, band], HSC.sky_sigma[band])
             axis.set_title(f"{BANDS[band]} {objects.magnitudes[k, band]:.2f}", fontsize=8, pad=2)
         axes[k, 0].set_title(describe(objects, k), fontsize=8, pad=2)
         for axis in axes[k, :6]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from catalogs.mock.cameras import Camera
 from catalogs.mock.image import fibre_fractions
 from catalogs.mock.instruments import (
     FIBRE_SKY,
@@ -23,10 +24,13 @@ LOST_ARM = 0.003
 """Share of spectra that lack one of the three arms."""
 
 
-def fibre_spectrum(source: Source, shape: np.ndarray) -> np.ndarray:
-    """Noiseless spectrum, 1e-17 erg/s/cm2/A on WAVE: (7783,); `shape` are the transforms of the source."""
+def fibre_spectrum(source: Source, shape: np.ndarray, camera: Camera) -> np.ndarray:
+    """Noiseless spectrum, 1e-17 erg/s/cm2/A on WAVE: (7783,).
+
+    `shape` are the transforms of the source, on the pixels of the camera.
+    """
     seds = np.stack([component.sed for component in source.components])
-    light = np.einsum("k,kp->p", fibre_fractions(shape), seds[:, : PIXELS + KERNEL_RADIUS])
+    light = np.einsum("k,kp->p", fibre_fractions(shape, camera), seds[:, : PIXELS + KERNEL_RADIUS])
     return np.convolve(np.pad(light, (KERNEL_RADIUS, 0), mode="edge"), KERNEL / KERNEL.sum(), mode="valid")
 
 

@@ -17,6 +17,7 @@ import report
 from astropy.table import Table
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from catalogs.mock.cameras import HSC
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.objects import TRAINING, draw
 from catalogs.mock.population import draw_target
@@ -68,7 +69,7 @@ def population(count: int = 4000) -> Population:
     single = np.array([len(source.components) == 1 for source in sources])
     return Population(
         np.array([source.redshift for source in sources]),
-        np.array([source.magnitudes for source in sources]),
+        np.array([source.magnitudes(HSC) for source in sources]),
         quasar,
         single & ~quasar,
     )
@@ -165,7 +166,7 @@ def photometry(image: np.ndarray) -> np.ndarray:
 def _measure(k: int) -> tuple[float, bool, np.ndarray]:
     rng = np.random.default_rng([SEED, 1, k])
     source = draw_target(rng)
-    image, _ = observe_image(rng, source, transforms(source, rng), artefact_share=0)
+    image, _ = observe_image(rng, HSC, source, transforms(source, rng, HSC), artefact_share=0)
     return source.redshift, source.kind == "QSO", photometry(image)
 
 

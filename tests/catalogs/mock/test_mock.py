@@ -19,6 +19,7 @@ from speclite import filters
 from catalogs import atomic
 from catalogs.errors import UsageError
 from catalogs.mock import instruments, sed
+from catalogs.mock.cameras import HSC
 from catalogs.mock.image import (
     Artefact,
     add_artefact,
@@ -54,7 +55,7 @@ def quasar(redshift=2.0, i_mag=20.0):
 
 
 def spectrum(source):
-    return fibre_spectrum(source, transforms(source, generator()))
+    return fibre_spectrum(source, transforms(source, generator(), HSC), HSC)
 
 
 def test_an_object_is_the_same_whichever_others_are_drawn():
@@ -80,21 +81,23 @@ def test_streams_and_seeds_give_different_objects():
 )
 def test_a_stamp_holds_the_flux_of_its_magnitude(source):
     rng = generator()
-    stamp = render([source], [transforms(source, rng)], np.zeros((1, 2)), seeing(rng))
-    np.testing.assert_allclose(stamp.sum((1, 2)), 10 ** (0.4 * (27.0 - source.magnitudes)), rtol=0.03)
+    stamp = render(HSC, [source], [transforms(source, rng, HSC)], np.zeros((1, 2)), seeing(rng, HSC))
+    np.testing.assert_allclose(stamp.sum((1, 2)), 10 ** (0.4 * (27.0 - source.magnitudes(HSC))), rtol=0.03)
 
 
 def test_a_point_source_is_centred_and_moves_by_its_offset():
     rng, point = generator(), quasar()
     offset = np.array([[2.0, -3.0]]) * 0.168
-    stamp = render([point], [transforms(point, rng)], offset, seeing(rng))[R]
+    stamp = render(HSC, [point], [transforms(point, rng, HSC)], offset, seeing(rng, HSC))[R]
     assert np.unravel_index(stamp.argmax(), stamp.shape) == (34, 29)
 
 
 def test_a_radius_is_the_half_light_semi_major_axis():
     disc = Component(np.ones(len(instruments.GRID)), 1.0, radius=1.2, axis_ratio=0.5)
     source = Source(0.1, "GALAXY", (disc,))
-    stamp = render([source], [transforms(source, generator())], np.zeros((1, 2)), np.ones((5, 1, 1)))[R]
+    stamp = render(
+        HSC, [source], [transforms(source, generator(), HSC)], np.zeros((1, 2)), np.ones((5, 1, 1))
+    )[R]
     y, x = (np.mgrid[:64, :64] - 32) * 0.168
     inside = np.hypot(x, y / 0.5) < 1.2  # an ellipse along x
     assert stamp[inside].sum() / stamp.sum() == pytest.approx(0.5, abs=0.02)
@@ -103,17 +106,19 @@ def test_a_radius_is_the_half_light_semi_major_axis():
 def test_image_and_spectrum_hold_the_same_light():
     """speclite's magnitude of the spectrum is that of the image, less the light outside the fibre."""
     source = galaxy(0.2, 18.5, passive=True)
-    shape = transforms(source, generator())
-    light = fibre_spectrum(source, shape) * 1e-17 * units.erg / units.s / units.cm**2 / units.AA
+    shape = transforms(source, generator(), HSC)
+    light = fibre_spectrum(source, shape, HSC) * 1e-17 * units.erg / units.s / units.cm**2 / units.AA
     magnitude = filters.load_filter("hsc2017-r2").get_ab_magnitude(light, instruments.WAVE * units.AA)
-    in_fibre = source.magnitudes[R] - 2.5 * np.log10(fibre_fractions(shape)[0])
+    in_fibre = source.magnitudes(HSC)[R] - 2.5 * np.log10(fibre_fractions(shape, HSC)[0])
     assert magnitude == pytest.approx(in_fibre, abs=0.005)
 
 
 def test_a_fibre_takes_most_of_a_point_and_little_of_a_large_galaxy():
     point, large = quasar(), galaxy(0.05, 16.0, passive=True)
-    assert 0.6 < fibre_fractions(transforms(point, generator()))[0] < 0.8  # a Gaussian would leave 0.72
-    assert fibre_fractions(transforms(large, generator()))[0] < 0.25
+    assert (
+        0.6 < fibre_fractions(transforms(point, generator(), HSC), HSC)[0] < 0.8
+    )  # a Gaussian would leave 0.72
+    assert fibre_fractions(transforms(large, generator(), HSC), HSC)[0] < 0.25
 
 
 # --- Spectra -----------------------------------------------------------------------------------------------
@@ -171,8 +176,8 @@ def test_ivar_is_the_inverse_variance_of_the_noise():
 
 def test_sky_noise_is_that_of_hsc_wide():
     dark = Source(1.0, "QSO", (Component(np.full(len(instruments.GRID), 1e-9)),))
-    shape = transforms(dark, generator())
-    stamps = np.stack([observe_image(generator(k), dark, shape, artefact_share=0)[0] for k in range(60)])
+    shape = transforms(dark, generator(), HSC)
+    stamps = np.stack([observe_image(generator(k), HSC, dark, shape, artefact_share=0)[0] for k in range(60)])
     sigma = 1.4826 * np.median(np.abs(stamps - np.median(stamps, (2, 3), keepdims=True)), (0, 2, 3))
     np.testing.assert_allclose(sigma, [0.037, 0.057, 0.077, 0.156, 0.287], rtol=0.06)
 
@@ -188,8 +193,8 @@ def test_noise_of_neighbouring_pixels_is_correlated():
 
 def test_artefacts_have_the_requested_share_and_every_kind():
     source = quasar()
-    shape = transforms(source, generator())
-    kinds = [observe_image(generator(k), source, shape, artefact_share=0.5)[1] for k in range(120)]
+    shape = transforms(source, generator(), HSC)
+    kinds = [observe_image(generator(k), HSC, source, shape, artefact_share=0.5)[1] for k in range(120)]
     assert kinds.count(Artefact.NONE) == pytest.approx(60, abs=16)  # 3 sigma
     assert set(kinds) == set(Artefact)
 
@@ -205,14 +210,14 @@ def test_artefacts_have_the_requested_share_and_every_kind():
 )
 def test_inference_rejects_images_without_a_band_but_not_other_artefacts(artefact, reason):
     image = generator().normal(size=(5, 64, 64))
-    add_artefact(generator(), image, artefact)
+    add_artefact(generator(), HSC, image, artefact)
     _, reasons, _ = screen_images(image[None], np.zeros(1, bool))
     assert reasons[0] == reason
 
 
 def test_a_nan_patch_is_in_one_band():
     image = generator().normal(size=(5, 64, 64))
-    add_artefact(generator(), image, Artefact.NAN_PATCH)
+    add_artefact(generator(), HSC, image, Artefact.NAN_PATCH)
     assert sorted(np.isnan(image).any((1, 2))) == [False] * 4 + [True]
 
 
