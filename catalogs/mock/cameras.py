@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from speclite import filters
 
-from catalogs.mock.instruments import GRID
+from catalogs.mock.instruments import GRID, PIECES
 from catalogs.surveys import bands, galaxiesml
 
 C = 2.99792458e18
 """Speed of light, A/s."""
+LEAK = 1e-3
+"""Share of a band's response in BLUE that is not counted: only the u band has more."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,26 @@ class Camera:
         """Weights that turn f_lambda on GRID into image flux, (bands, len(GRID))."""
         return _weights(self.bands, self.zero_point)
 
+    def flux(self, sed: np.ndarray) -> np.ndarray:
+        """Image flux of f_lambda on GRID, (len(GRID),) 1e-17 erg/s/cm2/A -> (bands,)."""
+        return weighted_sum(self.weights, sed)
+
+
+def weighted_sum(weights: np.ndarray, sed: np.ndarray) -> np.ndarray:
+    """weights @ sed, (..., len(GRID)) and (len(GRID),) -> (...,), as the sum of those of BLUE and RED."""
+    blue, red = (weights[..., piece] @ sed[piece] for piece in PIECES)
+    return blue + red
+
 
 @functools.cache
 def _weights(names: tuple[str, ...], zero_point: float) -> np.ndarray:
     """Weights of photon-counting AB magnitudes."""
     curves = [filters.load_filter(bands.TABLE[name].curve) for name in names]
     response = np.stack([np.interp(GRID, curve.wavelength, curve.response) for curve in curves])
-    mean = GRID * response / (C / GRID * response).sum(1, keepdims=True)  # <f_nu> = mean @ f_lambda
+    blue, _ = PIECES
+    response[response[:, blue].sum(1) < LEAK * response.sum(1), blue] = 0
+    norm = sum((C / GRID * response)[:, piece].sum(1, keepdims=True) for piece in PIECES)
+    mean = GRID * response / norm  # <f_nu> = mean @ f_lambda
     return mean * 1e-17 / 3.631e-20 * 10 ** (0.4 * zero_point)
 
 

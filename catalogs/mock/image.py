@@ -96,7 +96,7 @@ def render(
     """Noiseless stamp: each source at its offset (arcsec along y, x) from pixel (32, 32); (bands, 64, 64)."""
     light = np.zeros((len(camera.bands), *shapes[0].shape[1:]), complex)
     for source, shape, offset in zip(sources, shapes, offsets, strict=True):
-        flux = np.stack([component.flux(camera) for component in source.components])  # (K, bands)
+        flux = np.stack([camera.flux(component.sed) for component in source.components])  # (K, bands)
         light += np.einsum("kb,kyx->byx", flux, shape) * shift(offset, camera.pixel_scale)
     return np.fft.irfft2(light * psf)[:, :SIZE, :SIZE]
 

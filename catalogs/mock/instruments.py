@@ -8,8 +8,13 @@ PIXELS = 7783
 WAVE = np.linspace(3600.0, 9824.0, PIXELS)
 """Wavelength grid of GalaxiesML-Spectra, A, vacuum."""
 STEP = WAVE[1] - WAVE[0]
-GRID = WAVE[0] + STEP * np.arange(9190)
-"""Wavelengths of SEDs, A: WAVE extended to the red end of y."""
+BLUE, RED = (WAVE[0] + STEP * np.arange(*pixels) for pixels in ((-500, 0), (0, 9190)))
+"""Wavelengths from 3200 A, where the u band begins, to WAVE; and WAVE extended to the red end of y, A."""
+GRID = np.concatenate([BLUE, RED])
+"""Wavelengths of SEDs, A."""
+PIECES = slice(0, len(BLUE)), slice(len(BLUE), len(GRID))
+"""Where BLUE and RED are in GRID. What is drawn or summed over GRID is so piece by piece, so that nothing of
+BLUE moves the last bit of an image or a spectrum that does not see it."""
 FIBRE_DIAMETER = 1.5
 """Diameter of a fibre, arcsec."""
 FIBRE_SEEING = 1.1

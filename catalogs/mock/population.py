@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from catalogs.mock import sed
-from catalogs.mock.cameras import HSC, Camera
+from catalogs.mock.cameras import HSC, Camera, weighted_sum
 
 REDSHIFT_CDF = (  # share, z: DESI redshifts of the GalaxiesML-Spectra test set (Himes et al. 2025)
     (0, 0.01, 0.05, 0.10, 0.25, 0.50, 0.552, 0.75, 0.857, 0.90, 0.95, 0.99, 1),
@@ -40,10 +40,6 @@ class Component:
     knots: int = 0
     """Number of points drawn from the profile, in place of it; 0: none."""
 
-    def flux(self, camera: Camera) -> np.ndarray:
-        """Image flux, (bands,)."""
-        return camera.weights @ self.sed
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -56,7 +52,7 @@ class Source:
 
     def magnitudes(self, camera: Camera) -> np.ndarray:
         """AB magnitudes, (bands,)."""
-        return camera.zero_point - 2.5 * np.log10(sum(part.flux(camera) for part in self.components))
+        return camera.zero_point - 2.5 * np.log10(sum(camera.flux(part.sed) for part in self.components))
 
     @property
     def radius(self) -> float:
@@ -66,7 +62,7 @@ class Source:
 
 def _scaled(seds: np.ndarray, i_mag: float) -> np.ndarray:
     """Scale spectra (K, len(GRID)) to a total magnitude in HSC's i, whatever camera observes them."""
-    flux = HSC.weights[HSC.bands.index("hsc_i")] @ seds.sum(0)
+    flux = weighted_sum(HSC.weights[HSC.bands.index("hsc_i")], seds.sum(0))
     return seds * 10 ** (0.4 * (HSC.zero_point - i_mag)) / flux
 
 

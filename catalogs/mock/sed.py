@@ -5,12 +5,13 @@ Galaxies are mixtures of the five templates of kcorrect (Blanton & Roweis 2007):
 that DESI resolves, so their emission lines are measured, removed and replaced with Gaussians.
 """
 
+from collections.abc import Callable
 from importlib.resources import files
 
 import numpy as np
 from astropy.io import fits
 
-from catalogs.mock.instruments import GRID
+from catalogs.mock.instruments import BLUE, RED
 
 DUSTY_OLD, NEBULA, DUSTY_YOUNG, OLD, YOUNG = range(5)
 """Templates in the order of the file, named by their spectra; their shares are of the light at 5500 A."""
@@ -88,6 +89,11 @@ def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 TEMPLATE_WAVE, CONTINUA, LINE_FLUX = _templates()
 
 
+def on_grid(light: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A function of uniform wavelengths (P,) -> (..., P) on those of GRID, (..., len(GRID))."""
+    return np.concatenate([light(BLUE), light(RED)], -1)
+
+
 def lines(wave: np.ndarray, centre: np.ndarray, flux: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Sum of Gaussian lines (L,) on a uniform grid (P,): fluxes (..., L) in A -> (..., P)."""
     result = np.zeros((*flux.shape[:-1], len(wave)))
@@ -108,11 +114,15 @@ def galaxy(
     The strength of all lines of a galaxy scatters by 0.3 in ln, that of each line by another 0.15;
     `dispersion` is their sigma in km/s, `ebv` the reddening by dust beyond that of the templates.
     """
-    rest = GRID / (1 + redshift)
-    stars = np.stack([np.interp(rest, TEMPLATE_WAVE, template) for template in CONTINUA])  # (5, P)
     strength = LINE_FLUX * rng.lognormal(0, 0.3) * rng.lognormal(0, 0.15, len(LINES))
-    nebulae = lines(rest, LINES, shares @ strength, LINES * dispersion / LIGHT_SPEED)
-    return (shares @ stars + nebulae) * attenuation(rest, ebv)
+
+    def light(wave: np.ndarray) -> np.ndarray:
+        rest = wave / (1 + redshift)
+        stars = np.stack([np.interp(rest, TEMPLATE_WAVE, template) for template in CONTINUA])  # (5, P)
+        nebulae = lines(rest, LINES, shares @ strength, LINES * dispersion / LIGHT_SPEED)
+        return (shares @ stars + nebulae) * attenuation(rest, ebv)
+
+    return on_grid(light)
 
 
 def attenuation(rest: np.ndarray, ebv: float) -> np.ndarray:
@@ -128,15 +138,20 @@ def quasar(rng: np.random.Generator, redshift: float) -> np.ndarray:
 
     A few are reddened by SMC dust: 1.39 E(B-V) / wavelength in micron (Prevot 1984).
     """
-    rest = GRID / (1 + redshift)
     slope = rng.normal(-1.56, 0.2)
-    continuum = np.where(rest < 5000, (rest / 5000) ** slope, (rest / 5000) ** (slope + 1.1))
-    bump = 0.25 * np.exp(-0.5 * ((rest - 2900) / 550) ** 2)  # Fe II and Balmer continuum, 2000 to 4000 A
     centre, width, sigma = QUASAR_LINES
     width = width * rng.lognormal(0, 0.25) * rng.lognormal(0, 0.2, len(width))
     sigma = sigma * rng.uniform(0.7, 1.3)
-    dust = 10 ** (-0.4 * rng.exponential(0.02) * 1.39e4 / rest)
-    return continuum * (1 + bump + lines(rest, centre, width, sigma)) * dust
+    ebv = rng.exponential(0.02)
+
+    def light(wave: np.ndarray) -> np.ndarray:
+        rest = wave / (1 + redshift)
+        continuum = np.where(rest < 5000, (rest / 5000) ** slope, (rest / 5000) ** (slope + 1.1))
+        bump = 0.25 * np.exp(-0.5 * ((rest - 2900) / 550) ** 2)  # Fe II and Balmer continuum, 2000 to 4000 A
+        dust = 10 ** (-0.4 * ebv * 1.39e4 / rest)
+        return continuum * (1 + bump + lines(rest, centre, width, sigma)) * dust
+
+    return on_grid(light)
 
 
 # --- Intergalactic absorption ------------------------------------------------------------------------------
@@ -167,13 +182,21 @@ def mean_transmission(wave: np.ndarray, redshift: float) -> np.ndarray:
 
 
 def intergalactic(rng: np.random.Generator, redshift: float) -> np.ndarray:
-    """Transmission of one line of sight: a forest about the mean transmission, (len(GRID),)."""
-    if (1 + redshift) * 1215.67 < GRID[0]:
-        return np.ones(len(GRID))
-    mean = mean_transmission(GRID, redshift)
-    white = rng.standard_normal((2, len(GRID)))
+    """Transmission of one line of sight: a forest about the mean transmission, (len(GRID),).
+
+    That of BLUE has a generator of its own.
+    """
+    return np.concatenate([_forest(rng.spawn(1)[0], BLUE, redshift), _forest(rng, RED, redshift)])
+
+
+def _forest(rng: np.random.Generator, wave: np.ndarray, redshift: float) -> np.ndarray:
+    """Transmission at uniform wavelengths of WAVE's step: (P,) -> (P,)."""
+    if (1 + redshift) * 1215.67 < wave[0]:
+        return np.ones(len(wave))
+    mean = mean_transmission(wave, redshift)
+    white = rng.standard_normal((2, len(wave)))
     offset = np.arange(-12, 13)
-    field = np.zeros(len(GRID))
+    field = np.zeros(len(wave))
     for noise, width in zip(white, (1.5, 4.0), strict=True):  # pixels: 70 and 200 km/s at 5000 A
         kernel = np.exp(-0.5 * (offset / width) ** 2)
         field += np.convolve(noise, kernel / np.sqrt(2 * (kernel**2).sum()), mode="same")

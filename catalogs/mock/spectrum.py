@@ -6,6 +6,7 @@ from catalogs.mock.cameras import Camera
 from catalogs.mock.image import fibre_fractions
 from catalogs.mock.instruments import (
     FIBRE_SKY,
+    PIECES,
     PIXELS,
     RESOLUTION,
     SKY_LINE_PROFILES,
@@ -30,7 +31,8 @@ def fibre_spectrum(source: Source, shape: np.ndarray, camera: Camera) -> np.ndar
     `shape` are the transforms of the source, on the pixels of the camera.
     """
     seds = np.stack([component.sed for component in source.components])
-    light = np.einsum("k,kp->p", fibre_fractions(shape, camera), seds[:, : PIXELS + KERNEL_RADIUS])
+    _, red = PIECES
+    light = np.einsum("k,kp->p", fibre_fractions(shape, camera), seds[:, red][:, : PIXELS + KERNEL_RADIUS])
     return np.convolve(np.pad(light, (KERNEL_RADIUS, 0), mode="edge"), KERNEL / KERNEL.sum(), mode="valid")
 
 

@@ -161,6 +161,26 @@ def test_the_forest_scatters_about_its_mean():
     assert (sed.intergalactic(generator(), 0.5) == 1).all()
 
 
+def test_seds_reach_the_u_band():
+    """A quasar at z = 1.75 has Lyman-alpha at 3343 A, N V at 3410 A, and its forest short of them."""
+    wave = instruments.GRID
+    np.testing.assert_allclose(np.diff(wave), instruments.STEP)
+    assert wave[0] < 3205
+    light = np.mean([sed.quasar(generator(k), 1.75) for k in range(50)], 0)
+    assert 1216 * 2.75 < wave[light.argmax()] < 1240 * 2.75  # a blend with N V
+    sightlines = np.stack([sed.intergalactic(generator(k), 1.75) for k in range(200)])
+    forest = wave < 3300
+    mean = sed.mean_transmission(wave, 1.75)[forest].mean()
+    assert sightlines[:, forest].mean() == pytest.approx(mean, rel=0.02)
+    assert (sightlines[:, wave > 1215.67 * 2.75] == 1).all()
+
+
+def test_a_galaxy_is_continuous_where_pieces_of_its_sed_meet():
+    light = galaxy(1.2, 22.0, passive=True).components[0].sed
+    step = len(instruments.BLUE)
+    assert light[step - 1] / light[step] == pytest.approx(light[step - 2] / light[step - 1], abs=0.01)
+
+
 def test_ivar_is_the_inverse_variance_of_the_noise():
     light = spectrum(galaxy(0.5, 21.0))
     flux, ivar = observe_spectrum(generator(5), light)
