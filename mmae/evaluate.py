@@ -24,7 +24,7 @@ from catalogs.ranges import SEEDS, check_range
 from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
 from mmae.scores import calibration, metrics
-from mmae.scores.pairs import INTERVALS, MAGNITUDE, Pairs, read_pairs, take
+from mmae.scores.pairs import INTERVALS, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
 from mmae.scores.score_tables import flat_table, json_row, text_table
 
@@ -54,7 +54,7 @@ class Evaluate:
     PHOTOZ_BEST if the catalogue has any, else PHOTOZ_POINT. Objects IN_TRAINING (1 or 2) are left out.
 
     Where the catalogue has p(z), a second table gives their calibration, in the same bins, and in quarters by
-    magnitude if the truth has MAG_I:
+    magnitude if the truth has one in i (MAG_I, MAG_LSST_I, ...), or else in r:
     - coverage 68, coverage 95: the fractions of z_spec in the 68 % and the 95 % interval
     - CRPS: the mean integral of (F - step at z_spec)^2 dz, F being the CDF; in z, 0 is best
     - CDE loss: the mean of integral p^2 dz - 2 p(z_spec); the lower the better
@@ -73,8 +73,8 @@ class Evaluate:
     .fits, .csv or .ecsv."""
 
     truth: Path | None = None
-    """Table with OBJECT_ID, Z_SPEC and optionally MAG_I, rows in any order; overrides a Z_SPEC of the
-    catalogue."""
+    """Table with OBJECT_ID, Z_SPEC and optionally MAG_I or MAG_HSC_I, say, rows in any order; overrides a
+    Z_SPEC of the catalogue."""
 
     out: Path | None = None
     """Folder for metrics.json, metrics.ecsv, zphot_zspec.png, calibration.ecsv, calibration.png; without it
@@ -144,7 +144,7 @@ def _calibration(config: Evaluate, pairs: Pairs, rng: np.random.Generator) -> Ca
         scores = calibration.scores(columns[QUANTILES], ends[:2], ends[2:], z_spec)
     except ValueError as error:
         raise InputRefused(f"{config.catalogue}: {QUANTILES} {error}; make the catalogue again") from error
-    magnitude = None if pairs.magnitude is None else (MAGNITUDE, pairs.magnitude[has_pdf])
+    magnitude = pairs.magnitude and (pairs.magnitude[0], pairs.magnitude[1][has_pdf])
     z_phot = columns[pairs.z_phot_column]
     rows = calibration.table(scores, z_phot, z_spec, magnitude, metrics.EDGES, config.draws, rng)
     return Calibration(scores.pit, rows)

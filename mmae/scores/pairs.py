@@ -12,15 +12,22 @@ from catalogs import fits_strict
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.regular_file import refuse_special
+from catalogs.surveys.bands import TABLE
 from mmae.bundles.columns import POINT, QUANTILES
 
-ID, BEST, Z_SPEC, MAGNITUDE = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "MAG_I"
+ID, BEST, Z_SPEC = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC"
+MAGNITUDES = tuple(
+    f"MAG_{name.upper()}"
+    for letter in ("i", "r")
+    for name in (letter, *(band.name for band in TABLE.values() if band.filter == letter))
+)
+"""Magnitudes of a truth table, the first of which is used: in the i band, bare or of a survey, else in r."""
 IN_TRAINING = "IN_TRAINING"
 INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
 TRUE, PREDICTED = "y_test", "y_pred"
 """The columns of the paper's released predictions."""
 CATALOGUE_COLUMNS = (ID, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, IN_TRAINING, TRUE, PREDICTED)
-TRUTH_COLUMNS = (ID, Z_SPEC, MAGNITUDE)
+TRUTH_COLUMNS = (ID, Z_SPEC, *MAGNITUDES)
 MAX_Z = 30.0
 """Above any redshift of a galaxy that is known; velocities and sentinels are beyond."""
 
@@ -34,8 +41,8 @@ class Pairs(NamedTuple):
     """Columns of the catalogue, (N,) or (N, 20) float64."""
     z_spec: np.ndarray
     """(N,) float64, finite."""
-    magnitude: np.ndarray | None
-    """(N,) float64, if the truth table has it."""
+    magnitude: tuple[str, np.ndarray] | None
+    """Name and values, (N,) float64, of the magnitude of the truth table; None where it has none."""
     rows_without_z_spec: int
     """Catalogue rows without a spectroscopic redshift."""
     missing_in_catalogue: int
@@ -93,7 +100,7 @@ def _without_training_objects(pairs: Pairs) -> Pairs:
     if IN_TRAINING not in pairs.columns:
         return pairs
     unused = ~(pairs.columns[IN_TRAINING] > 0)
-    magnitude = None if pairs.magnitude is None else pairs.magnitude[unused]
+    magnitude = pairs.magnitude and (pairs.magnitude[0], pairs.magnitude[1][unused])
     return pairs._replace(
         columns=take(pairs.columns, unused),
         z_spec=pairs.z_spec[unused],
@@ -137,7 +144,8 @@ def _match(z_phot_column: str, catalogue: dict[str, np.ndarray], truth: dict[str
     matched, rows, truth_rows = np.intersect1d(catalogue[ID], ids, assume_unique=True, return_indices=True)
     truth = take(truth, truth_rows)
     unmatched = len(catalogue[ID]) - len(matched), len(ids) - len(matched)
-    return Pairs(z_phot_column, take(catalogue, rows), truth[Z_SPEC], truth.get(MAGNITUDE), *unmatched)
+    magnitude = next(((name, truth[name]) for name in MAGNITUDES if name in truth), None)
+    return Pairs(z_phot_column, take(catalogue, rows), truth[Z_SPEC], magnitude, *unmatched)
 
 
 def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:

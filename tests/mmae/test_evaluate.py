@@ -234,6 +234,22 @@ def test_a_truth_without_magnitudes_has_no_rows_for_them(catalogue, columns, tmp
     assert list(printed(output, 1)) == list(printed(output))
 
 
+@pytest.mark.parametrize(
+    ("names", "used"),
+    [(["MAG_LSST_R", "MAG_LSST_I"], "MAG_LSST_I"), (["MAG_DECAM_G", "MAG_DECAM_R"], "MAG_DECAM_R")],
+)
+def test_a_truth_may_have_the_magnitudes_of_any_survey(catalogue, columns, tmp_path, capsys, names, used):
+    truth = Table.read(tmp_path / "truth.fits")
+    magnitude = truth["MAG_I"]
+    truth.remove_column("MAG_I")
+    for name in names:
+        truth[name] = magnitude if name == used else 0.0
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    assert evaluate(catalogue(columns), "--truth", tmp_path / "truth.fits", "--draws", 0) == cli.OK
+    quarters = [f"{used} < 22.48", f"22.48 <= {used} < 24.95", f"24.95 <= {used} < 27.42", f"{used} >= 27.42"]
+    assert list(printed(capsys.readouterr().out, 1))[-4:] == quarters
+
+
 def test_a_catalogue_without_p_z_is_evaluated_by_its_point(catalogue, columns, tmp_path, capsys):
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
     assert evaluate(catalogue(columns), *arguments) == cli.OK
