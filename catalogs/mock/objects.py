@@ -1,7 +1,7 @@
 """Objects of the mock survey: draw a target, and observe its image and spectrum."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from catalogs.mock.cameras import HSC, Camera
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.population import draw_target
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
-from catalogs.store.format import BANDS
 
 TRAINING, TILE = 0, 1
 """Random streams: training pairs, and the field that the model is applied to."""
@@ -38,22 +37,22 @@ class Objects:
     kind: np.ndarray
     """(N,) str, GALAXY or QSO"""
     magnitudes: np.ndarray
-    """(N, 5) float64, true total AB magnitudes g r i z y"""
+    """(N, bands) float64, true total AB magnitudes"""
     radius: np.ndarray
     """(N,) float64, true half-light semi-major axis before the PSF, arcsec; 0 for a point"""
     artefact: np.ndarray
     """(N,) int, an `image.Artefact`"""
     image: np.ndarray
-    """(N, 5, 64, 64) float32, zero point 27.0"""
+    """(N, bands, 64, 64) float32, flux at the zero point of the camera"""
     flux: np.ndarray
     """(N, 7783) float32, 1e-17 erg/s/cm2/A"""
     ivar: np.ndarray
     """(N, 7783) float32, inverse variance of `flux`; 0 marks a lost pixel"""
 
-    def truth(self) -> Table:
-        """Table of the true properties, N rows."""
+    def truth(self, bands: Sequence[str]) -> Table:
+        """Table of the true properties, N rows; magnitudes are named by the bands: MAG_HSC_G, ..."""
         table = Table({"OBJECT_ID": self.object_id, "Z_SPEC": self.redshift, "SPECTYPE": self.kind})
-        for band, magnitude in zip(BANDS, self.magnitudes.T, strict=True):
+        for band, magnitude in zip(bands, self.magnitudes.T, strict=True):
             table[f"MAG_{band.upper()}"] = magnitude.astype(np.float32)
         table["RADIUS"], table["ARTEFACT"] = self.radius.astype(np.float32), self.artefact.astype(np.int16)
         return table

@@ -16,12 +16,13 @@ from rich.progress import track
 from catalogs import atomic, hdf5_stream
 from catalogs.cpus import cpus
 from catalogs.errors import UsageError
+from catalogs.mock.cameras import HSC
 from catalogs.mock.instruments import PIXELS, WAVE
 from catalogs.mock.objects import ARTEFACTS, TILE, TRAINING, Objects, draw
 from catalogs.mock.workers import workers
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store import cutouts
-from catalogs.store.format import BANDS, CHUNK, REQUIRED, SIZE, manifest_path
+from catalogs.store.format import CHUNK, REQUIRED, SIZE, manifest_path
 from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
@@ -141,7 +142,7 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
     """Write `count` training pairs in the HDF5 layout of GalaxiesML-Spectra; return their truth table."""
     truths = []
     with atomic.replacing(path) as temporary, hdf5_stream.create(temporary) as (file, check):
-        image = file.create_dataset("image", (count, len(BANDS), SIZE, SIZE), np.float32)
+        image = file.create_dataset("image", (count, len(HSC.bands), SIZE, SIZE), np.float32)
         flux = file.create_dataset(FLUX, (count, PIXELS), np.float32)
         ivar = file.create_dataset(IVAR, (count, PIXELS), np.float32)
         wave = file.create_dataset(WAVE_PATH, (count, PIXELS), np.float32)
@@ -154,7 +155,7 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
             image[rows], flux[rows], ivar[rows], wave[rows] = objects.image, objects.flux, objects.ivar, WAVE
             redshift[rows] = objects.redshift
             targetid[rows] = objects.object_id.astype("S17")
-            truths.append(objects.truth())
+            truths.append(objects.truth(HSC.bands))
             check()
     return vstack(truths)
 
@@ -166,11 +167,11 @@ def write_tile(path: Path, config: Mock, pool: ProcessPoolExecutor) -> Table:
     def rows(start: int, stop: int) -> dict[str, np.ndarray]:
         parts = []  # without the spectra, which would double the memory of a shard
         for objects in draw_blocks(pool, config, TILE, start, stop, f"tile objects {start} to {stop - 1}"):
-            truths.append(objects.truth())
+            truths.append(objects.truth(HSC.bands))
             parts.append([getattr(objects, name) for name in REQUIRED])
         return dict(zip(REQUIRED, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
-    cutouts.write(path, rows, n=config.tile, survey=SURVEY, shard_rows=config.shard_rows)
+    cutouts.write(path, rows, n=config.tile, survey=SURVEY, bands=HSC.bands, shard_rows=config.shard_rows)
     return vstack(truths)
 
 

@@ -11,6 +11,7 @@ import h5py
 import killing
 import numpy as np
 import pytest
+import zarr
 from astropy import units
 from astropy.table import Table
 from matplotlib.image import imread
@@ -36,10 +37,9 @@ from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
 from catalogs.mock.survey import Mock, main
 from catalogs.products.schema import Reject
 from catalogs.products.screen import screen_images
-from catalogs.store import cutouts
-from catalogs.store.format import BANDS
+from catalogs.surveys import bands
 
-R = BANDS.index("r")
+R = bands.HSC.index("hsc_r")
 
 
 def generator(seed=3):
@@ -263,15 +263,16 @@ def test_files(tmp_path, capsys):
         np.testing.assert_array_equal(file["image"], truth.image)
         assert [int(name) for name in file["targetid"]] == list(truth.object_id)
         assert file["spectrum/wave"][4, -1] == 9824
-    store, table = cutouts.open_store(out / "rubin_tile.zarr"), Table.read(out / "rubin_tile.truth.fits")
+    store, table = zarr.open_group(out / "rubin_tile.zarr"), Table.read(out / "rubin_tile.truth.fits")
+    assert store.attrs["bands"] == list(bands.HSC)
     tile = draw(2, TILE, [0, 69])
-    np.testing.assert_array_equal(store.images(0, 70)[0][[0, 69]], tile.image)
-    np.testing.assert_array_equal(store.column("object_id"), table["OBJECT_ID"])
+    np.testing.assert_array_equal(store["image"][:][[0, 69]], tile.image)
+    np.testing.assert_array_equal(store["object_id"], table["OBJECT_ID"])
     np.testing.assert_array_equal(table["Z_SPEC"][[0, 69]], tile.redshift)
     assert not set(table["OBJECT_ID"]) & set(truth.object_id)
-    assert np.abs(store.column("dec") - 2.2).max() < 0.25
+    assert np.abs(store["dec"][:] - 2.2).max() < 0.25
     pairs = Table.read(out / "galaxies.truth.fits")
-    np.testing.assert_array_equal(pairs["MAG_R"], truth.magnitudes[:, R].astype(np.float32))
+    np.testing.assert_array_equal(pairs["MAG_HSC_R"], truth.magnitudes[:, R].astype(np.float32))
     assert imread(out / "preview.png").shape[2] == 4
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("rubin_tile.truth.fits", "preview.png"))
