@@ -78,3 +78,81 @@ HSC = Camera(
     saturation=10 ** (0.4 * (galaxiesml.ZERO_POINT - 20.0)),  # the peak of a star of magnitude 17
 )
 """Coadds of HSC-SSP Wide, as in GalaxiesML."""
+
+
+def coadd(
+    names: tuple[str, ...],
+    pixel_scale: float,
+    zero_point: float,
+    *,
+    seeing: np.ndarray,
+    depth: np.ndarray,
+    area: np.ndarray,
+    sky: np.ndarray,
+    peak: float,
+) -> Camera:
+    """A camera by the depth of its coadds; arrays are (bands,).
+
+    A source of profile p spreads over n_eff = area / pixel_scale^2 pixels: fitted with p, its flux has the
+    error sky_sigma sqrt(n_eff). The correlation of the noise, and the wings of the mock's PSF, enlarge it:
+    point sources of the mock are at 5 sigma 0.4 mag before the depth.
+
+    depth : AB magnitude of a source at 5 sigma
+    area : effective area of its profile, 1 / (integral of p^2), arcsec^2
+    sky : AB mag/arcsec^2, to which all noise is ascribed
+    peak : AB magnitude of the light in the brightest pixel of a star that begins to saturate
+    """
+    sigma = 10 ** (0.4 * (zero_point - depth)) / 5 / np.sqrt(area / pixel_scale**2)
+    gain = 10 ** (0.4 * (zero_point - sky)) * pixel_scale**2 / sigma**2
+    return Camera(
+        bands=names,
+        pixel_scale=pixel_scale,
+        zero_point=zero_point,
+        seeing=tuple(seeing.tolist()),
+        sky_sigma=tuple(sigma.tolist()),
+        gain=tuple(gain.tolist()),
+        saturation=10 ** (0.4 * (zero_point - peak)),
+    )
+
+
+GAUSSIAN_AREA = 2.266
+"""Effective area of a Gaussian over the square of its FWHM: pi / (2 ln 2)."""
+
+
+def rubin(years: int) -> Camera:
+    """Coadds of Rubin's survey after some of its ten years, in nJy.
+
+    Ivezic et al. (2019), u g r i z y. Table 1 has the depth of point sources after ten years, which grows
+    with the root of the exposure; table 2 the sky, the FWHM of the PSF, and that of the Gaussian of its area.
+    """
+    gaussian_fwhm = np.array([0.92, 0.87, 0.83, 0.80, 0.78, 0.76])
+    return coadd(
+        bands.LSST,
+        pixel_scale=0.2,
+        zero_point=31.4,
+        seeing=np.array([0.81, 0.77, 0.73, 0.71, 0.69, 0.68]),
+        depth=np.array([26.1, 27.4, 27.5, 26.8, 26.1, 24.9]) + 1.25 * np.log10(years / 10),
+        area=GAUSSIAN_AREA * gaussian_fwhm**2,
+        sky=np.array([22.99, 22.26, 21.20, 20.48, 19.60, 18.61]),
+        peak=19.2,  # 5 % of a star of magnitude 16
+    )
+
+
+def legacy() -> Camera:
+    """Coadds of the Legacy Surveys' south, of DECam, in nanomaggies.
+
+    Dey et al. (2019), g r z: seeing, and the depth of an exponential disc of half-light radius 0.45 arcsec.
+    The area of the disc, 8 pi (0.45 / 1.678)^2, and that of the PSF add as of Gaussians, which is right to
+    5 % in the noise. The sky is the nominal one of the observing software (legacysurvey/obsbot).
+    """
+    fwhm = np.array([1.3, 1.2, 1.1])
+    return coadd(
+        ("decam_g", "decam_r", "decam_z"),
+        pixel_scale=0.262,
+        zero_point=22.5,
+        seeing=fwhm,
+        depth=np.array([24.0, 23.4, 22.5]),
+        area=GAUSSIAN_AREA * fwhm**2 + 8 * np.pi * (0.45 / 1.678) ** 2,
+        sky=np.array([22.04, 20.91, 18.46]),
+        peak=19.8,  # 3 % of a star of magnitude 16
+    )

@@ -24,7 +24,7 @@ WINGS = 0.3
 """Share of the PSF's light in its wings: 8, 2 and 0.6 % of the peak are left at 2.2, 3.4 and 4.5 HWHM."""
 SKY_CORRELATION = 0.1
 """Correlation of the noise of neighbouring pixels, which the coadd's warping smooths."""
-STAR_COLOURS = {"g": -0.6, "r": 0.0, "i": 0.2, "z": 0.3, "y": 0.35}
+STAR_COLOURS = {"u": -1.7, "g": -0.6, "r": 0.0, "i": 0.2, "z": 0.3, "y": 0.35}
 """How much brighter than in r a star of g - r = 0.6 is, AB magnitudes."""
 
 

@@ -1,0 +1,91 @@
+"""Every survey's images have its depth, seeing, pixels and unit, of the same galaxies."""
+
+import numpy as np
+import pytest
+from astropy import units
+from speclite import filters
+
+from catalogs.mock import instruments
+from catalogs.mock.cameras import HSC, legacy, rubin
+from catalogs.mock.image import observe_image, render, seeing, transforms
+from catalogs.mock.objects import TRAINING, draw
+from catalogs.mock.population import Component, Source, draw_galaxy
+from catalogs.surveys.bands import TABLE
+
+CAMERAS = {"hsc": HSC, "rubin": rubin(10), "legacy": legacy()}
+every_camera = pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
+
+
+def generator(seed=3):
+    return np.random.default_rng(seed)
+
+
+def test_noise_of_rubin_by_hand():
+    """r = 27.5 is 36.31 nJy at 5 sigma, over 2.266 (0.83 / 0.2)^2 = 39.03 pixels of 480.9 nJy of sky."""
+    camera = rubin(10)
+    r = camera.filters.index("r")
+    assert camera.sky_sigma[r] == pytest.approx(36.31 / (5 * 39.03**0.5), rel=1e-3)  # 1.162 nJy
+    assert camera.gain[r] == pytest.approx(480.9 / 1.1624**2, rel=1e-3)
+    np.testing.assert_allclose(rubin(1).sky_sigma, np.array(camera.sky_sigma) * 10**0.5)
+    np.testing.assert_allclose(rubin(1).gain, np.array(camera.gain) / 10)  # a tenth of the exposure
+
+
+def test_noise_of_the_legacy_surveys_by_hand():
+    """r = 23.4 is 0.4365 nanomaggies at 5 sigma, over (2.266 1.2^2 + 1.807) / 0.262^2 = 73.9 pixels."""
+    assert legacy().sky_sigma[1] == pytest.approx(0.4365 / (5 * 73.9**0.5), rel=1e-3)  # 0.01015
+
+
+@every_camera
+def test_images_have_the_noise_of_the_sky(camera):
+    dark = Source(1.0, "QSO", (Component(np.full(len(instruments.GRID), 1e-9)),))
+    shape = transforms(dark, generator(), camera)
+    stamps = np.stack([observe_image(generator(k), camera, dark, shape, 0)[0] for k in range(60)])
+    sigma = 1.4826 * np.median(np.abs(stamps - np.median(stamps, (2, 3), keepdims=True)), (0, 2, 3))
+    np.testing.assert_allclose(sigma, camera.sky_sigma, rtol=0.08)
+
+
+@every_camera
+def test_a_stamp_holds_the_flux_of_its_magnitude(camera):
+    source, rng = draw_galaxy(generator(), 0.8, 21.0, False), generator()
+    stamp = render(camera, [source], [transforms(source, rng, camera)], np.zeros((1, 2)), seeing(rng, camera))
+    flux = 10 ** (0.4 * (camera.zero_point - source.magnitudes(camera)))
+    np.testing.assert_allclose(stamp.sum((1, 2)), flux, rtol=0.03)
+
+
+@every_camera
+def test_magnitudes_are_those_of_speclite(camera):
+    source = draw_galaxy(generator(), 0.8, 21.0, False)
+    curves = filters.load_filters(*(TABLE[name].curve for name in camera.bands))
+    unit = 1e-17 * units.erg / units.s / units.cm**2 / units.AA
+    light = sum(component.sed for component in source.components) * unit
+    light, wave = curves.pad_spectrum(light, instruments.GRID * units.AA)
+    expected = list(curves.get_ab_magnitudes(light, wave).as_array()[0])
+    np.testing.assert_allclose(source.magnitudes(camera), expected, atol=0.005)
+
+
+def test_a_number_is_the_same_galaxy_in_every_survey():
+    hsc, lsst, decam = (draw(5, TRAINING, range(60), camera=camera) for camera in CAMERAS.values())
+    for other in (lsst, decam):
+        for name in ("object_id", "ra", "dec", "redshift", "kind", "radius"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(hsc, name), err_msg=name)
+        light, expected = np.median(other.flux, 1), np.median(hsc.flux, 1)
+        np.testing.assert_allclose(
+            light[expected > 1], expected[expected > 1], rtol=0.02
+        )  # through the fibre
+    difference = lsst.magnitudes[:, 3] - hsc.magnitudes[:, 2]
+    assert (np.abs(difference) < 0.1).mean() > 0.9
+    assert np.abs(difference).max() < 0.2  # red galaxies are brighter in HSC's i, which is 195 A redder
+    assert [each.image.shape[1:] for each in (hsc, lsst, decam)] == [(5, 64, 64), (6, 64, 64), (3, 64, 64)]
+
+
+def test_a_bright_galaxy_has_the_same_light_in_the_units_of_every_survey():
+    """Its aperture magnitudes agree: nJy, nanomaggies and HSC's counts are of one scale."""
+    apertures = []
+    source = draw_galaxy(generator(), 0.2, 17.5, True)
+    for camera in CAMERAS.values():
+        shape = transforms(source, generator(), camera)
+        image, _ = observe_image(generator(), camera, source, shape, 0)
+        y, x = (np.mgrid[:64, :64] - 32) * camera.pixel_scale
+        flux = image[camera.filters.index("r"), np.hypot(y, x) < 4].sum()
+        apertures.append(camera.zero_point - 2.5 * np.log10(flux))
+    assert np.ptp(apertures) < 0.15
