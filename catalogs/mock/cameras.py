@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from speclite import filters
@@ -9,6 +10,7 @@ from speclite import filters
 from catalogs.mock.instruments import GRID, PIECES
 from catalogs.surveys import bands, galaxiesml
 
+Survey = Literal["hsc", "rubin", "legacy"]
 C = 2.99792458e18
 """Speed of light, A/s."""
 LEAK = 1e-3
@@ -156,3 +158,8 @@ def legacy() -> Camera:
         sky=np.array([22.04, 20.91, 18.46]),
         peak=19.8,  # 3 % of a star of magnitude 16
     )
+
+
+def camera_of(survey: Survey, years: int) -> Camera:
+    """The camera of a survey by name; `years` is of Rubin's."""
+    return {"hsc": HSC, "rubin": rubin(years), "legacy": legacy()}[survey]

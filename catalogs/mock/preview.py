@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from catalogs import atomic
-from catalogs.mock.cameras import HSC
+from catalogs.mock.cameras import HSC, Camera
 from catalogs.mock.image import Artefact
 from catalogs.mock.instruments import WAVE
 from catalogs.mock.objects import Objects
-from catalogs.store.format import BANDS
 from catalogs.store.preview import composite
 
 ROWS = 16
@@ -42,22 +41,28 @@ def signal_to_noise(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
     return np.where(empty, 0, np.nanmedian(np.where(empty[..., None], 0, ratio), -1))
 
 
-def draw_page(objects: Objects, path: Path) -> None:
-    """Write a PNG of the first objects: composite, five bands, spectrum, properties."""
-    rows = min(ROWS, len(objects.redshift))
-    figure = Figure(figsize=(20, 1.7 * rows), layout="constrained", dpi=80)
-    axes = figure.subplots(rows, 7, squeeze=False, width_ratios=[1] * 6 + [6])
-    for k, colour in enumerate(composite(objects.image[:rows])):
+def draw_page(objects: Objects, camera: Camera, path: Path) -> None:
+    """Write a PNG of the first objects: composite, every band, spectrum, properties."""
+    rows, images = min(ROWS, len(objects.redshift)), 1 + len(camera.bands)
+    figure = Figure(figsize=(8 + 2 * images, 1.7 * rows), layout="constrained", dpi=80)
+    axes = figure.subplots(rows, images + 1, squeeze=False, width_ratios=[1] * images + [6])
+    for k, colour in enumerate(composite(as_grizy(objects.image[:rows], camera))):
         axes[k, 0].imshow(colour, origin="lower")
-        for band, axis in enumerate(axes[k, 1:6]):
-            draw_band(axis, objects.image[k, band], HSC.sky_sigma[band])
-            axis.set_title(f"{BANDS[band]} {objects.magnitudes[k, band]:.2f}", fontsize=8, pad=2)
+        for band, axis in enumerate(axes[k, 1:images]):
+            draw_band(axis, objects.image[k, band], camera.sky_sigma[band])
+            axis.set_title(f"{camera.filters[band]} {objects.magnitudes[k, band]:.2f}", fontsize=8, pad=2)
         axes[k, 0].set_title(describe(objects, k), fontsize=8, pad=2)
-        for axis in axes[k, :6]:
+        for axis in axes[k, :images]:
             axis.set(xticks=[], yticks=[])
-        draw_spectrum(axes[k, 6], objects.flux[k], objects.ivar[k], objects.redshift[k])
+        draw_spectrum(axes[k, images], objects.flux[k], objects.ivar[k], objects.redshift[k])
     with atomic.replacing(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def as_grizy(image: np.ndarray, camera: Camera) -> np.ndarray:
+    """Images (n, bands, s, s) as `composite` takes them, (n, 5, s, s); z stands in for bands that lack."""
+    planes = [camera.filters.index(name if name in camera.filters else "z") for name in "grizy"]
+    return image[:, planes] * np.float32(10 ** (0.4 * (HSC.zero_point - camera.zero_point)))
 
 
 def describe(objects: Objects, k: int) -> str:

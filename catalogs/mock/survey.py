@@ -3,10 +3,12 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -16,17 +18,19 @@ from rich.progress import track
 from catalogs import atomic, hdf5_stream
 from catalogs.cpus import cpus
 from catalogs.errors import UsageError
-from catalogs.mock.cameras import HSC
+from catalogs.mock.cameras import HSC, Camera, Survey, camera_of
 from catalogs.mock.instruments import PIXELS, WAVE
 from catalogs.mock.objects import ARTEFACTS, TILE, TRAINING, Objects, draw
 from catalogs.mock.workers import workers
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store import cutouts
-from catalogs.store.format import CHUNK, REQUIRED, SIZE, manifest_path
+from catalogs.store.format import CHUNK, REQUIRED, SIZE, beside, manifest_path
 from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
 SURVEY = "mock"
+COLUMNS = {TRAINING: (*REQUIRED, "flux", "ivar", "redshift"), TILE: REQUIRED}
+"""Columns of the store of each stream."""
 MAX_OBJECTS, MAX_PROCESSES = 10**9, 1024
 BLOCK = 32
 """Objects drawn at once by one process, 4.6 MB of pixels and spectra."""
@@ -34,22 +38,29 @@ AHEAD = 2
 """Blocks submitted ahead for each process; bounds the memory."""
 
 UNFINISHED = ".mock.unfinished"
-"""File in a folder whose files are those of a run that has not ended."""
+"""File in a folder that names the files of a run that has not ended."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mock:
     """Write a mock survey: training pairs (image, spectrum, redshift), and a tile of images to infer on.
 
-    OUT/galaxies.hdf5 has the layout of GalaxiesML-Spectra, OUT/rubin_tile.zarr is a cutout store. Beside each
-    is a table of the truth (redshift, class, magnitudes, size, artefact) to score results with:
-    OUT/galaxies.truth.fits and OUT/rubin_tile.truth.fits. The same seed gives the same objects for any number
-    of processes; larger --galaxies or --tile add objects to them. Killed, the command starts over. A training
-    pair takes 0.17 MB of disk, a tile object 0.08 MB.
+    OUT/galaxies.hdf5 has the layout of GalaxiesML-Spectra, which takes HSC's bands alone: of another survey,
+    the pairs are a training store, OUT/train.zarr. OUT/rubin_tile.zarr is a cutout store, and so is
+    OUT/legacy_tile.zarr of the Legacy Surveys. Beside each is a table of the truth (redshift, class,
+    magnitudes, size, artefact) to score results with, such as OUT/galaxies.truth.fits. The same seed gives
+    the same objects for any number of processes, and the same galaxies, not neighbours, in every survey;
+    larger --galaxies or --tile add objects to them. Killed, the command starts over. A training pair takes
+    0.17 MB of disk, a tile object 0.08 MB.
     """
 
     out: tyro.conf.Positional[Path]
     """Folder to write to; created if necessary."""
+    survey: Survey = "hsc"
+    """HSC-SSP Wide (g r i z y, at zero point 27), Rubin (u g r i z y, nJy), or the Legacy Surveys' south, of
+    DECam (g r z, nanomaggies)."""
+    years: Literal[1, 10] = 10
+    """Years of Rubin's survey in its coadds."""
     galaxies: int = 2000
     """Number of training pairs."""
     tile: int = 1000
@@ -59,30 +70,39 @@ class Mock:
     artefacts: float = ARTEFACTS
     """Share of images with a bleed trail, a missing band, a patch of NaN or a saturated neighbour."""
     shard_rows: int = 4096
-    """Rows per shard of the tile, a multiple of 64; a shard is one unit of inference."""
+    """Rows per shard of a store, a multiple of 64; a shard of the tile is one unit of inference."""
     processes: int = dataclasses.field(default_factory=cpus)
     """Processes that draw objects; by default one per core."""
     preview: bool = False
     """Also draw a page of the first training pairs, OUT/preview.png: cutouts and spectra beside the truth."""
 
+    @property
+    def camera(self) -> Camera:
+        return camera_of(self.survey, self.years)
+
 
 def main(config: Mock) -> None:
     """Write the files, anew where an earlier run was killed; UsageError creates nothing."""
-    galaxies, tile = config.out / "galaxies.hdf5", config.out / "rubin_tile.zarr"
-    truths = [path.with_suffix(".truth.fits") for path in (galaxies, tile)]
+    training = config.out / ("galaxies.hdf5" if config.survey == "hsc" else "train.zarr")
+    tile = config.out / ("legacy_tile.zarr" if config.survey == "legacy" else "rubin_tile.zarr")
+    truths = [path.with_suffix(".truth.fits") for path in (training, tile)]
+    manifests = [manifest_path(path) for path in (training, tile) if path.suffix == ".zarr"]
     page = config.out / "preview.png"
-    files = (galaxies, manifest_path(tile), tile, *truths, *([page] if config.preview else ()))
+    files = (*manifests, training, tile, *truths, *([page] if config.preview else ()))
     _check(config, files)
     with _unfinished(config.out, files), workers(config.processes) as pool:
-        pairs = draw_blocks(pool, config, TRAINING, 0, config.galaxies, "training pairs")
-        _write_table(truths[0], write_galaxies(galaxies, config.galaxies, pairs))
-        _write_table(truths[1], write_tile(tile, config, pool))
+        if config.survey == "hsc":
+            pairs = draw_blocks(pool, config, TRAINING, 0, config.galaxies, "training pairs")
+            _write_table(truths[0], write_galaxies(training, config.galaxies, pairs))
+        else:
+            _write_table(truths[0], write_store(training, config, pool, TRAINING))
+        _write_table(truths[1], write_store(tile, config, pool, TILE))
         if config.preview:
             from catalogs.mock import preview  # not needed by the workers
 
-            first = draw(config.seed, TRAINING, range(min(config.galaxies, preview.ROWS)), config.artefacts)
-            preview.draw_page(first, page)
-    print(f"{galaxies}: {config.galaxies} training pairs")
+            first = drawing(config, TRAINING)(range(min(config.galaxies, preview.ROWS)))
+            preview.draw_page(first, config.camera, page)
+    print(f"{training}: {config.galaxies} training pairs")
     print(f"{tile}: {config.tile} objects to infer on")
     print(f"{truths[0]}, {truths[1]}: the truth about them")
     if config.preview:
@@ -91,23 +111,29 @@ def main(config: Mock) -> None:
 
 @contextlib.contextmanager
 def _unfinished(folder: Path, files: Iterable[Path]) -> Iterator[None]:
-    """Mark the folder as unfinished while it is written; remove what an earlier run left so.
+    """Mark files of the folder as unfinished while they are written; remove what an earlier run left so.
 
     Raises UsageError where that run is still alive.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / UNFINISHED
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(atomic.owned(folder))
         except BlockingIOError:
             raise UsageError(f"{folder} is being written by another process: choose another folder") from None
-        if mark.exists():
-            for left in (*files, *(orphan for file in files for orphan in folder.glob(f".{file.name}.*"))):
+        for file in _left(folder):
+            for left in (file, beside(file, atomic.TEMPORARY), *folder.glob(f".{file.name}.*")):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
-        mark.touch()
+        mark = folder / UNFINISHED
+        mark.write_text("\n".join(file.name for file in files))
         yield
         mark.unlink()
+
+
+def _left(folder: Path) -> list[Path]:
+    """Files of a run that has not ended, which may have been written or not."""
+    mark = folder / UNFINISHED
+    return [folder / Path(name).name for name in mark.read_text().splitlines()] if mark.exists() else []
 
 
 def _check(config: Mock, files: Iterable[Path]) -> None:
@@ -116,14 +142,22 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
     check_range("--processes", config.processes, 1, MAX_PROCESSES)
     check_range("--seed", config.seed, *SEEDS)
     check_range("--artefacts", config.artefacts, 0, 1)
+    if config.years != 10 and config.survey != "rubin":
+        raise UsageError("--years is of Rubin's coadds: pass --survey rubin too, or leave it out")
     if config.shard_rows < 1 or config.shard_rows % CHUNK:
         raise UsageError(f"--shard-rows must be a multiple of {CHUNK}, got {config.shard_rows}")
     for path in (config.out, *config.out.parents):
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file: name a folder to write to")
-    for file in () if (config.out / UNFINISHED).exists() else files:
-        if file.exists():
+    left = _left(config.out)
+    for file in files:
+        if file.exists() and file not in left:
             raise UsageError(f"{file} exists already: remove it, or choose another folder")
+
+
+def drawing(config: Mock, stream: int) -> Callable[[Iterable[int]], Objects]:
+    """`draw` for objects of a stream, by number."""
+    return functools.partial(draw, config.seed, stream, artefacts=config.artefacts, camera=config.camera)
 
 
 def draw_blocks(
@@ -134,12 +168,12 @@ def draw_blocks(
     ranges = iter([range(first, min(first + BLOCK, stop)) for first in range(start, stop, BLOCK)])
     for _ in track(range(start, stop, BLOCK), description):
         while len(pending) < AHEAD * config.processes and (indices := next(ranges, None)):
-            pending.append(pool.submit(draw, config.seed, stream, indices, config.artefacts))
+            pending.append(pool.submit(drawing(config, stream), indices))
         yield pending.popleft().result()
 
 
 def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
-    """Write `count` training pairs in the HDF5 layout of GalaxiesML-Spectra; return their truth table."""
+    """Write `count` training pairs of HSC in the layout of GalaxiesML-Spectra; return their truth table."""
     truths = []
     with atomic.replacing(path) as temporary, hdf5_stream.create(temporary) as (file, check):
         image = file.create_dataset("image", (count, len(HSC.bands), SIZE, SIZE), np.float32)
@@ -160,18 +194,33 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
     return vstack(truths)
 
 
-def write_tile(path: Path, config: Mock, pool: ProcessPoolExecutor) -> Table:
-    """Write the tile as a cutout store; return its truth table."""
+def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int) -> Table:
+    """Write the objects of a stream as a cutout store, with spectra if they are for training.
+
+    Returns their truth table.
+    """
+    camera, columns = config.camera, COLUMNS[stream]
+    count, what = (config.galaxies, "training pairs") if stream == TRAINING else (config.tile, "tile objects")
     truths: list[Table] = []
 
     def rows(start: int, stop: int) -> dict[str, np.ndarray]:
-        parts = []  # without the spectra, which would double the memory of a shard
-        for objects in draw_blocks(pool, config, TILE, start, stop, f"tile objects {start} to {stop - 1}"):
-            truths.append(objects.truth(HSC.bands))
-            parts.append([getattr(objects, name) for name in REQUIRED])
-        return dict(zip(REQUIRED, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        parts = []  # without the spectra of a tile, which would double the memory of a shard
+        for objects in draw_blocks(pool, config, stream, start, stop, f"{what} {start} to {stop - 1}"):
+            truths.append(objects.truth(camera.bands))
+            parts.append([getattr(objects, name) for name in columns])
+        return dict(zip(columns, map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
-    cutouts.write(path, rows, n=config.tile, survey=SURVEY, bands=HSC.bands, shard_rows=config.shard_rows)
+    cutouts.write(
+        path,
+        rows,
+        n=count,
+        survey=SURVEY,
+        bands=camera.bands,
+        pixel_scale=camera.pixel_scale,
+        zero_point=camera.zero_point,
+        wave=WAVE if stream == TRAINING else None,
+        shard_rows=config.shard_rows,
+    )
     return vstack(truths)
 
 

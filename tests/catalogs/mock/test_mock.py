@@ -280,6 +280,35 @@ def test_files(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("survey", "tile", "names", "pixel_scale", "zero_point"),
+    [
+        ("rubin", "rubin_tile", ["lsst_u", "lsst_g", "lsst_r", "lsst_i", "lsst_z", "lsst_y"], 0.2, 31.4),
+        ("legacy", "legacy_tile", ["decam_g", "decam_r", "decam_z"], 0.262, 22.5),
+    ],
+)
+def test_files_of_another_survey(tmp_path, survey, tile, names, pixel_scale, zero_point):
+    config = Mock(tmp_path, survey=survey, galaxies=3, tile=2, seed=2, shard_rows=64, preview=True)
+    main(config)
+    for stream, name in ((TRAINING, "train"), (TILE, tile)):
+        store, table = zarr.open_group(tmp_path / f"{name}.zarr"), Table.read(tmp_path / f"{name}.truth.fits")
+        assert store.attrs["bands"] == names
+        assert (store.attrs["pixel_scale"], store.attrs["zero_point"]) == (pixel_scale, zero_point)
+        objects = draw(2, stream, range(len(table)), camera=config.camera)
+        columns = {"image", "object_id", "ra", "dec"} | (
+            {"flux", "ivar", "redshift"} if stream == TRAINING else set()
+        )
+        for column in columns:
+            np.testing.assert_array_equal(store[column][:], getattr(objects, column), err_msg=column)
+        assert set(store) == columns | ({"wave", "spectrum"} if stream == TRAINING else set())
+        assert [each for each in table.colnames if "MAG" in each] == [f"MAG_{each.upper()}" for each in names]
+        np.testing.assert_array_equal(table["Z_SPEC"], objects.redshift)
+    made = {"train.zarr", "train.zarr.manifest.json", "train.truth.fits", "preview.png"}
+    made |= {f"{tile}.zarr", f"{tile}.zarr.manifest.json", f"{tile}.truth.fits"}
+    assert {path.name for path in tmp_path.iterdir()} == made
+
+
+@pytest.mark.slow
 def test_the_number_of_processes_changes_no_byte(tmp_path):
     for processes in (1, 3):
         command = [sys.executable, "-m", "mmae.cli", "mock", tmp_path / str(processes), "--galaxies", "40"]
@@ -298,6 +327,12 @@ def test_the_number_of_processes_changes_no_byte(tmp_path):
 def test_bad_numbers_are_refused_before_anything_is_created(tmp_path, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
         main(Mock(tmp_path / "survey", **wrong))
+    assert not (tmp_path / "survey").exists()
+
+
+def test_years_are_of_rubin_alone(tmp_path):
+    with pytest.raises(UsageError, match="--survey rubin"):
+        main(Mock(tmp_path / "survey", years=1))
     assert not (tmp_path / "survey").exists()
 
 
@@ -320,22 +355,28 @@ from catalogs.mock.survey import Mock, main
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     die_at(out, int(sys.argv[2]))
-    main(Mock(out, galaxies=3, tile=3, shard_rows=64, processes=1))
+    main(Mock(out, sys.argv[3], galaxies=3, tile=3, shard_rows=64, processes=1))
 """
 
 
 @pytest.mark.slow
 def test_a_killed_run_starts_over(tmp_path):
-    """Killed at a change of a file, again and again: early, among the galaxies, and among the tile."""
+    """Killed at a change of a file, again and again: early, among pairs of two surveys, among the tile."""
     program, out = tmp_path / "killed.py", tmp_path / "survey"
     program.write_text(KILLED)
     below = map(str, (Path(killing.__file__).parent, Path.cwd()))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(below)}
-    for step in (2, 6, 40):
-        command = [sys.executable, program, out, str(step)]
+    steps = (
+        (2, "hsc", ".mock.*"),
+        (6, "hsc", ".mock.*"),
+        (90, "rubin", "train.zarr*"),
+        (40, "hsc", "rubin_tile.zarr*"),
+    )
+    for step, survey, begun in steps:
+        command = [sys.executable, program, out, str(step), survey]
         killed = subprocess.run(command, env=environment, capture_output=True, timeout=100)
         assert killed.returncode == -signal.SIGKILL
-    assert list(out.glob("rubin_tile.zarr*"))
+        assert list(out.glob(begun)) or step == 2
     for folder in (out, tmp_path / "undisturbed"):
         main(Mock(folder, galaxies=3, tile=3, shard_rows=64, processes=1))
     names = {path.name for path in (tmp_path / "undisturbed").iterdir()}
@@ -346,8 +387,22 @@ def test_a_killed_run_starts_over(tmp_path):
         main(Mock(out, galaxies=3, tile=3, shard_rows=64, processes=1))
 
 
+@pytest.mark.slow
+def test_starting_over_removes_nothing_of_a_run_that_ended(tmp_path):
+    """A run of the Legacy Surveys was killed beside the finished files of HSC."""
+    (tmp_path / "galaxies.hdf5").write_text("finished")
+    (tmp_path / "train.zarr").mkdir()
+    (tmp_path / ".mock.unfinished").write_text("train.zarr\nlegacy_tile.zarr")
+    with pytest.raises(UsageError, match=r"galaxies\.hdf5 exists already"):
+        main(Mock(tmp_path))
+    main(Mock(tmp_path, survey="legacy", galaxies=2, tile=2, shard_rows=64, processes=1))
+    assert (tmp_path / "galaxies.hdf5").read_text() == "finished"
+    assert (tmp_path / "train.zarr/zarr.json").exists()
+    assert not (tmp_path / ".mock.unfinished").exists()
+
+
 def test_a_folder_that_is_being_written_is_left_alone(tmp_path):
-    (tmp_path / ".mock.unfinished").touch()
+    (tmp_path / ".mock.unfinished").write_text("galaxies.hdf5")
     (tmp_path / "galaxies.hdf5").write_text("mine")
     with atomic.owned(tmp_path), pytest.raises(UsageError, match="is being written by another process"):
         main(Mock(tmp_path))
