@@ -9,8 +9,9 @@ from astropy.table import Table
 
 from catalogs.mock.cameras import HSC, Camera
 from catalogs.mock.image import observe_image, transforms
-from catalogs.mock.population import draw_target
+from catalogs.mock.population import draw_star, draw_target
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
+from catalogs.store.format import SIZE
 
 TRAINING, TILE = 0, 1
 """Random streams: training pairs, and the field that the model is applied to."""
@@ -33,9 +34,9 @@ class Objects:
     dec: np.ndarray
     """(N,) float64, deg"""
     redshift: np.ndarray
-    """(N,) float64, true"""
+    """(N,) float64, true; NaN of a star"""
     kind: np.ndarray
-    """(N,) str, GALAXY or QSO"""
+    """(N,) str, GALAXY, QSO or STAR"""
     magnitudes: np.ndarray
     """(N, bands) float64, true total AB magnitudes"""
     radius: np.ndarray
@@ -58,15 +59,23 @@ class Objects:
         return table
 
 
-def _observe(seed: int, stream: int, index: int, artefacts: float, camera: Camera) -> dict[str, Any]:
-    """One row of Objects, which depends on its own number only: each object has its own generator."""
+def _observe(
+    seed: int, stream: int, index: int, artefacts: float, camera: Camera, missing_bands: float
+) -> dict[str, Any]:
+    """One row of Objects, which depends on its own number only: each object has its own generators."""
     rng = np.random.default_rng([seed, stream, index])
+    star_rng, band_rng = rng.spawn(2)
     source = draw_target(rng)
+    if stream == TILE and star_rng.random() < camera.star_share:
+        source = draw_star(star_rng)
     dec = FIELD_CENTRE[1] + FIELD_SIDE * rng.uniform(-0.5, 0.5)
     ra = FIELD_CENTRE[0] + FIELD_SIDE * rng.uniform(-0.5, 0.5) / np.cos(np.radians(dec))
     shape = transforms(source, rng, camera)
     flux, ivar = observe_spectrum(rng, fibre_spectrum(source, shape, camera))
     image, artefact = observe_image(rng, camera, source, shape, artefacts)
+    if stream == TILE and camera.has_edges:
+        image[:, beyond_field(ra, dec, camera.pixel_scale)] = np.nan
+    image[unobserved(band_rng, len(image), missing_bands)] = np.nan
     return {
         "object_id": np.int64(FIRST_ID[stream] + index),
         "ra": ra,
@@ -82,9 +91,33 @@ def _observe(seed: int, stream: int, index: int, artefacts: float, camera: Camer
     }
 
 
+def beyond_field(ra: float, dec: float, pixel_scale: float) -> np.ndarray:
+    """Pixels of a stamp about (ra, dec) that are outside of the field, (64, 64) bool; north up, east left."""
+    offset = (np.arange(SIZE) - SIZE // 2) * pixel_scale / 3600  # deg
+    north = dec - FIELD_CENTRE[1] + offset
+    east = (ra - FIELD_CENTRE[0]) * np.cos(np.radians(dec)) - offset
+    return (np.abs(north)[:, None] > FIELD_SIDE / 2) | (np.abs(east) > FIELD_SIDE / 2)
+
+
+def unobserved(rng: np.random.Generator, bands: int, share: float) -> np.ndarray:
+    """Draw which bands of an object were not observed, (bands,) bool; one always was."""
+    missing = rng.random(bands) < share
+    if missing.all():
+        missing[rng.integers(bands)] = False
+    return missing
+
+
 def draw(
-    seed: int, stream: int, indices: Iterable[int], artefacts: float = ARTEFACTS, camera: Camera = HSC
+    seed: int,
+    stream: int,
+    indices: Iterable[int],
+    artefacts: float = ARTEFACTS,
+    camera: Camera = HSC,
+    missing_bands: float = 0.0,
 ) -> Objects:
-    """Draw objects by number; object k is the same, bit for bit, whichever others are drawn."""
-    rows = [_observe(seed, stream, index, artefacts, camera) for index in indices]
+    """Draw objects by number; object k is the same, bit for bit, whichever others are drawn.
+
+    artefacts : share of images with an artefact; missing_bands : share of the bands that are NaN throughout
+    """
+    rows = [_observe(seed, stream, index, artefacts, camera, missing_bands) for index in indices]
     return Objects(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})

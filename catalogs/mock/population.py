@@ -46,8 +46,9 @@ class Source:
     """One object above the atmosphere."""
 
     redshift: float
+    """NaN of a star."""
     kind: str
-    """GALAXY or QSO, as DESI's SPECTYPE."""
+    """GALAXY, QSO or STAR, as DESI's SPECTYPE."""
     components: tuple[Component, ...]
 
     def magnitudes(self, camera: Camera) -> np.ndarray:
@@ -146,6 +147,12 @@ def draw_quasar(rng: np.random.Generator, redshift: float, i_mag: float) -> Sour
     """Draw a quasar: a point source, whose host is too faint to be seen."""
     light = sed.quasar(rng, redshift) * sed.intergalactic(rng, redshift)
     return Source(redshift, "QSO", (Component(_scaled(light[None], i_mag)[0]),))
+
+
+def draw_star(rng: np.random.Generator) -> Source:
+    """Draw a star as bright as targets are: a black body from an M dwarf's to an F star's."""
+    light = sed.star(rng.uniform(3200, 7000))
+    return Source(np.nan, "STAR", (Component(_scaled(light[None], rng.normal(20.0, 1.0))[0]),))
 
 
 def draw_target(rng: np.random.Generator) -> Source:

@@ -11,7 +11,7 @@ from importlib.resources import files
 import numpy as np
 from astropy.io import fits
 
-from catalogs.mock.instruments import BLUE, RED
+from catalogs.mock.instruments import BLUE, GRID, RED
 
 DUSTY_OLD, NEBULA, DUSTY_YOUNG, OLD, YOUNG = range(5)
 """Templates in the order of the file, named by their spectra; their shares are of the light at 5500 A."""
@@ -152,6 +152,11 @@ def quasar(rng: np.random.Generator, redshift: float) -> np.ndarray:
         return continuum * (1 + bump + lines(rest, centre, width, sigma)) * dust
 
     return on_grid(light)
+
+
+def star(temperature: float) -> np.ndarray:
+    """A black body of `temperature` in K, in any unit: (len(GRID),)."""
+    return 1 / (GRID**5 * np.expm1(1.4388e8 / (GRID * temperature)))  # h c / k in A K
 
 
 # --- Intergalactic absorption ------------------------------------------------------------------------------

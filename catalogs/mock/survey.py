@@ -58,7 +58,7 @@ class Mock:
     """Folder to write to; created if necessary."""
     survey: Survey = "hsc"
     """HSC-SSP Wide (g r i z y, at zero point 27), Rubin (u g r i z y, nJy), or the Legacy Surveys' south, of
-    DECam (g r z, nanomaggies)."""
+    DECam (g r z, nanomaggies). Tiles of the latter two have edges, and stars among their objects."""
     years: Literal[1, 10] = 10
     """Years of Rubin's survey in its coadds."""
     galaxies: int = 2000
@@ -69,6 +69,8 @@ class Mock:
     """Random seed of the survey: any integer from 0."""
     artefacts: float = ARTEFACTS
     """Share of images with a bleed trail, a missing band, a patch of NaN or a saturated neighbour."""
+    missing_bands: float = 0.0
+    """Share of the bands of objects that were not observed: NaN throughout. Every object has one."""
     shard_rows: int = 4096
     """Rows per shard of a store, a multiple of 64; a shard of the tile is one unit of inference."""
     processes: int = dataclasses.field(default_factory=cpus)
@@ -142,6 +144,7 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
     check_range("--processes", config.processes, 1, MAX_PROCESSES)
     check_range("--seed", config.seed, *SEEDS)
     check_range("--artefacts", config.artefacts, 0, 1)
+    check_range("--missing-bands", config.missing_bands, 0, 1)
     if config.years != 10 and config.survey != "rubin":
         raise UsageError("--years is of Rubin's coadds: pass --survey rubin too, or leave it out")
     if config.shard_rows < 1 or config.shard_rows % CHUNK:
@@ -157,7 +160,14 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
 
 def drawing(config: Mock, stream: int) -> Callable[[Iterable[int]], Objects]:
     """`draw` for objects of a stream, by number."""
-    return functools.partial(draw, config.seed, stream, artefacts=config.artefacts, camera=config.camera)
+    return functools.partial(
+        draw,
+        config.seed,
+        stream,
+        artefacts=config.artefacts,
+        camera=config.camera,
+        missing_bands=config.missing_bands,
+    )
 
 
 def draw_blocks(

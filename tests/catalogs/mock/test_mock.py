@@ -322,7 +322,15 @@ def test_the_number_of_processes_changes_no_byte(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"galaxies": -1}, {"tile": 0}, {"seed": -1}, {"shard_rows": 100}, {"processes": 0}, {"artefacts": 1.5}],
+    [
+        {"galaxies": -1},
+        {"tile": 0},
+        {"seed": -1},
+        {"shard_rows": 100},
+        {"processes": 0},
+        {"artefacts": 1.5},
+        {"missing_bands": -0.1},
+    ],
 )
 def test_bad_numbers_are_refused_before_anything_is_created(tmp_path, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong)).replace("_", "-")):
