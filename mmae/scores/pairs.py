@@ -9,10 +9,10 @@ from astropy.io import fits
 from astropy.table import Table
 
 from catalogs import fits_strict
+from catalogs.bands import TABLE
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.regular_file import refuse_special
-from catalogs.surveys.bands import TABLE
 from mmae.bundles.columns import POINT, QUANTILES
 
 ID, BEST, Z_SPEC = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC"

@@ -5,12 +5,12 @@ import pytest
 from astropy import units
 from speclite import filters
 
+from catalogs.bands import TABLE
 from catalogs.mock import instruments
 from catalogs.mock.cameras import HSC, legacy, rubin
 from catalogs.mock.image import observe_image, render, seeing, transforms
 from catalogs.mock.objects import TRAINING, draw
 from catalogs.mock.population import Component, Source, draw_galaxy
-from catalogs.surveys.bands import TABLE
 
 CAMERAS = {"hsc": HSC, "rubin": rubin(10), "legacy": legacy()}
 every_camera = pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
