@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 from speclite import filters
 
+from catalogs import bands
 from catalogs.mock.instruments import GRID, PIECES
-from catalogs.surveys import bands, galaxiesml
+from catalogs.surveys import galaxiesml
 
 Survey = Literal["hsc", "rubin", "legacy"]
 C = 2.99792458e18

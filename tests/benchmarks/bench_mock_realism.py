@@ -23,9 +23,10 @@ from catalogs.mock.objects import TRAINING, draw
 from catalogs.mock.population import draw_target
 from catalogs.mock.preview import signal_to_noise
 from catalogs.mock.workers import workers
-from catalogs.store.format import BANDS, SIZE
+from catalogs.store.format import SIZE
 
 SEED = 2026
+BANDS = "grizy"
 I_BAND = BANDS.index("i")
 SKY = np.array([0.037, 0.057, 0.077, 0.156, 0.287])
 """HSC-SSP Wide, per pixel at zero point 27."""

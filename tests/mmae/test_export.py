@@ -11,6 +11,7 @@ from calibrated import calibrated
 from conftest import TINY
 
 from catalogs import atomic
+from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from mmae import export
 from mmae.bundles import compiler
@@ -68,7 +69,7 @@ def test_roles_are_told_by_position_whatever_the_id(draw_training, tmp_path):
 
 def test_the_card_says_what_the_model_is_for(bundle):
     card = json.loads((bundle / CARD).read_text())
-    assert card["training_data"]["bands"] == ["g", "r", "i", "z", "y"]
+    assert card["training_data"]["bands"] == list(HSC)
     assert (card["training_data"]["pixel_scale"], card["training_data"]["zero_point"]) == (0.168, 27.0)
     assert card["training_data"]["survey"] == "mock"
     assert card["agreement"]["float64"] < 1e-10

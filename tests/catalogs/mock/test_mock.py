@@ -17,7 +17,7 @@ from astropy.table import Table
 from matplotlib.image import imread
 from speclite import filters
 
-from catalogs import atomic
+from catalogs import atomic, bands
 from catalogs.errors import UsageError
 from catalogs.mock import instruments, sed
 from catalogs.mock.cameras import HSC
@@ -37,7 +37,6 @@ from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
 from catalogs.mock.survey import Mock, main
 from catalogs.products.schema import Reject
 from catalogs.products.screen import screen_images
-from catalogs.surveys import bands
 
 R = bands.HSC.index("hsc_r")
 
