@@ -32,9 +32,13 @@ from catalogs.store.format import (
     shard_key,
 )
 from catalogs.store.manifest import check_metadata, matches, read_manifest
+from catalogs.store.resampling import GREATEST, LEAST
 from catalogs.store.writer import write
 
 __all__ = ["CutoutStore", "open_store", "pad", "write"]
+
+SCALE_TOLERANCE = 1e-3
+"""Relative difference of pixel scales that are the same."""
 
 
 @dataclass
@@ -55,7 +59,7 @@ class CutoutStore:
     stamp: str
     """sha256 over names, sizes and times of the files: it changes whenever a file is written."""
     size: int
-    """Pixels on a side of the images returned: 64, or fewer where the store has fewer; see `pad`."""
+    """Pixels on a side of the images stored."""
     group: zarr.Group = field(repr=False)
     manifest: dict[str, dict] | None = field(repr=False)
     arrays: dict[str, zarr.Array] = field(default_factory=dict, repr=False)
@@ -92,6 +96,21 @@ class CutoutStore:
     def flux_scale(self, zero_point: float) -> float:
         """Factor that brings its fluxes to another zero point (AB magnitude of flux 1); 1.0 for its own."""
         return float(10 ** (0.4 * (zero_point - self.zero_point)))
+
+    def pixel_ratio(self, pixel_scale: float) -> float:
+        """Ratio of another pixel scale (arcsec) to its own, see resampling.py; 1.0 where they are the same.
+
+        Raises InputRefused for one beyond what is resampled.
+        """
+        ratio = pixel_scale / self.pixel_scale
+        if abs(ratio - 1) <= SCALE_TOLERANCE:
+            return 1.0
+        if not LEAST <= ratio <= GREATEST:
+            raise InputRefused(
+                f"{self.path} has pixel_scale {self.pixel_scale} arcsec a pixel, the model was trained at "
+                f"{pixel_scale}: cutouts are resampled up to a factor of 2, rescale them or train on such"
+            )
+        return ratio
 
     @property
     def has_spectra(self) -> bool:
@@ -134,16 +153,20 @@ class CutoutStore:
             self.encodings[name] = read_encoding(self.path, self.array(name))
         return self.encodings[name]
 
-    def images(self, start: int, stop: int, bands: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
-        """Images of rows start:stop in these bands, or in all of the store, at the model's size or smaller.
+    def images(
+        self, start: int, stop: int, bands: Sequence[str] = (), size: int = SIZE
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images of rows start:stop in these bands, or in all of the store, cut to `size` where larger.
+
+        The middle of the cut is pixel H // 2 of the H stored on a side, which becomes pixel size // 2.
 
         Returns
         -------
-        image : (m, bands, s, s) float32, s = min(64, H), the flux unit of the zero point; NaN in a band that
-            the store lacks
+        image : (m, bands, s, s) float32, s = min(size, H), the flux unit of the zero point; NaN in a band
+            that the store lacks
         damaged : (m,) bool, True where the pixels on disk are not those written; image is 0 there
         """
-        image, damaged = self._whole_images(start, stop)
+        image, damaged = self._whole_images(start, stop, size)
         planes = match(bands or self.bands, self.bands)
         if planes == list(range(len(self.bands))):
             return image, damaged
@@ -153,33 +176,34 @@ class CutoutStore:
                 chosen[:, band] = image[:, plane]
         return chosen, damaged
 
-    def _whole_images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def _whole_images(self, start: int, stop: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, as from `images`, in all bands of the store."""
         strides = range(start - start % self.shard_rows, max(stop, start + 1), self.shard_rows)
-        pieces = [self._images(max(lo, start), min(lo + self.shard_rows, stop)) for lo in strides]
+        pieces = [self._images(max(lo, start), min(lo + self.shard_rows, stop), size) for lo in strides]
         if len(pieces) == 1:  # the usual case, without another copy
             return pieces[0]
         image, damaged = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
         return image, damaged
 
-    def _images(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def _images(self, start: int, stop: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, as from `images`, of rows within one shard."""
         array = self.array("image")
         if all(self._intact(array, file) for file in self._files(array, start, stop)):
             with contextlib.suppress(InputRefused):
-                return self._pixels(array, start, stop), np.zeros(stop - start, bool)
-        return self._salvage(array, start, stop)
+                return self._pixels(array, start, stop, size), np.zeros(stop - start, bool)
+        return self._salvage(array, start, stop, size)
 
-    def _salvage(self, array: zarr.Array, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def _salvage(self, array: zarr.Array, start: int, stop: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Read a damaged shard by chunks: those that pass their own crc32c are good, the others lost."""
-        image = np.zeros((stop - start, len(self.bands), self.size, self.size), np.float32)
+        side = min(size, self.size)
+        image = np.zeros((stop - start, len(self.bands), side, side), np.float32)
         damaged = np.ones(stop - start, bool)
         if self.manifest is not None and self._is_replaced(array, start - start % self.shard_rows):
             return image, damaged
         for a in range(start - start % self.chunk_rows, stop, self.chunk_rows):
             lo, hi = max(a, start), min(a + self.chunk_rows, stop)
             with contextlib.suppress(InputRefused):
-                image[lo - start : hi - start] = self._pixels(array, lo, hi)
+                image[lo - start : hi - start] = self._pixels(array, lo, hi, size)
                 damaged[lo - start : hi - start] = False
         return image, damaged
 
@@ -196,15 +220,15 @@ class CutoutStore:
 
     def _decodes(self, array: zarr.Array, start: int, stop: int) -> bool:
         try:
-            self._pixels(array, start, stop)
+            self._pixels(array, start, stop, SIZE)
         except InputRefused:
             return False
         return True
 
-    def _pixels(self, array: zarr.Array, start: int, stop: int) -> np.ndarray:
-        """Decode, and crop to 64 pixels about the centre."""
-        size = array.shape[-1]
-        crop = slice(size // 2 - SIZE // 2, size // 2 + SIZE // 2) if size >= SIZE else slice(None)
+    def _pixels(self, array: zarr.Array, start: int, stop: int, size: int) -> np.ndarray:
+        """Decode, and cut to `size` pixels about the centre."""
+        first = max(0, self.size // 2 - size // 2)
+        crop = slice(first, first + size)
         with refusing(f"{self.path}/image does not decode"):
             self._check_chunks(array, start, stop)
             with atomic.naming(self.path / "image"):
@@ -284,7 +308,7 @@ def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore
         shard_rows=shard_rows,
         chunk_rows=image.chunks[0],
         stamp=atomic.digest(listing),
-        size=min(SIZE, shape[-1]),
+        size=shape[-1],
         group=group,
         manifest=manifest,
     )

@@ -308,7 +308,42 @@ def test_larger_images_are_cut_about_their_centre(tmp_path):
     image = store.images(0, 3)[0]
     np.testing.assert_array_equal(image[..., 32, 32], data["image"][..., 63, 63])
     np.testing.assert_array_equal(image, data["image"][..., 31:95, 31:95])
-    assert store.size == 64
+    assert store.size == 127
+
+
+@pytest.mark.parametrize(("size", "first"), [(84, 21), (126, 0), (127, 0), (136, 0)])
+def test_as_many_pixels_are_cut_as_are_asked_for(tmp_path, size, first):
+    data = draw(3, size=127)
+    store = open_store(write_other(tmp_path / "a.zarr", data))
+    image, _ = store.images(0, 3, size)
+    pixels = slice(first, first + size)
+    np.testing.assert_array_equal(image, data["image"][..., pixels, pixels])
+    assert (image[..., image.shape[-1] // 2, 0] == data["image"][..., 63, first]).all()
+
+
+def test_larger_cuts_of_a_damaged_store_are_salvaged(tmp_path):
+    data = draw(N, size=80)
+    path = tmp_path / "a.zarr"
+    cutouts.write(path, rows_of(data), n=N, survey="test", shard_rows=SHARD_ROWS, size=80)
+    flip(1000)(path / "image/c/1/0/0/0")
+    image, damaged = open_store(path).images(0, N, 80)
+    assert damaged.nonzero()[0].tolist() == list(range(128, 192))
+    np.testing.assert_array_equal(image[~damaged], data["image"][~damaged])
+
+
+@pytest.mark.parametrize("pixel_scale", [0.168, 0.16805, 0.2, 0.084, 0.336])
+def test_the_ratio_of_pixel_scales(tmp_path, few, pixel_scale):
+    store = open_store(write_other(tmp_path / "a.zarr", few))
+    ratio = store.pixel_ratio(pixel_scale)
+    assert ratio == (1 if abs(pixel_scale / 0.168 - 1) < 1e-3 else pixel_scale / 0.168)
+
+
+@pytest.mark.parametrize("pixel_scale", [0.0839, 0.337, 1e300])
+def test_a_pixel_scale_beyond_half_and_twice_is_refused(tmp_path, few, pixel_scale):
+    store = open_store(write_other(tmp_path / "a.zarr", few))
+    with pytest.raises(InputRefused) as refusal:
+        store.pixel_ratio(pixel_scale)
+    assert f"pixel_scale 0.168 arcsec a pixel, the model was trained at {pixel_scale}:" in str(refusal.value)
 
 
 def test_smaller_images_keep_their_size_and_can_be_padded(tmp_path):
