@@ -37,7 +37,7 @@ from mmae.production.plan import check_input, unit_rows
 from mmae.production.production import LOG_SECONDS
 from mmae.production.ray_session import IN_FLIGHT
 from mmae.production.scheduler import Scheduler
-from mmae.production.tiles import Tile, check_scale, named_tiles
+from mmae.production.tiles import Tile, named_tiles
 from mmae.progress import bar
 
 
@@ -130,7 +130,6 @@ def main(config: Embed) -> None:
 def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | PairEncoder) -> Product:
     """Check a store and say what will come of it; raises UsageError or InputRefused, and creates nothing."""
     store = open_store(tile.path, described)
-    check_scale(store, encoder.trained_on)
     encoder.input.check(store)
     encoder.check(store)
     if differences := encoder.input.differences(store):
@@ -143,6 +142,7 @@ def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | Pai
         input_sha256=check_input(store),
         store_fingerprint=store.fingerprint,
         input_zero_point=store.zero_point,
+        input_pixel_scale=store.pixel_scale,
         code_version=__version__,
         torch_version=version("torch"),
     )

@@ -40,7 +40,7 @@ class Reconstruct:
     Takes galaxies of the test split, which the model has not seen, hides a part of image and spectrum, and
     draws one figure per galaxy: the image, the visible part of it, and the rebuilt one; the spectrum,
     normalised and pooled as for the model, with the rebuilt one on top. The table at the end gives the rms
-    error over hidden pixels: of the image in the flux unit of the store, of the spectrum in units of its rms.
+    error over hidden pixels: of the image in the flux unit of the model, of the spectrum in units of its rms.
 
     The paper's figure 1: the defaults. Its figure 2: --image-mask 0 --spectrum-mask 1.
     """
@@ -70,7 +70,7 @@ class Reconstruct:
 def main(config: Reconstruct) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
-    data = TrainingSet(config.data, model.config)
+    data = TrainingSet(config.data, model.config, state["data"])
     out = config.out or source.parent / "reconstructions"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")

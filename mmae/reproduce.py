@@ -114,8 +114,8 @@ def main(config: Reproduce) -> None:
             f"{source} is of the bands {' '.join(model.config.bands)}: the paper's figures are of "
             f"{' '.join(HSC)}; `mmae reconstruct` and `mmae evaluate` take any"
         )
-    # at the resolution of the store, for either model; all of them whole
-    data = TrainingSet(config.data, ModelConfig(), least_bands=len(HSC))
+    # spectra at the resolution of the store, for either model; images in all bands
+    data = TrainingSet(config.data, ModelConfig(), state["data"], least_bands=len(HSC))
     held_out = is_held_out(data.store, state)
     rows = np.sort(sample_test_rows(data, config.objects, seed=0, held_out=held_out))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -125,7 +125,7 @@ def main(config: Reproduce) -> None:
 
     out.mkdir(parents=True, exist_ok=True)
     sky = sky_noise(data.read(rows[:SKY_ROWS]).image.numpy())
-    survey = Survey(data.wave, sky, data.store.zero_point)
+    survey = Survey(data.wave, sky, data.input.zero_point)
     measured = measure(model, data, rows, survey, config.seeds)
     tables = tabulate(measured, survey)
     plots = dict(draw(model, data, survey, measured, tables))

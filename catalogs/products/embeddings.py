@@ -42,6 +42,8 @@ class Origin:
     """Fingerprint of the whole input store."""
     input_zero_point: float
     """Of its fluxes, which were brought to that of the model."""
+    input_pixel_scale: float
+    """Of its images (arcsec), which were resampled to that of the model where it is another."""
     code_version: str
     torch_version: str
 

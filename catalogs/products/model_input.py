@@ -1,13 +1,17 @@
-"""What a model takes of a store: its bands, in its unit, without pixels that hold no data."""
+"""What a model takes of a store: its bands, in its unit, on its pixels, without those that hold no data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from catalogs.bands import match
 from catalogs.errors import InputRefused
+from catalogs.products.schema import Flag
 from catalogs.products.screen import Screened, screen_images
 from catalogs.store.cutouts import CutoutStore, pad
+from catalogs.store.resampling import footprint, resample
 
 MAX_ZERO_POINT_SHIFT = 25.0
 """mag; units in use are from nJy (31.4) to maggies (0) of AB."""
@@ -21,16 +25,20 @@ class ModelInput:
     """Names in the order of its planes."""
     zero_point: float
     """AB magnitude of flux 1."""
+    pixel_scale: float
+    """arcsec"""
     least_bands: int
     """Observed bands that it needs of an object."""
 
     @classmethod
     def of(cls, trained_on: Mapping[str, Any], least_bands: int) -> Self:
         """The images of a model, by the description of its training data."""
-        return cls(tuple(trained_on["bands"]), float(trained_on["zero_point"]), least_bands)
+        zero_point, pixel_scale = (float(trained_on[name]) for name in ("zero_point", "pixel_scale"))
+        return cls(tuple(trained_on["bands"]), zero_point, pixel_scale, least_bands)
 
     def check(self, store: CutoutStore) -> None:
-        """Raise InputRefused for a store whose objects all lack bands, or for a flux unit that is not one."""
+        """Raise InputRefused for a store with too few bands, or whose unit or pixels are too unlike."""
+        store.pixel_ratio(self.pixel_scale)
         missing = match(self.bands, store.bands).count(None)
         if len(self.bands) - missing < self.least_bands:
             raise InputRefused(
@@ -60,6 +68,21 @@ class ModelInput:
         return "; ".join(said)
 
     def read(self, store: CutoutStore, start: int, stop: int) -> Screened:
-        """Rows start:stop, screened."""
-        image, damaged = store.images(start, stop, self.bands)
-        return screen_images(pad(image), damaged, store.flux_scale(self.zero_point), self.least_bands)
+        """Rows start:stop, screened.
+
+        Pixels without data are found among the numbers of the file, before any is mixed with others. How many
+        are too many is counted on the pixels that the model gets. Raises InputRefused for a pixel scale that
+        is too far from that of the store.
+        """
+        flux_scale, ratio = store.flux_scale(self.zero_point), store.pixel_ratio(self.pixel_scale)
+        if ratio == 1:
+            image, damaged = store.images(start, stop, self.bands)
+            return screen_images(pad(image), damaged, flux_scale, self.least_bands)
+        image, damaged = store.images(start, stop, self.bands, footprint(ratio))
+        own = screen_images(image, damaged, least_bands=0, most_no_data=1.0)
+        resampled = resample(own.image, ratio)
+        screened = screen_images(resampled, damaged, flux_scale, self.least_bands, sentinels=False)
+        rejected = own.reason != ""
+        screened.image[rejected] = 0
+        reason = np.where(rejected, own.reason, screened.reason)
+        return screened._replace(reason=reason, flags=screened.flags | Flag.RESAMPLED.value)

@@ -41,6 +41,10 @@ class Provenance:
     """Of the fluxes that the model took."""
     input_zero_point: float = 27.0
     """Of those of the input, which were brought to it."""
+    pixel_scale: float = 0.168
+    """Of the images that the model took, arcsec."""
+    input_pixel_scale: float = 0.168
+    """Of those of the input, which were resampled to it where it is another."""
     bands: tuple[str, ...] = ()
     """Of the model: bit k of BANDMASK is the band at place k."""
     has_tail: bool = True
@@ -107,10 +111,14 @@ def primary_header(provenance: Provenance) -> fits.Header:
         header[f"PZBAND{bit}"] = (_one_card(band), f"band of the model, bit {bit} of BANDMASK")
     header["PZZEROPT"] = (provenance.zero_point, "AB mag of flux 1 for the model")
     header["PZINZERO"] = (provenance.input_zero_point, "AB mag of flux 1 in the input, brought to that")
+    header["PZPIXEL"] = (provenance.pixel_scale, "[arcsec] pixel scale for the model")
+    header["PZINPIX"] = (provenance.input_pixel_scale, "[arcsec] of the input, brought to that")
     header["PZMODEL"] = provenance.model_sha256
     header["PZINPUT"] = provenance.input_sha256
     header["COMMENT"] = "PZMODEL: sha256 of the model's program. PZINPUT: sha256 of the joined sha256 of"
     header["COMMENT"] = "the input's OBJECT_ID (int64), RA and DEC (float64), little-endian, in order."
+    header["COMMENT"] = "PZINPIX to PZPIXEL, where RESAMPLED: flux is conserved, that up to the edges of the"
+    header["COMMENT"] = "new pixels is interpolated by the quintic polynomial through the six nearest edges."
     return header
 
 

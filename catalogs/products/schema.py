@@ -33,7 +33,8 @@ class Flag(IntFlag):
     TWO_PEAKS = 1 << 5
     ATYPICAL = 1 << 6
     UNLIKE_TRAINING_PIXELS = 1 << 7
-    MISSING_BAND = 1 << 8
+    RESAMPLED = 1 << 8
+    MISSING_BAND = 1 << 9
 
 
 FLAG_MEANINGS = {
@@ -45,6 +46,7 @@ FLAG_MEANINGS = {
     Flag.TWO_PEAKS: "p(z) has a second peak, MODE2",
     Flag.ATYPICAL: "unlike the galaxies of the training set",
     Flag.UNLIKE_TRAINING_PIXELS: "sky unlike the training set's",
+    Flag.RESAMPLED: "brought from PZINPIX to PZPIXEL",
     Flag.MISSING_BAND: "a band of the model was not observed",
 }
 

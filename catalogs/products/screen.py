@@ -42,24 +42,35 @@ class Screened(NamedTuple):
 
 
 def screen_images(
-    image: np.ndarray, damaged: np.ndarray, flux_scale: float = 1.0, least_bands: int = LEAST_BANDS
+    image: np.ndarray,
+    damaged: np.ndarray,
+    flux_scale: float = 1.0,
+    least_bands: int = LEAST_BANDS,
+    most_no_data: float = MAX_NO_DATA,
+    sentinels: bool = True,
 ) -> Screened:
     """Screen (N, bands, H, W) cutouts before the model sees them.
 
     Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel; they
-    become NaN. A band with hardly any data was not observed. Fluxes are multiplied by `flux_scale` when that
-    is done, as a sentinel is a number of the file. All pixels of rejected cutouts are set to 0, so that they
-    cannot disturb their batch. The image is `image` itself if nothing is changed.
+    become NaN. A band with more than a share of `most_no_data` of them was not observed. Fluxes are
+    multiplied by `flux_scale` when that is done, as a sentinel is a number of the file. All pixels of
+    rejected cutouts are set to 0, so that they cannot disturb their batch. The image is `image` itself if
+    nothing is changed.
 
     least_bands : a cutout with fewer observed bands is rejected
+    sentinels : whether numbers may stand for no data; else NaN alone does
     """
     pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
     low, high = pixels.min(-1), pixels.max(-1)  # (N, bands), NaN where any pixel is, which is rare
-    suspect = (is_suspect(pixels, low, high) | (pixels == 0).any(-1)).any(-1)
-    empty = no_data(pixels[suspect])
+    if sentinels:
+        suspect = (is_suspect(pixels, low, high) | (pixels == 0).any(-1)).any(-1)
+        empty = no_data(pixels[suspect])
+    else:
+        suspect = np.isnan(low).any(-1)
+        empty = np.isnan(pixels[suspect])
     share = np.zeros(low.shape)
     share[suspect] = empty.mean(-1)
-    observed = share <= MAX_NO_DATA
+    observed = share <= most_no_data
     empty |= ~observed[suspect, :, None]
     low[suspect] = np.where(empty, np.inf, pixels[suspect]).min(-1)
     high[suspect] = np.where(empty, -np.inf, pixels[suspect]).max(-1)

@@ -80,7 +80,8 @@ def _centred(image: np.ndarray, width: int) -> np.ndarray:
     first = size // 2 - width // 2
     crop = slice(max(0, first), max(0, first + width))
     margin = (max(0, -first), max(0, first + width - size))
-    return np.pad(image[..., crop, crop], ((0, 0), (0, 0), margin, margin), constant_values=np.nan)
+    image = image[..., crop, crop]
+    return np.pad(image, ((0, 0), (0, 0), margin, margin), constant_values=np.nan) if any(margin) else image
 
 
 def _weigh(pixels: np.ndarray, across: np.ndarray) -> np.ndarray:

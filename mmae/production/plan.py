@@ -37,6 +37,7 @@ class Plan:
     bands: str
     """Of the store, as it says or the user does."""
     zero_point: float
+    pixel_scale: float
     input_sha256: str
     model_sha256: str
     image_mask: float

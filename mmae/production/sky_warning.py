@@ -24,6 +24,6 @@ def sky_warning(store: CutoutStore, noise: np.ndarray, wanted: ModelInput) -> st
         return ""
     difference = describe_difference(usable, noise, wanted.bands)
     return (
-        f"its sky is not that of the training set ({difference}); are zero point, unit and bands right? "
-        f"Redshifts are flagged {Flag.UNLIKE_TRAINING_PIXELS.name}"
+        f"its sky is not that of the training set ({difference}); are zero point, pixel scale, unit "
+        f"and bands right? Redshifts are flagged {Flag.UNLIKE_TRAINING_PIXELS.name}"
     )

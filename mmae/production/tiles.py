@@ -24,7 +24,7 @@ from catalogs.products.coverage import Coverage
 from catalogs.products.photoz import Provenance
 from catalogs.products.schema import CATALOGUE, REJECTS
 from catalogs.store.checks import open_group
-from catalogs.store.cutouts import CutoutStore, open_store
+from catalogs.store.cutouts import open_store
 from catalogs.store.format import ImageMetadata, get_array
 from mmae import __version__
 from mmae.bundles.bundle import Bundle
@@ -33,8 +33,6 @@ from mmae.production.plan import BATCH, Plan, RunFiles, check_input, unit_rows
 from mmae.production.predictor import TileTask
 from mmae.production.sky_warning import sky_warning
 from mmae.production.tile_list import named_stores
-
-SCALE_TOLERANCE = 1e-3
 
 
 @dataclass
@@ -85,7 +83,6 @@ class Tile:
         The plan does not have the fingerprint yet, for which a foreign store is read.
         """
         self.store = open_store(self.path, described)
-        check_scale(self.store, bundle.card["training_data"])
         bundle.input.check(self.store)
         self.plan = self.make_plan(bundle)
         self.files.refuse_foreign_catalogue()
@@ -130,6 +127,7 @@ class Tile:
             store_fingerprint="",
             bands=" ".join(self.store.bands),
             zero_point=self.store.zero_point,
+            pixel_scale=self.store.pixel_scale,
             input_sha256=check_input(self.store),
             model_sha256=bundle.sha256,
             image_mask=bundle.masking.ratio,
@@ -157,6 +155,8 @@ class Tile:
                 bands=bundle.input.bands,
                 zero_point=bundle.input.zero_point,
                 input_zero_point=self.store.zero_point,
+                pixel_scale=bundle.input.pixel_scale,
+                input_pixel_scale=self.store.pixel_scale,
                 has_tail=bundle.card["calibration"]["tail"],
             ),
         )
@@ -232,16 +232,6 @@ class Tile:
         """Write a line to the tile's log."""
         with atomic.naming(self.log), self.log.open("a") as log:
             print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=log)
-
-
-def check_scale(store: CutoutStore, trained_on: dict[str, Any]) -> None:
-    """Raise InputRefused for a pixel scale on which the model would be silently wrong."""
-    scale, trained = store.pixel_scale, trained_on["pixel_scale"]
-    if abs(scale - trained) > SCALE_TOLERANCE * trained:
-        raise InputRefused(
-            f"{store.path} has pixel_scale {scale} arcsec a pixel, the model was trained at {trained}: "
-            "rescale the cutouts, or train on such"
-        )
 
 
 # ---------------------------------------------------------------- the tiles of a run

@@ -1,8 +1,9 @@
 """Galaxies of a training store: a fixed split, and a shuffled order that reads whole chunks."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,13 +60,24 @@ class TrainingSet:
     """A store with spectra and redshifts, opened for a model: its bands, and its format of spectra.
 
     Its splits are of the galaxies with a redshift and an image that inference would not reject.
+
+    trained_on : description (state.py) of what a model was trained on, to whose zero point and pixel scale
+        images are brought; by default those of the store. Raises InputRefused where they are too unlike.
+    least_bands : observed bands that an image must have, if more than the model needs
     """
 
-    def __init__(self, path: Path, model: AnyConfig, least_bands: int = 0):
+    def __init__(
+        self,
+        path: Path,
+        model: AnyConfig,
+        trained_on: Mapping[str, Any] | None = None,
+        least_bands: int = 0,
+    ):
         self.store = open_store(path)
         check_spectra(self.store)
         self.model = model
-        self.input = ModelInput(model.bands, self.store.zero_point, max(least_bands, model.least_bands))
+        taken = trained_on or {"zero_point": self.store.zero_point, "pixel_scale": self.store.pixel_scale}
+        self.input = ModelInput.of({**taken, "bands": model.bands}, max(least_bands, model.least_bands))
         self.input.check(self.store)
         self.wave = pooled(pool(self.store.wave, STORED_POOL), model)
         self.object_id = self.store.column("object_id")

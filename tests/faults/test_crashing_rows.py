@@ -18,16 +18,16 @@ import os, sys
 if any("default_worker.py" in word for word in sys.orig_argv):
     import ctypes
     import numpy as np
-    from mmae.production import actor
+    from catalogs.products import model_input
 
-    marks, screen = np.array(os.environ["MARKS"].split(), np.float32), actor.screen_images
+    marks, screen = np.array(os.environ["MARKS"].split(), np.float32), model_input.screen_images
 
     def deadly(image, *others):
         if np.isin(image[:, 0, 0, 0], marks).any():
             ctypes.string_at(0)
         return screen(image, *others)
 
-    actor.screen_images = deadly
+    model_input.screen_images = deadly
 """
 """A `sitecustomize` that makes the actors of a run, and no other process, die over images so marked."""
 

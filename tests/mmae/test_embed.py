@@ -21,6 +21,7 @@ from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
 from catalogs.store.format import NO_METADATA
 from catalogs.store.manifest import altered_files
+from catalogs.store.resampling import resample
 from mmae import cli, export
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import device_of_this_process
@@ -105,6 +106,25 @@ def test_what_cannot_be_used_is_nan_and_its_neighbours_are_not(survey, bundle, u
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputRefused, match="was changed while it was being read"):
         Embedder(bundle, opened.precision, "another").begin()
+
+
+def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle, undisturbed, tmp_path):
+    store = open_store(survey / "rubin_tile.zarr")
+    columns = {name: store.column(name, 0, 64) for name in ("object_id", "ra", "dec")}
+    columns["image"] = resample(store.images(0, 64)[0], 0.2 / 0.168)[..., 6:59, 6:59]
+    path = tmp_path / "rubin_tile.zarr"
+    cutouts.write(path, lambda a, b: columns, n=64, survey="mock", size=53, shard_rows=64, pixel_scale=0.2)
+    done = embed(path, "--model", bundle)
+    assert done.returncode == cli.OK, done.stderr
+    group = zarr.open_group(tmp_path / PRODUCT, mode="r")
+    assert group.attrs["input_pixel_scale"] == 0.2
+    expected = zarr.open_group(undisturbed / PRODUCT, mode="r")["embedding"][:64]
+    assert np.median(np.abs(group["embedding"][:] - expected) / expected.std(0)) < 0.1
+    path = tmp_path / "coarse.zarr"
+    cutouts.write(path, lambda a, b: columns, n=64, survey="mock", size=53, shard_rows=64, pixel_scale=0.4)
+    refused = embed(path, "--model", bundle)
+    assert refused.returncode == cli.REFUSED
+    assert "has pixel_scale 0.4 arcsec a pixel, the model was trained at 0.168" in refused.stderr
 
 
 @pytest.mark.parametrize("preset", TINY)

@@ -159,6 +159,7 @@ DECISIVE_EDITS = {
     "calibration": lambda card: card["calibration"]["p(z)"].update(temperature=2.0),
     "z range": lambda card: card["training_data"].update(z_range=[0.0, 9.0]),
     "noise": lambda card: card["training_data"]["noise"].reverse(),
+    "pixel scale": lambda card: card["training_data"].update(pixel_scale=0.2),
     "bands": lambda card: card["training_data"]["bands"].reverse(),
     "roles": lambda card: card["files"][ROLES_FILE].update(sha256="0" * 64),
 }

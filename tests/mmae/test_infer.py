@@ -1,6 +1,7 @@
 """Inference as a user runs it: one command, a catalogue, exit codes."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from catalogs.products import schema
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from catalogs.store.cutouts import open_store
+from catalogs.store.resampling import resample
 from mmae import cli
 from mmae.bundles import columns
 from mmae.bundles.bundle import open_bundle
@@ -172,6 +174,49 @@ def test_fluxes_of_another_unit_are_brought_to_that_of_the_model(survey, bundle,
     assert "has zero_point 31.4, --zero-point says 30" in changed.stderr
 
 
+def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle, tmp_path):
+    """The same objects at 0.2 arcsec, in a store of ours, and in another whose scale the user states."""
+    source = cutouts.open_store(survey / "rubin_tile.zarr")
+    rows = {name: source.column(name, 0, 192) for name in ("object_id", "ra", "dec")}
+    image = source.images(0, 192)[0]
+    coarse = resample(image, 0.2 / 0.168)[..., 6:59, 6:59]  # 53 pixels: those that 64 of 0.168 arcsec fill
+    for name, pixels, scale in (("own", image, 0.168), ("coarse", coarse, 0.2)):
+        block = rows | {"image": pixels}
+        cutouts.write(
+            tmp_path / f"{name}.zarr",
+            lambda a, b: {key: values[a:b] for key, values in block.items()},  # noqa: B023
+            n=192,
+            survey="mock",
+            size=len(pixels[0, 0]),
+            shard_rows=64,
+            pixel_scale=scale,
+        )
+        done = infer(tmp_path, "--catalog", f"{name}.zarr", "--model", bundle, "--workers", 2)
+        assert done.returncode == cli.OK, done.stderr
+        assert "warning" not in done.stdout
+    own, moved = (Table.read(tmp_path / f"{name}.photoz.fits", hdu=1) for name in ("own", "coarse"))
+    difference = np.abs(moved["PHOTOZ_POINT"] - own["PHOTOZ_POINT"]) / (1 + own["PHOTOZ_POINT"])
+    assert np.median(difference) < 5e-3
+    assert (own["PHOTOZ_FLAGS"] & schema.Flag.RESAMPLED == 0).all()
+    assert (moved["PHOTOZ_FLAGS"] & schema.Flag.RESAMPLED != 0).all()
+    for name, scale in (("own", 0.168), ("coarse", 0.2)):
+        header = fits.getheader(tmp_path / f"{name}.photoz.fits")
+        assert (header["PZPIXEL"], header["PZINPIX"]) == (0.168, scale)
+        assert "quintic" in str(header["COMMENT"])
+        assert json.loads((tmp_path / f"{name}.photoz" / "plan.json").read_text())["pixel_scale"] == scale
+
+    group = zarr.create_group(tmp_path / "other" / "coarse.zarr", attributes={"bands": list("grizy")})
+    for name, values in (rows | {"image": coarse}).items():
+        group.create_array(name, data=values, chunks=(100, *values.shape[1:]))
+    flags = ("--catalog", "other/coarse.zarr", "--model", bundle, "--workers", 1, "--zero-point", 27)
+    done = infer(tmp_path, *flags, "--pixel-scale", 0.2)
+    assert done.returncode == cli.OK, done.stderr
+    assert sha256(tmp_path / "other/coarse.photoz.fits") == sha256(tmp_path / "coarse.photoz.fits")
+    again = infer(tmp_path, *flags, "--pixel-scale", 0.21)
+    assert again.returncode == cli.REFUSED
+    assert "was begun with another pixel_scale" in again.stderr
+
+
 def test_bad_rows_are_rejected_with_their_reason_and_disturb_no_other(survey, bundle, undisturbed, tmp_path):
     source = open_store(survey / "rubin_tile.zarr")
     spoiled = {3: np.nan, 700: np.inf, 2047: 5.0}
@@ -290,7 +335,8 @@ REFUSALS = {
     "no workers": (["--catalog", "tile.zarr", "--workers", "-1"], 2, "must not be negative"),
     "unknown option": (["--catalog", "tile.zarr", "--bogus"], 2, "--bogus"),
     "newline in the name": (["--catalog", "two\nlines.zarr"], 2, "rename the store"),
-    "another pixel scale": (["--catalog", "coarse.zarr"], 3, "pixel_scale 0.2"),
+    "pixels over twice as large": (["--catalog", "coarse.zarr"], 3, "pixel_scale 0.4"),
+    "pixels under half as large": (["--catalog", "fine.zarr"], 3, "pixel_scale 0.08"),
     "a zero point of no survey": (["--catalog", "bright.zarr"], 3, "zero_point 60.0"),
     "an id twice": (["--catalog", "twice.zarr"], 3, "object_id 7 stands there twice"),
     "an id of 2**63": (["--catalog", "overflow.zarr"], 3, "object_id 9223372036854775808 does not fit"),
@@ -311,7 +357,8 @@ def refused(tmp_path_factory):
     for name, scale in {
         "tile": {},
         "two\nlines": {},
-        "coarse": {"pixel_scale": 0.2},
+        "coarse": {"pixel_scale": 0.4},
+        "fine": {"pixel_scale": 0.08},
         "bright": {"zero_point": 60.0},
     }.items():
         cutouts.write(folder / f"{name}.zarr", lambda a, b: rows, n=n, survey="test", **scale)

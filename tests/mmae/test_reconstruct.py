@@ -1,10 +1,12 @@
 """`mmae reconstruct` as a user runs it, and the reconstruction of real spectra."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from conftest import TINY, recipe
 from matplotlib.image import imread
 
@@ -170,6 +172,22 @@ def test_the_same_seed_gives_the_same_figures(trained, tmp_path, capsys):
         assert run(trained / "run", trained / "train.zarr", *flags) == cli.OK
     a, b, c = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "abc")
     assert a == b != c
+
+
+@pytest.mark.parametrize(("pixel_scale", "code"), [(0.2, cli.OK), (0.4, cli.REFUSED)])
+def test_a_store_of_other_pixels_is_resampled_for_the_model_or_refused(
+    trained, tmp_path, capsys, pixel_scale, code
+):
+    """Called of other pixels, that is, and so drawn otherwise."""
+    other = shutil.copytree(trained / "train.zarr", tmp_path / "other.zarr")
+    zarr.open_group(other).attrs.update({"format": "another", "pixel_scale": pixel_scale})
+    assert run(trained / "run", other, "--objects", 1, "--out", tmp_path / "other") == code
+    refusal = f"has pixel_scale {pixel_scale} arcsec a pixel, the model was trained at 0.168"
+    assert (refusal in capsys.readouterr().err) == (code == cli.REFUSED)
+    if code == cli.OK:
+        assert run(trained / "run", trained / "train.zarr", "--objects", 1, "--out", tmp_path / "own") == code
+        (name,) = (path.name for path in (tmp_path / "own").iterdir())
+        assert (tmp_path / "own" / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from catalogs.store.shard_writer import write_shards
 from mmae import cli
 
 N = 96
-ORIGIN = Origin("image", "model", "fp32", "mock", "input", "store", 27.0, "0", "0")
+ORIGIN = Origin("image", "model", "fp32", "mock", "input", "store", 27.0, 0.168, "0", "0")
 
 
 def test_neighbours_by_hand_in_blocks_of_any_size():

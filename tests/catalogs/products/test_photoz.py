@@ -125,7 +125,8 @@ def test_bits_never_change_their_meaning():
         ("TWO_PEAKS", 32),
         ("ATYPICAL", 64),
         ("UNLIKE_TRAINING_PIXELS", 128),
-        ("MISSING_BAND", 256),
+        ("RESAMPLED", 256),
+        ("MISSING_BAND", 512),
     ]
 
 

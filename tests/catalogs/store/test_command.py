@@ -168,7 +168,7 @@ def test_the_numbers_of_info(tmp_path, capsys):
     rows = parse_tables(capsys.readouterr().out)
     assert rows["objects"] == ["1"]
     assert rows["survey"] == ["tiny"]
-    assert rows["bands"] == ["g r i z y"]
+    assert rows["bands"] == ["hsc_g hsc_r hsc_i hsc_z hsc_y"]
     assert rows["pixel scale"] == ["0.168 arcsec"]
     assert rows["zero point"] == ["30 AB mag"]
     assert rows["spectra"] == ["6 pixels, 3600 to 9824 angstrom"]

@@ -20,7 +20,7 @@ from mmae.production.sky_warning import sky_warning
 
 N = 24
 ATTRIBUTES = {"bands": list("grizy"), "pixel_scale": 0.168, "zero_point": 27.0}
-WANTED = ModelInput(tuple("grizy"), 27.0, 2)
+WANTED = ModelInput(tuple("grizy"), 27.0, 0.168, 2)
 read = WANTED.read
 HOLE = np.s_[..., 30:34, 30:34]
 HALF = np.s_[..., 32:]
@@ -227,7 +227,7 @@ def test_attributes_that_make_no_sense_are_refused_with_their_name(image, tmp_pa
 def test_a_store_with_bands_that_the_model_does_not_know_is_taken_by_those_it_does(image, tmp_path):
     path = write(tmp_path / "a.zarr", image)
     zarr.open_group(path).attrs["bands"] = ["hsc_y", "HSC-G", "vis", "hsc_z", "hsc_r"]
-    store, wanted = open_store(path), ModelInput(HSC, 27.0, 2)
+    store, wanted = open_store(path), ModelInput(HSC, 27.0, 0.168, 2)
     wanted.check(store)
     assert wanted.differences(store) == (
         "leaves out vis, which the model does not know; goes on without hsc_i"
@@ -241,7 +241,7 @@ def test_a_store_with_bands_that_the_model_does_not_know_is_taken_by_those_it_do
 def test_bands_are_taken_for_others_where_the_user_says_so_and_it_is_told(image, tmp_path):
     path = write(tmp_path / "a.zarr", image)
     zarr.open_group(path).attrs["survey"] = "Rubin DP1"
-    wanted = ModelInput(HSC, 27.0, 2)
+    wanted = ModelInput(HSC, 27.0, 0.168, 2)
     with pytest.raises(InputRefused, match=r"bands lsst_g .* knows hsc_g .* say so with --bands"):
         wanted.check(open_store(path))
     told = wanted.differences(open_store(path, ImageMetadata(bands=HSC)))
@@ -249,4 +249,4 @@ def test_bands_are_taken_for_others_where_the_user_says_so_and_it_is_told(image,
     zarr.open_group(path).attrs["survey"] = "of my own"
     assert wanted.differences(open_store(path)).startswith("takes g for hsc_g, r for hsc_r")
     with pytest.raises(InputRefused, match="no survey has such fluxes"):
-        ModelInput(HSC, 60, 2).check(open_store(path))
+        ModelInput(HSC, 60, 0.168, 2).check(open_store(path))

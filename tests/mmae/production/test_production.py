@@ -82,11 +82,11 @@ def test_a_damaged_tile_is_named_and_only_it_is_done_again(tiles, singly, bundle
 
 def test_a_dry_run_tells_the_cost_and_writes_nothing(tiles, bundle, tmp_path):
     shutil.copytree(tiles, tmp_path, dirs_exist_ok=True)
-    cutouts.write(tmp_path / "coarse.zarr", lambda a, b: {}, n=0, survey="test", pixel_scale=0.2)
+    cutouts.write(tmp_path / "coarse.zarr", lambda a, b: {}, n=0, survey="test", pixel_scale=0.4)
     before = sorted(tmp_path.rglob("*"))
     done = infer(tmp_path, "--catalog", "*.zarr", "--model", bundle, "--workers", 2, "--dry-run")
     assert done.returncode == cli.OK, done.stderr
-    assert "coarse: would be refused: coarse.zarr has pixel_scale 0.2" in done.stdout
+    assert "coarse: would be refused: coarse.zarr has pixel_scale 0.4" in done.stdout
     assert "objects      1364 in 5 units" in done.stdout
     assert "objects/s an actor" in done.stdout
     assert "GB an actor" in done.stdout

@@ -7,7 +7,9 @@ from conftest import recipe
 
 from catalogs.errors import InputRefused
 from catalogs.object_id import hash_ids
+from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
+from catalogs.store.resampling import resample
 from catalogs.store.spectra import normalise, pool
 from mmae import export, train
 from mmae.bundles.bundle import open_bundle
@@ -145,6 +147,36 @@ def test_damage_done_after_the_store_was_opened_is_refused(unusable):
     data.store.verified.clear()
     with pytest.raises(InputRefused, match="images of rows 0 to 256 are damaged"):
         data.read(data.rows(TRAIN)[:5])
+
+
+def test_a_store_of_other_pixels_is_brought_to_those_of_a_model(survey, tmp_path):
+    """Training takes a store as it is; a model that was trained on another takes it at its own scales."""
+    source = TrainingSet(survey / "train.zarr", Himes2025Config())
+    pixels = source.store.images(0, 256)[0]
+    pixels = resample(pixels, 0.2 / 0.168)[..., 6:59, 6:59] * np.float32(10 ** (0.4 * 4.4))
+    names = ("object_id", "ra", "dec", "flux", "ivar", "redshift")
+    columns = {name: source.store.column(name) for name in names} | {"image": pixels}
+    path = tmp_path / "coarse.zarr"
+    cutouts.write(
+        path,
+        lambda a, b: {name: values[a:b] for name, values in columns.items()},
+        n=256,
+        survey="mock",
+        size=53,
+        pixel_scale=0.2,
+        zero_point=31.4,
+        wave=source.store.wave,
+    )
+    rows = source.rows(TRAIN)
+    own = TrainingSet(path, Himes2025Config())
+    assert (own.input.pixel_scale, own.input.zero_point) == (0.2, 31.4)
+    np.testing.assert_array_equal(own.read(rows).image[..., 6:59, 6:59].numpy(), pixels[rows])
+    for_model = TrainingSet(path, Himes2025Config(), {"pixel_scale": 0.168, "zero_point": 27.0})
+    assert (for_model.rows(TRAIN) == rows).all()
+    difference = (for_model.read(rows).image - source.read(rows).image)[..., 8:56, 8:56]
+    assert difference.std() < 0.05 * source.read(rows).image[..., 8:56, 8:56].std()
+    with pytest.raises(InputRefused, match=r"the model was trained at 0\.5"):
+        TrainingSet(path, Himes2025Config(), {"pixel_scale": 0.5, "zero_point": 27.0})
 
 
 def test_a_mask_hides_the_same_number_of_tokens_in_every_galaxy():
