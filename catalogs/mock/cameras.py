@@ -88,8 +88,8 @@ HSC = Camera(
 
 
 STAR_SHARE = 0.03
-"""Share of stars left among galaxies that were told from stars: 1.3 to 5.5 % by redshift in the lens sample
-of DES Y3 (arXiv:2605.04220)."""
+"""Share of stars left among what was taken for galaxies: 1.3 to 5.5 %, by redshift, in the lens sample of DES
+Y3 (arXiv:2605.04220)."""
 
 
 def coadd(

@@ -29,6 +29,13 @@ from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
 SURVEY = "mock"
+NAMES: dict[Survey, tuple[str, str]] = {
+    "hsc": ("galaxies.hdf5", "rubin_tile.zarr"),
+    "rubin": ("train.zarr", "rubin_tile.zarr"),
+    "legacy": ("train.zarr", "legacy_tile.zarr"),
+}
+"""Training data and tile of each survey."""
+PAGE = "preview.png"
 COLUMNS = {TRAINING: (*REQUIRED, "flux", "ivar", "redshift"), TILE: REQUIRED}
 """Columns of the store of each stream."""
 MAX_OBJECTS, MAX_PROCESSES = 10**9, 1024
@@ -85,12 +92,9 @@ class Mock:
 
 def main(config: Mock) -> None:
     """Write the files, anew where an earlier run was killed; UsageError creates nothing."""
-    training = config.out / ("galaxies.hdf5" if config.survey == "hsc" else "train.zarr")
-    tile = config.out / ("legacy_tile.zarr" if config.survey == "legacy" else "rubin_tile.zarr")
-    truths = [path.with_suffix(".truth.fits") for path in (training, tile)]
-    manifests = [manifest_path(path) for path in (training, tile) if path.suffix == ".zarr"]
-    page = config.out / "preview.png"
-    files = (*manifests, training, tile, *truths, *([page] if config.preview else ()))
+    training, tile = (config.out / name for name in NAMES[config.survey])
+    truths, page = [_truth_path(path) for path in (training, tile)], config.out / PAGE
+    files = (*_files(training), *_files(tile), *([page] if config.preview else ()))
     _check(config, files)
     with _unfinished(config.out, files), workers(config.processes) as pool:
         if config.survey == "hsc":
@@ -135,7 +139,18 @@ def _unfinished(folder: Path, files: Iterable[Path]) -> Iterator[None]:
 def _left(folder: Path) -> list[Path]:
     """Files of a run that has not ended, which may have been written or not."""
     mark = folder / UNFINISHED
-    return [folder / Path(name).name for name in mark.read_text().splitlines()] if mark.exists() else []
+    marked = mark.read_text(errors="replace").splitlines() if mark.exists() else []
+    ours = {PAGE, *(file.name for names in NAMES.values() for name in names for file in _files(Path(name)))}
+    return [folder / name for name in marked if name in ours]
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    """What is written of training data or of a tile: the store's manifest, the data, the truth."""
+    return manifest_path(path), path, _truth_path(path)
+
+
+def _truth_path(path: Path) -> Path:
+    return path.with_suffix(".truth.fits")
 
 
 def _check(config: Mock, files: Iterable[Path]) -> None:

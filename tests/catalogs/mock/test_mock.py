@@ -35,7 +35,7 @@ from catalogs.mock.objects import TILE, TRAINING, draw
 from catalogs.mock.population import Component, Source, draw_galaxy, draw_quasar
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
 from catalogs.mock.survey import Mock, main
-from catalogs.products.schema import Reject
+from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_images
 
 R = bands.HSC.index("hsc_r")
@@ -219,19 +219,19 @@ def test_artefacts_have_the_requested_share_and_every_kind():
 
 
 @pytest.mark.parametrize(
-    ("artefact", "reason"),
+    ("artefact", "flags"),
     [
-        (Artefact.NONE, ""),
-        (Artefact.MISSING_BAND, Reject.ZERO_BAND),
-        (Artefact.BLEED_TRAIL, ""),
-        (Artefact.SATURATED_NEIGHBOUR, ""),
+        (Artefact.NONE, 0),
+        (Artefact.MISSING_BAND, Flag.MISSING_BAND),
+        (Artefact.BLEED_TRAIL, 0),
+        (Artefact.SATURATED_NEIGHBOUR, 0),
     ],
 )
-def test_inference_rejects_images_without_a_band_but_not_other_artefacts(artefact, reason):
+def test_inference_flags_images_without_a_band_but_not_other_artefacts(artefact, flags):
     image = generator().normal(size=(5, 64, 64))
     add_artefact(generator(), HSC, image, artefact)
-    _, reasons, _ = screen_images(image[None], np.zeros(1, bool))
-    assert reasons[0] == reason
+    screened = screen_images(image[None], np.zeros(1, bool))
+    assert (screened.reason[0], screened.flags[0]) == ("", flags)
 
 
 def test_a_nan_patch_is_in_one_band():
@@ -399,11 +399,13 @@ def test_starting_over_removes_nothing_of_a_run_that_ended(tmp_path):
     """A run of the Legacy Surveys was killed beside the finished files of HSC."""
     (tmp_path / "galaxies.hdf5").write_text("finished")
     (tmp_path / "train.zarr").mkdir()
-    (tmp_path / ".mock.unfinished").write_text("train.zarr\nlegacy_tile.zarr")
+    (tmp_path / "mine.txt").write_text("not the mock's")
+    (tmp_path / ".mock.unfinished").write_text("train.zarr\nlegacy_tile.zarr\nmine.txt\n..\n\n")
     with pytest.raises(UsageError, match=r"galaxies\.hdf5 exists already"):
         main(Mock(tmp_path))
     main(Mock(tmp_path, survey="legacy", galaxies=2, tile=2, shard_rows=64, processes=1))
     assert (tmp_path / "galaxies.hdf5").read_text() == "finished"
+    assert (tmp_path / "mine.txt").exists()
     assert (tmp_path / "train.zarr/zarr.json").exists()
     assert not (tmp_path / ".mock.unfinished").exists()
 

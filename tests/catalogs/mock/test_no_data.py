@@ -61,7 +61,7 @@ def test_an_object_keeps_one_band():
 
 
 def test_a_stamp_ends_where_the_field_does():
-    """The field's side is 0.5 deg about (150.1, 2.2): its north is at 2.45, its east 0.25 deg from 150.1."""
+    """The field is 0.5 deg wide about (150.1, 2.2): its north is at 2.45, its east 0.25 deg from 150.1."""
     pixel = 0.2 / 3600
     north = beyond_field(150.1, 2.45 - 16.5 * pixel, 0.2)
     assert north[49:].all()
