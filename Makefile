@@ -13,8 +13,7 @@ APT := $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get
 
 demo: $(READY)
 	rm -rf demo runs/demo
-	$(BIN)/mmae mock demo --galaxies 2400 --tile 600 --shard-rows 128
-	$(BIN)/mmae ingest demo/galaxies.hdf5 demo/train.zarr --shard-rows 512
+	$(BIN)/mmae mock demo --survey rubin --galaxies 2400 --tile 600 --shard-rows 128
 	$(BIN)/mmae train demo/train.zarr --out runs/demo --epochs 8 --batch 32
 	$(BIN)/mmae export runs/demo
 	$(BIN)/python -m mmae.infer --catalog demo/rubin_tile.zarr

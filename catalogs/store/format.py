@@ -1,7 +1,8 @@
 """The format of a cutout store: its arrays, files and attributes.
 
     tile.zarr/                 attributes: format, version, survey, bands, pixel_scale, zero_point, frame
-      image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards
+      image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards;
+                 NaN: no data, also in all of a band that an object lacks
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
@@ -21,8 +22,8 @@ from catalogs.bands import canonical
 from catalogs.errors import InputRefused, UsageError
 
 FORMAT, VERSION = "mmae-cutouts", 1
-SIZE = 64
 FRAMES = ("icrs", "fk5", "j2000")
+SIZE = 64
 """Pixels on a side of the cutouts the model takes."""
 CHUNK = 64
 """Rows per inner chunk: one batch of the model, 5 MB of float32 pixels."""
