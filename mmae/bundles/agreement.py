@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mmae.bundles.image_mask import visible_tokens
 from mmae.models.families import AnyModel
 from mmae.models.patches import IMAGE_TOKENS
+from mmae.models.photometry import set_numbers
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
 """Largest |dz| allowed between a program and the full model, in either precision."""
@@ -22,7 +23,8 @@ def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
     rows = len(image)
     spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
     no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
-    calibrated = getattr(program, "calibrated", lambda logits: logits)  # the paper's model has no p(z)
+    calibrated = getattr(program, "calibrated", lambda logits, bands: logits)  # the paper's model has no p(z)
+    bands = set_numbers(~image.isnan().flatten(2).all(2))
     largest = []
     for ratio in CHECKED_MASKS:
         visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))
@@ -30,7 +32,7 @@ def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
         with torch.inference_mode():
             full = model(image, spectrum, hidden, no_spectrum)
             own = program(image, visible if ratio else None)
-        mass = calibrated(full.logits)
+        mass = calibrated(full.logits, bands)
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
     return float(torch.stack(largest).max())  # NaN if any is
 

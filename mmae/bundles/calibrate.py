@@ -1,18 +1,22 @@
 """What is fitted to galaxies after training: the width of p(z), and what is typical."""
 
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from catalogs.products.screen import LEAST_BANDS
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
 from mmae.models import pdf
 from mmae.models.pdf import Grid
+from mmae.models.photometry import set_of
 
 PIT_PIECES, PIT_RESOLUTION = 16, 5e-3
 """Of the polylines that p(z) is calibrated by, and the least step between two of their levels."""
+MOST_IMAGES, LEAST_ROWS = 2**15, 256
+"""Images without some of the bands that are looked at, about, and for each set of bands at least."""
 LEAST_APART = 0.1
 """Entropies, in nats, between which one map of p(z) passes into the other: so that no rounding decides."""
 
@@ -23,7 +27,9 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
         return {"galaxies": "none", "p(z)": "as the model gives it", "typicality": "not known", "tail": False}
     others = estimates(program, sample.image)
     program.typicality.fit(estimates(program, sample.trained).joint, others.joint)
-    fitted = calibrate_pdf(program, others.mass, sample.redshift) if isinstance(program, ImagePdf) else "none"
+    fitted: dict[str, Any] | str = "none"
+    if isinstance(program, ImagePdf):
+        fitted = calibrate_pdf(program, sample.image, sample.redshift)
     return {
         "galaxies": f"{len(others.joint)} {sample.name}",
         "p(z)": fitted,
@@ -32,27 +38,71 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     }
 
 
-def calibrate_pdf(program: ImagePdf, mass: Tensor, redshift: Tensor) -> dict[str, Any]:
-    """Fit the width of p(z), mass (N, K) so far, and then its CDF, to redshifts (N,).
+def calibrate_pdf(program: ImagePdf, image: Tensor, redshift: Tensor) -> dict[str, Any]:
+    """Fit the width of p(z) of images (N, bands, 64, 64) to their redshifts (N,), for every set of bands.
+
+    Other bands are hidden from galaxies that have those of the set. Gives what was fitted to all bands.
+    """
+    bands = image.shape[1]
+    observed = ~image.isnan().flatten(2).all(2)
+    sets = {number: set_of(number, bands) for number in range(2**bands)}
+    several = {number: seen for number, seen in sets.items() if seen.sum() >= LEAST_BANDS}
+    of_a_part = max(LEAST_ROWS, MOST_IMAGES // len(several))
+    fits = {number: Width.unknown() for number in sets}
+    for number, seen in several.items():
+        rows = observed[:, seen].all(1).nonzero()[:, 0]
+        rows = rows if seen.all() else rows[:of_a_part]
+        if len(rows) >= 2:
+            hidden = ~seen
+            seen_only = image[rows].masked_fill(hidden[:, None, None], torch.nan)
+            fits[number] = width_of(estimates(program, seen_only).mass, redshift[rows], program.grid)
+    temperatures, levels, widths = (torch.stack(parts) for parts in zip(*fits.values(), strict=True))
+    program.temperature, program.levels, program.widths = temperatures, levels, widths
+    of_all = fits[2**bands - 1]
+    return {
+        "temperature": float(of_all.temperature),
+        "entropies": of_all.entropies.tolist(),
+        "PIT levels": of_all.levels.tolist(),
+        "sets of bands": len(several),
+    }
+
+
+class Width(NamedTuple):
+    """What makes p(z) as wide as its errors are; see ImagePdf."""
+
+    temperature: Tensor
+    """()"""
+    levels: Tensor
+    """(2, PIT_PIECES + 1)"""
+    entropies: Tensor
+    """(2,)"""
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """The width that the model gives."""
+        uniform = torch.linspace(0, 1, PIT_PIECES + 1)
+        return cls(torch.ones(()), uniform.repeat(2, 1), torch.tensor([0.0, 1.0]))
+
+
+def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:
+    """Fit the width of p(z), mass (N, K) as the model gives it, and then its CDF, to redshifts (N,).
 
     The temperature alone would make bright galaxies pay for the outliers: the likelihood asks for wide tails,
     and one width serves tails and core. The CDFs of the narrower half, those of bright galaxies, and of the
     wider one are mapped apart.
     """
     logits = mass.clamp(min=1e-30).log()
-    program.temperature.fill_(temperature(logits, redshift, program.grid))
-    mass = program.calibrated(logits)
-    pit, width = pdf.cdf(mass, program.grid, redshift), pdf.entropy(mass)
+    divisor = temperature(logits, redshift, grid)
+    mass = (logits / divisor).softmax(1)
+    pit, width = pdf.cdf(mass, grid, redshift), pdf.entropy(mass)
     order, n = width.argsort(), len(width)
     halves = order[: n - n // 2], order[n // 2 :]
-    program.levels = torch.stack([pit_levels(pit[half]) for half in halves])
     narrow, wide = (width[half].median() for half in halves)
-    program.widths = torch.stack([narrow, torch.maximum(wide, narrow + LEAST_APART)])
-    return {
-        "temperature": float(program.temperature),
-        "entropies": program.widths.tolist(),
-        "PIT levels": program.levels.tolist(),
-    }
+    return Width(
+        torch.tensor(divisor),
+        torch.stack([pit_levels(pit[half]) for half in halves]),
+        torch.stack([narrow, torch.maximum(wide, narrow + LEAST_APART)]),
+    )
 
 
 def pit_levels(pit: Tensor) -> Tensor:

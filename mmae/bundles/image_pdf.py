@@ -66,11 +66,12 @@ class ImagePdf(nn.Module):
     """The p(z) of an image, its spectrum hidden."""
 
     temperature: Tensor
-    """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017)."""
+    """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017); (S,), by
+    the number of the set of bands that is seen."""
     levels: Tensor
-    """(2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
+    """(S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
     widths: Tensor
-    """(2,) entropies of such p(z); between them the levels are so, too."""
+    """(S, 2) entropies of such p(z); between them the levels are so, too."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -83,9 +84,10 @@ class ImagePdf(nn.Module):
         self.norm = model.norm
         up, _, down = model.head
         self.head = nn.Sequential(copied(up, gelu=True), copied(down))
-        self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("levels", torch.zeros(2, 0))
-        self.register_buffer("widths", torch.tensor([0.0, 1.0]))
+        sets = 2 ** len(model.config.bands)
+        self.register_buffer("temperature", torch.ones(sets))
+        self.register_buffer("levels", torch.zeros(sets, 2, 0))
+        self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(sets, 1))
         self.typicality = Typicality(model.config.embed_dim)
 
     def reduced(self) -> list[Linear]:
@@ -105,21 +107,25 @@ class ImagePdf(nn.Module):
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
             shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
-        measured = self.photometry(pixels, known * shown.unsqueeze(2))
+        measured, bands = self.photometry(pixels, known * shown.unsqueeze(2))
         photometry = self.photometry_embed(measured.unsqueeze(1))
         tokens = tokens + photometry
         for layer in self.layers:
             tokens = layer(tokens)
         joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
-        return Estimate(answer[:, 0], self.calibrated(answer[:, 1:]), joint, self.typicality(joint))
+        return Estimate(answer[:, 0], self.calibrated(answer[:, 1:], bands), joint, self.typicality(joint))
 
     @torch.jit.export
-    def calibrated(self, logits: Tensor) -> Tensor:
-        """p(z) from what the head says, (B, K): as wide as its errors are."""
-        mass = (logits / self.temperature).softmax(1)
-        if self.levels.shape[1] == 0:
+    def calibrated(self, logits: Tensor, bands: Tensor) -> Tensor:
+        """p(z) from what the head says, (B, K): as wide as its errors are.
+
+        bands (B,): numbers of the sets of bands that were seen.
+        """
+        mass = (logits / self.temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
+        if self.levels.shape[2] == 0:
             return mass
-        narrow, wide = self.widths.unbind()
+        narrow, wide = self.widths.index_select(0, bands).unbind(1)
         share = ((entropy(mass) - narrow) / (wide - narrow)).clamp(0, 1)
-        return recalibrated(mass, torch.lerp(self.levels[0], self.levels[1], share.unsqueeze(1)))
+        of_narrow, of_wide = self.levels.index_select(0, bands).unbind(1)
+        return recalibrated(mass, torch.lerp(of_narrow, of_wide, share.unsqueeze(1)))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "aten": (
-        "__getitem__ __isnot__ __not__ abs add append bitwise_not cat clamp contiguous copy_ copysign "
+        "__getitem__ __isnot__ __not__ abs add append arange bitwise_not cat clamp contiguous copy_ copysign "
         "cumsum diff div einsum eq expand flatten floordiv full_like gather gelu gt index_select isnan "
         "layer_norm lerp linear log masked_fill mean mul ne neg ones ones_like pad permute pow relu relu_ "
         "scaled_dot_product_attention scatter searchsorted select size slice softmax sqrt square "

@@ -11,13 +11,12 @@ Hidden tokens enter only in the decoder, as a learned token at their position: t
 of the visible tokens. Masks are boolean, True = hidden.
 
 Pixels are in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and noise
-is alike in every band. The features of a patch are its pixels, and the mean and the share of pixels with data
-of each band: pixels without data are NaN in the image, in all of it for a band that was not observed, and
-nothing but that is known of them. A network learns
-colours to a hundredth of a magnitude only late from these, so photometry.py measures them. It learns lines
-late in observed spectra, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
-the visible pixels (template_fit.py), and the image as the residual from a symmetric galaxy
-(radial_profile.py).
+is alike in every band. Pixels without data are NaN in the image, in all of it for a band that was not
+observed; nothing but that is known of them. The features of a patch are its pixels, and of each band the mean
+and the share without data. A network learns colours to a hundredth of a magnitude only late from these, so
+photometry.py measures them. It learns lines late in observed spectra, so it predicts spectra in the rest frame
+(rest_frame.py), at the redshift that fits the visible pixels (template_fit.py), and the image as the residual
+from a symmetric galaxy (radial_profile.py).
 """
 
 from dataclasses import dataclass
@@ -183,13 +182,14 @@ class Embedding(nn.Module):
 def features(pixels: Tensor, known: Tensor, patch: int = PATCH) -> Tensor:
     """Features (B, 64, bands * 66) of patches (B, 64, bands * 64) in units of the sky noise.
 
-    Pixels and their means per band, each in units of its noise and on the asinh scale, and the shares known.
+    Pixels and their means per band, each in units of its noise and on the asinh scale; then the shares of
+    pixels without data.
     known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0.
     """
     share = known.unflatten(2, (-1, patch * patch)).mean(3)
     means = pixels.unflatten(2, (-1, patch * patch)).mean(3) / share.clamp(min=1 / (patch * patch))
     means = means * patch  # whose noise is an eighth of a pixel's
-    return torch.cat([asinh(torch.cat([pixels, means], 2)), share], 2)
+    return torch.cat([asinh(torch.cat([pixels, means], 2)), 1 - share], 2)
 
 
 class Decoder(nn.Module):
@@ -267,7 +267,7 @@ class Model(nn.Module):
         int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
-            measured = self.photometry(pixels, known * shown.unsqueeze(2))
+            measured, _ = self.photometry(pixels, known * shown.unsqueeze(2))
             photometry = self.photometry_embed(measured.unsqueeze(1))
         tokens = self.image_embed(features(pixels, known))
         if spectrum is not None:

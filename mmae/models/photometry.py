@@ -25,34 +25,47 @@ def asinh(x: Tensor) -> Tensor:
     return (x.abs() + (x * x + 1).sqrt()).log().copysign(x)
 
 
+def set_numbers(present: Tensor) -> Tensor:
+    """Numbers (B,) of sets of bands (B, bands), True = in it: bit k for the band at place k."""
+    return (present * 2 ** torch.arange(present.shape[1], device=present.device)).sum(1)
+
+
+def set_of(number: int, bands: int) -> Tensor:
+    """The set of bands (bands,) with a number."""
+    return torch.tensor([bool(number >> k & 1) for k in range(bands)])
+
+
 class Photometry(nn.Module):
-    """Whitened asinh magnitudes in concentric apertures, and the visible fraction of each ring, by band."""
+    """Whitened asinh magnitudes in concentric apertures; what of each ring is hidden, and which bands are."""
 
     rings: Tensor
     centre: Tensor
     whiten: Tensor
-    place: Tensor
-    """(bands,), 2^k: a set of bands is the sum of its places."""
+    """(2^bands, J, J), by the number of the set of bands that are there; 0 for the others."""
 
     def __init__(self, bands: int) -> None:
         super().__init__()
         width = len(RADII) * bands
-        self.features = 2 * width
+        self.features = width + len(RADII) + bands
         self.register_buffer("rings", rings(RADII), persistent=False)
-        self.register_buffer("place", 2 ** torch.arange(bands), persistent=False)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("whiten", torch.eye(width).repeat(2**bands, 1, 1))
 
-    def forward(self, pixels: Tensor, weights: Tensor) -> Tensor:
-        """Features (B, 12 * bands) of patches (B, 64, bands * 64) in units of the sky noise.
+    def forward(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 7 * bands + 6) of patches (B, 64, bands * 64) in units of the sky noise.
 
+        And the numbers of the sets of bands of which anything is visible, (B,). What tells of pixels that are
+        not there is 0 in whole images, which are most: else it would drown the rest at first.
         weights, of the shape and type of the pixels: 1 = visible, 0 = not.
         """
         magnitudes, visible = self.measure(pixels, weights)
-        present = visible.unflatten(1, (self.place.shape[0], -1)).sum(2) > 0  # (B, bands)
-        whiten = self.whiten.index_select(0, (present * self.place).sum(1))  # (B, J, J), 0 for absent bands
+        visible = visible.unflatten(1, (-1, self.rings.shape[0]))  # (B, bands, 6)
+        present = visible.sum(2) > 0
+        numbers = set_numbers(present)
+        whiten = self.whiten.index_select(0, numbers)
         white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
-        return torch.cat([asinh(white), visible], 1)
+        hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([asinh(white), hidden, (~present).to(white.dtype)], 1), numbers
 
     def measure(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.
@@ -76,5 +89,5 @@ class Photometry(nn.Module):
         centre, whiten = whitening(complete, FLOOR)
         self.centre.copy_(centre)
         for number in range(len(self.whiten)):
-            known = (number & self.place).bool().repeat_interleave(len(RADII))
+            known = set_of(number, len(centre) // len(RADII)).repeat_interleave(len(RADII))
             self.whiten[number] = completing(complete, FLOOR, known) @ whiten

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.bundles.calibrate import calibrate_pdf, temperature
+from mmae.bundles.calibrate import Width, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.models import pdf
 from mmae.models.families import build
@@ -27,6 +27,7 @@ def test_p_of_z_is_made_as_wide_as_its_errors():
 def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long():
     """Gaussians, too wide where they are narrow and too narrow where they are wide; a tenth is far off."""
     rng = torch.Generator().manual_seed(1)
+    grid = dataclasses.replace(TINY["mmae"], bins=320).grid
     program = ImagePdf(build(dataclasses.replace(TINY["mmae"], bins=320)))
     n = 16000
     is_wide = torch.rand(n, generator=rng) < 0.5
@@ -34,11 +35,15 @@ def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long(
     true = torch.where(torch.rand(n, generator=rng) < 0.1, 5 * true, true)
     centre = 0.6 + 0.3 * torch.rand(n, generator=rng)
     redshift = torch.expm1((centre + true * torch.randn(n, generator=rng)).clamp(min=0))
-    x = torch.log1p(program.grid.centres).float()
+    x = torch.log1p(grid.centres).float()
     logits = -0.5 * ((x - centre[:, None]) / claimed[:, None]) ** 2
     first, rest = slice(0, n // 2), slice(n // 2, n)
-    calibrate_pdf(program, logits[first].softmax(1), redshift[first])
-    pit = pdf.cdf(program.calibrated(logits[rest]), program.grid, redshift[rest])
+    fitted = width_of(logits[first].softmax(1), redshift[first], grid)
+    program.temperature[7], program.widths[7] = fitted.temperature, fitted.entropies
+    program.levels = Width.unknown().levels.repeat(32, 1, 1)
+    program.levels[7] = fitted.levels
+    of_the_set = torch.full((n - n // 2,), 7)
+    pit = pdf.cdf(program.calibrated(logits[rest], of_the_set), grid, redshift[rest])
     for inside, tolerance in ((0.68, 0.03), (0.95, 0.02)):
         covered = ((pit - 0.5).abs() < inside / 2).float()
         for half in (is_wide[rest], ~is_wide[rest]):

@@ -90,9 +90,12 @@ def test_a_band_that_is_absent_says_nothing():
     weights = torch.ones_like(pixels).unflatten(2, (5, -1))
     weights[:, :, 3] = 0
     weights = weights.flatten(2)
-    features = photometry(pixels, weights)
-    torch.testing.assert_close(photometry(pixels + 7 * (1 - weights), weights), features)
-    whole = photometry(pixels, torch.ones_like(pixels))
+    features, numbers = photometry(pixels, weights)
+    assert (numbers == 0b10111).all()
+    torch.testing.assert_close(photometry(pixels + 7 * (1 - weights), weights)[0], features)
+    whole, _ = photometry(pixels, torch.ones_like(pixels))
     assert features.isfinite().all()
     assert (features - whole)[:, : 5 * len(RADII)].abs().max() < 5  # of some sigma, not thousands
-    assert not features[:, 5 * len(RADII) :].unflatten(1, (5, -1))[:, 3].any()
+    told = features[:, 5 * len(RADII) :]
+    assert told.tolist() == [[0] * len(RADII) + [0, 0, 0, 1, 0]] * 200  # nothing is hidden but that band
+    assert not whole[:, 5 * len(RADII) :].any()
