@@ -14,9 +14,9 @@ Pixels are in units of the sky noise, on an asinh scale: faint or bright, a gala
 is alike in every band. Pixels without data are NaN in the image, in all of it for a band that was not
 observed; nothing but that is known of them. The features of a patch are its pixels, and of each band the mean
 and the share without data. A network learns colours to a hundredth of a magnitude only late from these, so
-photometry.py measures them. It learns lines late in observed spectra, so it predicts spectra in the rest frame
-(rest_frame.py), at the redshift that fits the visible pixels (template_fit.py), and the image as the residual
-from a symmetric galaxy (radial_profile.py).
+photometry.py measures them. It learns lines late in observed spectra, so it predicts spectra in the rest
+frame (rest_frame.py), at the redshift that fits the visible pixels (template_fit.py), and the image as the
+residual from a symmetric galaxy (radial_profile.py).
 """
 
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ from mmae.models.families import AnyModel
 from mmae.models.masking import Masks
 from mmae.models.mmae import Model, ModelConfig
 from mmae.models.output import Output
-from mmae.models.patches import patches
+from mmae.models.patches import known_pixels, patches
 from mmae.models.photometry import Photometry
 from mmae.models.radial_profile import RadialProfile
 from mmae.scores import line_scores, photoz_scores
@@ -75,7 +75,7 @@ CHANGES = {
 
 
 def without_photometry() -> None:
-    Photometry.fit = lambda self, pixels: self.whiten.zero_()  # type: ignore[method-assign]
+    Photometry.fit = lambda self, pixels, weights: self.whiten.zero_()  # type: ignore[method-assign]
 
 
 def without_profile() -> None:
@@ -243,17 +243,16 @@ def redshift_scores(z_phot: np.ndarray, z_spec: np.ndarray) -> dict[str, float]:
 
 def boosted(store: Path) -> dict[str, float]:
     """Scores of gradient boosting on the same apertures (photometry.py): magnitudes and their colours."""
-    data, photometry, features = TrainingSet(store, ModelConfig()), Photometry(), {}
+    data, photometry, features = TrainingSet(store, ModelConfig()), Photometry(5), {}
     for split in (TRAIN, TEST):
         rows = data.rows(split)
         if split == TRAIN:
             noise = torch.from_numpy(sky_noise(data.read(rows[:2048]).image.numpy())).view(-1, 1, 1)
         parts = []
         for batch in batches(data, rows, 512, 0, 1):
-            pixels = patches(batch.image / noise)
-            parts.append(
-                photometry.measure(pixels, torch.ones_like(pixels[:, :, 0]))[0].unflatten(1, (5, -1))
-            )
+            image, known = known_pixels(batch.image)
+            magnitudes, _ = photometry.measure(patches(image / noise), patches(known))
+            parts.append(magnitudes.unflatten(1, (5, -1)))
         magnitudes = torch.cat(parts)
         colours = (magnitudes.diff(dim=1), magnitudes.diff(dim=2))
         features[split] = torch.cat([part.flatten(1) for part in (magnitudes, *colours)], 1).numpy(), rows

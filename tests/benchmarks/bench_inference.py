@@ -21,6 +21,7 @@ import report
 import torch
 from astropy.table import Table
 
+from catalogs.bands import HSC
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
 from mmae import environment
@@ -47,11 +48,12 @@ def make_inputs(folder: Path) -> tuple[Path, Path]:
         return {"image": image, "object_id": ids, "ra": ids / OBJECTS, "dec": ids / OBJECTS}
 
     cutouts.write(folder / "tile.zarr", rows, n=OBJECTS, survey="noise", shard_rows=4 * MIN_UNIT)
-    trained = {"survey": "none", "pixel_scale": 0.168, "zero_point": 27.0, "z_range": [0.0, 4.0]}
+    trained = {"survey": "none", "bands": HSC, "pixel_scale": 0.168, "zero_point": 27.0, "noise": [1.0] * 5}
+    trained |= {"flux_percentiles": {}, "z_range": [0.0, 4.0]}
     state = {"config": {"model": asdict(Himes2025Config())}, "data": trained, "metrics": {}, "step": 0}
     compiler.BOUND = dict.fromkeys(compiler.BOUND, float("inf"))
     torch.manual_seed(0)
-    sample = noise_sample(BATCH, BATCH)
+    sample = noise_sample(5, BATCH, BATCH)
     compiler.write_bundle(folder / "bundle", Himes2025().eval(), state, sample)
     return folder / "tile.zarr", folder / "bundle"
 

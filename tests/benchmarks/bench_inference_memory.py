@@ -28,6 +28,7 @@ import torch
 import zarr
 
 from catalogs import atomic
+from catalogs.bands import HSC
 from catalogs.store import cutouts
 from catalogs.store.format import SHARD, get_array, manifest_path, shard_key
 from mmae.bundles import compiler
@@ -51,10 +52,11 @@ class Memory(NamedTuple):
 
 
 def make_bundle(out: Path) -> Path:
-    trained = {"survey": "none", "pixel_scale": 0.168, "zero_point": 27.0, "z_range": [0.0, 4.0]}
+    trained = {"survey": "none", "bands": HSC, "pixel_scale": 0.168, "zero_point": 27.0, "noise": [1.0] * 5}
+    trained |= {"flux_percentiles": {}, "z_range": [0.0, 4.0]}
     state = {"config": {"model": asdict(MODEL)}, "data": trained, "metrics": {}, "step": 0}
     torch.manual_seed(0)
-    compiler.write_bundle(out, Model(MODEL).eval(), state, noise_sample(64, 64))
+    compiler.write_bundle(out, Model(MODEL).eval(), state, noise_sample(5, 64, 64))
     return out
 
 
