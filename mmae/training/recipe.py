@@ -113,7 +113,7 @@ class Train:
     gradient of its model is not finite at first where no spectrum is visible, so some steps need spectra."""
     rebuild_absent: bool = True
     """Whether the spectrum is also rebuilt for galaxies that come without it."""
-    band_dropout: float = 0.3
+    band_dropout: float = 0.2
     """Share of the galaxies that come without some of their bands: one at least, two are left at least."""
     turn: bool = True
     """Turn and flip images at random."""
