@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from catalogs import ingest
+from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store import cutouts
 from catalogs.surveys.galaxiesml import open_galaxiesml
@@ -80,7 +81,7 @@ def test_a_file_with_spectra_becomes_a_training_store(tmp_path, size, pixels):
     np.testing.assert_array_equal(store.wave, data["spectrum/wave"][0])
     assert store.column("object_id").tolist() == [int(name) for name in data["targetid"]]
     assert np.isnan(store.column("ra")).all()
-    assert (store.bands, store.pixel_scale, store.zero_point) == (tuple("grizy"), 0.168, 27.0)
+    assert (store.bands, store.pixel_scale, store.zero_point) == (HSC, 0.168, 27.0)
 
 
 def test_a_file_without_spectra_becomes_a_store_to_infer_on(tmp_path):
