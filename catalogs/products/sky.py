@@ -31,11 +31,13 @@ def measure_sky(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def describe_difference(image: np.ndarray, noise: np.ndarray, bands: tuple[str, ...]) -> str:
-    """How the sky of cutouts differs from that of the training set: level and noise of each band."""
-    level, own_noise = (np.nanmedian(values, 0) / noise for values in measure_sky(image))
+    """How the sky of cutouts differs from that of the training set: level and noise by band."""
+    level, own_noise = measure_sky(image)
+    there = np.isfinite(own_noise).any(0).nonzero()[0]
     return ", ".join(
-        f"{band}: noise {ratio:.2g} x, level {offset:.2g} sigma"
-        for band, ratio, offset in zip(bands, own_noise, level, strict=True)
+        f"{bands[k]}: noise {np.nanmedian(own_noise[:, k]) / noise[k]:.2g} x, "
+        f"level {np.nanmedian(level[:, k]) / noise[k]:.2g} sigma"
+        for k in there
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from catalogs import atomic
-from catalogs.errors import UsageError
+from catalogs.errors import InputRefused, UsageError
 from mmae import __version__
 from mmae.models import checkpoint
 from mmae.models.families import AnyModel, build
@@ -172,8 +172,19 @@ def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
     """Description of the training data for the model card: survey, bands, fluxes, range of redshifts.
 
     sample : (N, bands, 64, 64), some images of the training split
+    Raises InputRefused where a band has no data, or no two galaxies have them in all bands.
     """
     rows, image = data.rows(TRAIN), sample.numpy()
+    observed = ~np.isnan(image).all((2, 3))
+    if dark := [
+        band for band, any_seen in zip(data.input.bands, observed.any(0), strict=True) if not any_seen
+    ]:
+        raise InputRefused(f"{data.store.path} has no data in the band {', '.join(dark)}: leave it out of it")
+    if observed.all(1).sum() < 2:
+        raise InputRefused(
+            f"{data.store.path} has no two galaxies with data in all of its bands "
+            f"({' '.join(data.input.bands)}): leave out one that few have"
+        )
     levels = (1, 50, 99)
     percentiles = np.nanpercentile(image, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
     redshift = data.redshift[rows]

@@ -184,3 +184,18 @@ def test_a_mask_hides_the_same_number_of_tokens_in_every_galaxy():
     assert (mask.sum(1) == 48).all()
     mask = random_mask(10_000, 64, 0.75)
     assert abs(mask.float().mean(0) - 0.75).max() < 5 * (0.75 * 0.25 / 10_000) ** 0.5  # any token alike
+
+
+NO_GALAXY = {
+    "no data in the band hsc_z": np.s_[:],
+    "no two galaxies with data in all of its bands": np.s_[1:],
+}
+
+
+@pytest.mark.parametrize(("sentence", "rows"), NO_GALAXY.items(), ids=NO_GALAXY)
+def test_a_band_that_no_galaxy_has_is_no_band_to_train_on(survey, draw_training, tmp_path, rows, sentence):
+    image, _ = open_store(survey / "train.zarr").images(0, 256)
+    image[rows, 3] = 0
+    path = draw_training(tmp_path / "train.zarr", np.arange(256), image=image)
+    with pytest.raises(InputRefused, match=sentence):
+        train.main(recipe("mmae", path, tmp_path / "run", epochs=1))
