@@ -36,7 +36,7 @@ def set_of(number: int, bands: int) -> Tensor:
 
 
 class Photometry(nn.Module):
-    """Whitened asinh magnitudes in concentric apertures; what of each ring is hidden, and which bands are."""
+    """Whitened asinh magnitudes in concentric apertures; what of each ring is visible, and which bands not."""
 
     rings: Tensor
     centre: Tensor
@@ -54,8 +54,7 @@ class Photometry(nn.Module):
     def forward(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 7 * bands + 6) of patches (B, 64, bands * 64) in units of the sky noise.
 
-        And the numbers of the sets of bands of which anything is visible, (B,). What tells of pixels that are
-        not there is 0 in whole images, which are most: else it would drown the rest at first.
+        And the numbers of the sets of bands of which anything is visible, (B,).
         weights, of the shape and type of the pixels: 1 = visible, 0 = not.
         """
         magnitudes, visible = self.measure(pixels, weights)
@@ -64,8 +63,8 @@ class Photometry(nn.Module):
         numbers = set_numbers(present)
         whiten = self.whiten.index_select(0, numbers)
         white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
-        hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([asinh(white), hidden, (~present).to(white.dtype)], 1), numbers
+        of_present = visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([asinh(white), of_present, (~present).to(white.dtype)], 1), numbers
 
     def measure(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.
