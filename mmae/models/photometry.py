@@ -36,7 +36,7 @@ def set_of(number: int, bands: int) -> Tensor:
 
 
 class Photometry(nn.Module):
-    """Whitened asinh magnitudes in concentric apertures; what of each ring is visible, and which bands not."""
+    """Whitened asinh magnitudes in apertures, what of each ring is visible, and which bands are not."""
 
     rings: Tensor
     centre: Tensor
