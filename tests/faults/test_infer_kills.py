@@ -27,7 +27,8 @@ def write(unit):
     files, task = tile.files, tile.task
     columns = (tile.store.column(name, start, stop) for name in ("object_id", "ra", "dec"))
     reason = np.where(np.arange(start, stop) % 10, "", "CONSTANT")
-    rows = photoz.rows(*columns, {}, np.zeros(stop - start, np.int64), reason)
+    n = stop - start
+    rows = photoz.rows(*columns, {}, np.zeros(n, np.int64), reason, np.ones((n, 5), bool))
     return files.part(number).write(task.plan.sha256, task.provenance, *rows)
 
 def infer(out):

@@ -158,7 +158,8 @@ def catalogue(tmp_path):
 
     def write(columns: dict[str, np.ndarray]) -> Path:
         unknown = np.full(n, np.nan)
-        rows = photoz.rows(np.arange(n), unknown, unknown, columns, np.zeros(n, int), np.full(n, ""))
+        flags, reason, observed = np.zeros(n, int), np.full(n, ""), np.ones((n, 5), bool)
+        rows = photoz.rows(np.arange(n), unknown, unknown, columns, flags, reason, observed)
         provenance = Provenance("a" * 64, "mock", "0.1.0", "b" * 64, (0.0, 4.0))
         part, path = Part(tmp_path, 0), tmp_path / "tile.photoz.fits"
         part.write("c" * 64, provenance, *rows)
