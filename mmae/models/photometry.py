@@ -36,7 +36,7 @@ def set_of(number: int, bands: int) -> Tensor:
 
 
 class Photometry(nn.Module):
-    """Whitened asinh magnitudes in apertures, what of each ring is visible, and which bands are not."""
+    """Whitened asinh magnitudes in apertures, what of each ring is hidden, and which bands are."""
 
     rings: Tensor
     centre: Tensor
@@ -54,7 +54,8 @@ class Photometry(nn.Module):
     def forward(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, 7 * bands + 6) of patches (B, 64, bands * 64) in units of the sky noise.
 
-        And the numbers of the sets of bands of which anything is visible, (B,).
+        And the numbers of the sets of bands of which anything is visible, (B,). What tells of pixels that are
+        not there is 0 in whole images, which are most.
         weights, of the shape and type of the pixels: 1 = visible, 0 = not.
         """
         magnitudes, visible = self.measure(pixels, weights)
@@ -63,8 +64,8 @@ class Photometry(nn.Module):
         numbers = set_numbers(present)
         whiten = self.whiten.index_select(0, numbers)
         white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
-        of_present = visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([asinh(white), of_present, (~present).to(white.dtype)], 1), numbers
+        hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
+        return torch.cat([asinh(white), hidden, (~present).to(white.dtype)], 1), numbers
 
     def measure(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.

@@ -97,4 +97,5 @@ def test_a_band_that_is_absent_says_nothing():
     assert features.isfinite().all()
     assert (features - whole)[:, : 5 * len(RADII)].abs().max() < 5  # of some sigma, not thousands
     told = features[:, 5 * len(RADII) :]
-    assert told.tolist() == [[1] * len(RADII) + [0, 0, 0, 1, 0]] * 200  # nothing is hidden but that band
+    assert told.tolist() == [[0] * len(RADII) + [0, 0, 0, 1, 0]] * 200  # nothing is hidden but that band
+    assert not whole[:, 5 * len(RADII) :].any()
