@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, ClassVar, NamedTuple, NoReturn, TextIO
 
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from mmae.flags import parse
@@ -134,7 +134,9 @@ def disk_failure(prog: str, error: OSError) -> int:
 
 
 def _fail(prog: str, error: object, code: int) -> int:
-    """Say an error in one line, whatever characters are in it."""
+    """Say an error in one line, whatever characters are in it; after a Stop that was swallowed, that."""
+    if Stop.was_raised and code != INTERRUPTED:
+        error, code = "interrupted", INTERRUPTED
     line = " ".join(f"{prog}: {error}".split())
     with contextlib.suppress(OSError):  # nobody listens
         print("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
@@ -187,9 +189,13 @@ class Stop(KeyboardInterrupt):
     ends itself by SIGINT in the end, whatever the exit code.
     """
 
+    was_raised: ClassVar[bool] = False
+    """Modules swallow one while they import others, which are incomplete then, and fail in any way."""
+
 
 def stop(*_: object) -> NoReturn:
     """Handler of signals."""
+    Stop.was_raised = True
     raise Stop
 
 
@@ -203,7 +209,9 @@ def end_with(run: Callable[[], int], prog: str) -> NoReturn:
         code = run()
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)  # there is nothing left to stop
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not (Stop.was_raised or isinstance(error, KeyboardInterrupt)):
+            raise
         code = _fail(prog, "interrupted", INTERRUPTED)
     sys.exit(code)
 

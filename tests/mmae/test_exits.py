@@ -170,3 +170,29 @@ def test_a_place_without_a_name_is_no_product(place, capsys):
 
 def test_the_version_is_told():
     assert run("mmae.cli", "--version").stdout.startswith("mmae-survey ")
+
+
+SWALLOWED = """
+import os, signal
+from mmae import cli
+from catalogs.errors import UsageError
+
+def work():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException:
+        pass
+    raise {error}
+
+cli.end_with(lambda: cli.exit_code(work, "mmae"), "mmae")
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["RecursionError", "UsageError('there is no such module')", "SystemExit(0)"]
+)
+def test_an_interruption_that_an_import_swallows_is_one_all_the_same(error):
+    """What is raised afterwards, by modules that are half there, is no news."""
+    program = [sys.executable, "-c", SWALLOWED.format(error=error)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (cli.INTERRUPTED, "mmae: interrupted\n")
