@@ -83,7 +83,9 @@ def main(config: Reconstruct) -> None:
         truth = Batch(*(tensor[k] for tensor in batch))
         reconstruction = Reconstruction(*(tensor[k] for tensor in rebuilt))
         with atomic.replacing(out / f"{object_id}.png") as temporary:
-            plot = figure(str(object_id), data.wave, truth, reconstruction, data.input.bands)
+            plot = figure(
+                str(object_id), data.wave, truth, reconstruction, data.input.bands, data.input.zero_point
+            )
             plot.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
 
     print(f"checkpoint: {source} (step {state['step']})")

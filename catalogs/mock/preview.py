@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from catalogs import atomic
-from catalogs.mock.cameras import HSC, Camera
+from catalogs.mock.cameras import Camera
 from catalogs.mock.image import Artefact
 from catalogs.mock.instruments import WAVE
 from catalogs.mock.objects import Objects
@@ -46,7 +46,7 @@ def draw_page(objects: Objects, camera: Camera, path: Path) -> None:
     rows, images = min(ROWS, len(objects.redshift)), 1 + len(camera.bands)
     figure = Figure(figsize=(8 + 2 * images, 1.7 * rows), layout="constrained", dpi=80)
     axes = figure.subplots(rows, images + 1, squeeze=False, width_ratios=[1] * images + [6])
-    for k, colour in enumerate(composite(as_grizy(objects.image[:rows], camera))):
+    for k, colour in enumerate(composite(objects.image[:rows], camera.bands, camera.zero_point)):
         axes[k, 0].imshow(colour, origin="lower")
         for band, axis in enumerate(axes[k, 1:images]):
             draw_band(axis, objects.image[k, band], camera.sky_sigma[band])
@@ -57,12 +57,6 @@ def draw_page(objects: Objects, camera: Camera, path: Path) -> None:
         draw_spectrum(axes[k, images], objects.flux[k], objects.ivar[k], objects.redshift[k])
     with atomic.replacing(path) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def as_grizy(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Images (n, bands, s, s) as `composite` takes them, (n, 5, s, s); z stands in for bands that lack."""
-    planes = [camera.filters.index(name if name in camera.filters else "z") for name in "grizy"]
-    return image[:, planes] * np.float32(10 ** (0.4 * (HSC.zero_point - camera.zero_point)))
 
 
 def describe(objects: Objects, k: int) -> str:

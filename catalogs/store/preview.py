@@ -14,8 +14,9 @@ from catalogs.store.cutouts import CutoutStore
 RGB = {"i": 0.7, "r": 1.0, "g": 1.5}
 """Bands shown as red, green, blue; their weights make a galaxy of moderate redshift nearly white. Without
 them, the reddest, the middle and the bluest are shown."""
+ZERO_POINT = 27.0
 SKY, STRETCH, SOFTENING = -0.1, 1.0, 8
-"""Parameters of the asinh stretch, in flux at zero point 27: black level, range above it, softening."""
+"""Parameters of the asinh stretch, in flux at that zero point: black level, range above it, softening."""
 NO_VALUE = (255, 0, 255)
 """Colour of pixels that are NaN or infinite in a band that is shown: magenta, a colour of no galaxy."""
 
@@ -35,16 +36,17 @@ def shown(bands: Sequence[str]) -> list[int]:
     return [blue_to_red[-1], blue_to_red[len(bands) // 2], blue_to_red[0]]
 
 
-def composite(image: np.ndarray, bands: Sequence[str] = HSC) -> np.ndarray:
+def composite(image: np.ndarray, bands: Sequence[str] = HSC, zero_point: float = ZERO_POINT) -> np.ndarray:
     """Colour composites of cutouts with the asinh stretch of Lupton et al. (2004), which preserves colour.
 
     The same flux always gives the same colour, so that cutouts can be compared.
 
-    image : (n, bands, s, s) float, flux at zero point 27
+    image : (n, bands, s, s) float, flux
+    zero_point : AB magnitude of flux 1
     Returns (n, s, s, 3) uint8; pixels without a value are magenta.
     """
     n, _, height, width = image.shape
-    image = image[:, shown(bands)]
+    image = image[:, shown(bands)] * np.float32(10 ** (0.4 * (ZERO_POINT - zero_point)))
     valid = np.isfinite(image).all(1)  # (n, s, s)
     planes = (
         weight * np.where(valid, plane, 0).astype(np.float64)
@@ -62,8 +64,8 @@ def read_composites(store: CutoutStore, rows: Iterable[int]) -> np.ndarray:
     for row in rows:
         image, damaged = store.images(row, row + 1)
         image[damaged] = np.nan
-        images.append(image * np.float32(10 ** (0.4 * (27 - store.zero_point))))
-    return composite(np.concatenate(images), store.bands)
+        images.append(image)
+    return composite(np.concatenate(images), store.bands, store.zero_point)
 
 
 def contact_sheet(images: np.ndarray, labels: Sequence[str], path: Path, columns: int = 8) -> None:

@@ -7,7 +7,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from catalogs.store.preview import composite
+from catalogs.bands import HSC
+from catalogs.store.preview import ZERO_POINT, composite
 from mmae.models.batch import Batch
 from mmae.scores.lines import LINES
 from mmae.scores.reconstruction import Reconstruction
@@ -17,16 +18,22 @@ GREY = 140
 
 
 def figure(
-    name: str, wave: np.ndarray, truth: Batch, rebuilt: Reconstruction, bands: Sequence[str]
+    name: str,
+    wave: np.ndarray,
+    truth: Batch,
+    rebuilt: Reconstruction,
+    bands: Sequence[str] = HSC,
+    zero_point: float = ZERO_POINT,
 ) -> Figure:
     """One galaxy as in the paper's figures 1 and 2: three images above, the spectrum below.
 
-    wave : (L,) angstrom. truth, rebuilt : without the batch dimension; images in these bands.
+    wave : (L,) angstrom. truth, rebuilt : without the batch dimension; images in these bands,
+    flux at that zero point.
     """
     hidden = rebuilt.image_hidden[0].numpy()
     unseen = rebuilt.image_hidden | truth.image.isnan()
     filled = torch.where(unseen, rebuilt.image, truth.image)
-    true_panel, filled_panel = composite(torch.stack([truth.image, filled]).numpy(), bands)
+    true_panel, filled_panel = composite(torch.stack([truth.image, filled]).numpy(), bands, zero_point)
     panels = {
         "image": true_panel,
         "what the model sees": np.where(hidden[..., None], GREY, true_panel),

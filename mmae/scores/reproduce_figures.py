@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
-from catalogs.bands import HSC
 from catalogs.store.preview import composite
 from mmae.models.batch import Batch
 from mmae.scores import reconstruction_figure, redshift_figures
@@ -244,7 +243,7 @@ def galaxy(
 
     fits : by name, the fit (lines.FIT) in the true and in the rebuilt spectrum, None if it was not detected.
     """
-    plot = reconstruction_figure.figure(name, wave, truth, reconstruction, HSC)
+    plot = reconstruction_figure.figure(name, wave, truth, reconstruction)
     captions = []
     for line, (true, rebuilt) in fits.items():
         result = "not rebuilt" if rebuilt is None else f"rebuilt {caption(rebuilt)}"

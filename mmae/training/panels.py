@@ -29,4 +29,6 @@ def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.dev
     name = str(data.object_id[row[0]])
     reconstruction = Reconstruction(*(tensor[0].cpu() for tensor in rebuilt_batch))
     true = Batch(*(tensor[0] for tensor in truth))
-    return reconstruction_figure.figure(name, data.wave, true, reconstruction, data.input.bands)
+    return reconstruction_figure.figure(
+        name, data.wave, true, reconstruction, data.input.bands, data.input.zero_point
+    )

@@ -102,6 +102,7 @@ def test_a_model_that_needs_all_bands_rejects_what_lacks_one(cutout):
     assert not clean.any()
 
 
+FAR_BELOW = -77.7
 NO_DATA = {
     "NaN": np.nan,
     "zero": 0.0,
@@ -109,19 +110,15 @@ NO_DATA = {
         f"{value:g}": value
         for value in (-99.0, -999.0, -9999.0, -32768.0, -1e30, 1e20, 9.96921e36, -3.4028235e38)
     },
-    "far below any noise": -77.7,
+    "far below any noise": FAR_BELOW,
 }
 """How surveys write a pixel without data; the noise here is 1."""
 
 
 @pytest.mark.parametrize("value", NO_DATA.values(), ids=NO_DATA)
-@pytest.mark.parametrize(
-    "where", [np.s_[..., 30:34, 30:34], np.s_[..., :8], np.s_[2, 0, 0], np.s_[2]], ids=str
-)
+@pytest.mark.parametrize("where", [np.s_[..., 30:34, 30:34], np.s_[..., :8], np.s_[2, 0, 0]], ids=str)
 def test_pixels_without_data_are_treated_alike_however_they_are_written(cutout, value, where):
     image = np.repeat(cutout, 2, 0)
-    if where == 2 and value == -77.7:
-        pytest.skip("there is nothing in the band to tell the noise from")
     image[1][where] = value
     as_nan = np.repeat(cutout, 2, 0)
     as_nan[1][where] = np.nan
@@ -130,8 +127,18 @@ def test_pixels_without_data_are_treated_alike_however_they_are_written(cutout, 
     np.testing.assert_array_equal(clean, expected[0])
     assert (reason == expected[1]).all()
     assert flags.tolist() == expected[2].tolist()
-    assert flags[1] & (Flag.MASKED_PIXELS | Flag.MISSING_BAND)
+    assert flags[1] & Flag.MASKED_PIXELS
     assert flags[0] == 0
+
+
+@pytest.mark.parametrize("value", [value for value in NO_DATA.values() if value != FAR_BELOW], ids=str)
+def test_a_band_is_absent_however_that_is_written(cutout, value):
+    """But by a number that only noise beside it would tell: it is a constant band."""
+    cutout[:, 2] = value
+    clean, reason, flags, observed = screen_images(cutout, np.zeros(1, bool))
+    assert (reason.tolist(), flags.tolist()) == ([""], [Flag.MISSING_BAND])
+    assert observed.tolist() == [[True, True, False, True, True]]
+    assert np.isnan(clean[:, 2]).all()
 
 
 def test_a_margin_is_flagged_as_a_region_and_a_few_pixels_are_not(cutout):
