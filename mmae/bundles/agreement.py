@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmae.bundles.image_mask import visible_tokens
 from mmae.models.families import AnyModel
-from mmae.models.patches import IMAGE_TOKENS
+from mmae.models.patches import IMAGE_TOKENS, observed_bands
 from mmae.models.photometry import set_numbers
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -24,7 +24,7 @@ def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
     spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
     no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
     calibrated = getattr(program, "calibrated", lambda logits, bands: logits)  # the paper's model has no p(z)
-    bands = set_numbers(~image.isnan().flatten(2).all(2))
+    bands = set_numbers(observed_bands(image))
     largest = []
     for ratio in CHECKED_MASKS:
         visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))

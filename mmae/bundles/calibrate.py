@@ -10,6 +10,7 @@ from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
 from mmae.models import pdf
+from mmae.models.patches import observed_bands
 from mmae.models.pdf import Grid
 from mmae.models.photometry import set_of
 
@@ -44,7 +45,7 @@ def calibrate_pdf(program: ImagePdf, image: Tensor, redshift: Tensor) -> dict[st
     Other bands are hidden from galaxies that have those of the set. Gives what was fitted to all bands.
     """
     bands = image.shape[1]
-    observed = ~image.isnan().flatten(2).all(2)
+    observed = observed_bands(image)
     sets = {number: set_of(number, bands) for number in range(2**bands)}
     several = {number: seen for number, seen in sets.items() if seen.sum() >= LEAST_BANDS}
     of_a_part = max(LEAST_ROWS, MOST_IMAGES // len(several))

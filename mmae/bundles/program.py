@@ -21,7 +21,7 @@ def program_of(model: AnyModel) -> Program:
 
 
 def estimates(program: nn.Module, image: Tensor) -> Estimate:
-    """The estimates of a program for images (N, 5, 64, 64), a batch at a time."""
+    """The estimates of a program for images (N, bands, 64, 64), a batch at a time."""
     with torch.inference_mode():
         parts = [program(part) for part in image.split(BATCH)]
     return Estimate(*map(torch.cat, zip(*parts, strict=True)))

@@ -20,7 +20,7 @@ BATCH = 64
 
 @torch.inference_mode()
 def watch(program: Program, layers: list[Linear], image: Tensor) -> dict[Linear, Tensor]:
-    """What the layers see as the program runs on images (N, 5, 64, 64).
+    """What the layers see as the program runs on images (N, bands, 64, 64).
 
     Gives (1 + I, 1 + I) for each: the sum of x x' over its inputs x, led by the 1 that the bias multiplies.
     """
@@ -55,7 +55,7 @@ def rounded(weight: Tensor, gram: Tensor) -> Tensor:
 def reduce_precision(program: Program, image: Tensor) -> Program:
     """Take the layers that the program names for it to bfloat16, in place.
 
-    image (N, 5, 64, 64): galaxies like those to come, which the rounding is fitted to.
+    image (N, bands, 64, 64): galaxies like those to come, which the rounding is fitted to.
     """
     layers = program.reduced()
     gram = watch(program, layers, image)

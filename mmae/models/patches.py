@@ -25,3 +25,8 @@ def known_pixels(image: Tensor) -> tuple[Tensor, Tensor]:
     """Images (B, bands, 64, 64) with 0 for NaN, which is no data; and whether there are: 1 or 0."""
     unknown = image.isnan()
     return image.masked_fill(unknown, 0.0), (~unknown).to(image.dtype)
+
+
+def observed_bands(image: Tensor) -> Tensor:
+    """Which bands of images (B, bands, 64, 64) have any data: (B, bands) bool."""
+    return ~image.isnan().flatten(2).all(2)

@@ -50,7 +50,7 @@ class ImageEncoder:
         """Any store has images."""
 
     def joint(self, store: CutoutStore, start: int, stop: int, image: np.ndarray) -> np.ndarray:
-        """Rows start:stop, whose images (m, 5, 64, 64) are read already: (m, J) float32."""
+        """Rows start:stop, whose images (m, bands, 64, 64) are read already: (m, J) float32."""
         return self.engine.joint(image, store.column("object_id", start, stop).astype(np.int64))
 
 

@@ -16,6 +16,7 @@ from catalogs.errors import InputRefused, UsageError
 from mmae import __version__
 from mmae.models import checkpoint
 from mmae.models.families import AnyModel, build
+from mmae.models.patches import observed_bands
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World
 from mmae.training.recipe import DROPOUT, Train, make_optimizer, stream_seed
@@ -175,11 +176,10 @@ def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
     Raises InputRefused where a band has no data, or no two galaxies have them in all bands.
     """
     rows, image = data.rows(TRAIN), sample.numpy()
-    observed = ~np.isnan(image).all((2, 3))
-    if dark := [
-        band for band, any_seen in zip(data.input.bands, observed.any(0), strict=True) if not any_seen
-    ]:
-        raise InputRefused(f"{data.store.path} has no data in the band {', '.join(dark)}: leave it out of it")
+    observed = observed_bands(sample)
+    seen = zip(data.input.bands, observed.any(0).tolist(), strict=True)
+    if dark := [band for band, has_data in seen if not has_data]:
+        raise InputRefused(f"{data.store.path} has no data in the band {', '.join(dark)}: leave it out")
     if observed.all(1).sum() < 2:
         raise InputRefused(
             f"{data.store.path} has no two galaxies with data in all of its bands "
