@@ -77,11 +77,12 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     trained_on_it = data.store.fingerprint == state["data"]["fingerprint"]
     if not trained_on_it:
         print(f"{path} is not the store the model was trained on: IN_TRAINING will be null")
-    read = data.read(data.sample(VALIDATION, CALIBRATED_ROWS))
+    trained, others = (data.read(data.sample(split, CALIBRATED_ROWS)) for split in (TRAIN, VALIDATION))
     return Sample(
         "galaxies of the validation split",
-        data.read(data.sample(TRAIN, CALIBRATED_ROWS)).image,
-        read.image,
-        read.redshift,
+        trained.image,
+        others.image,
+        (trained.conditions, others.conditions),
+        others.redshift,
         roles(data.store, data.usable) if trained_on_it else None,
     )

@@ -77,7 +77,8 @@ def main(config: Reconstruct) -> None:
 
     rows = sample_test_rows(data, config.objects, config.seed)
     batch = data.read(rows)
-    rebuilt = reconstruct(model, batch.image, batch.spectrum, *draw_masks(len(rows), model.config, config))
+    masks = draw_masks(len(rows), model.config, config)
+    rebuilt = reconstruct(model, batch.image, batch.spectrum, *masks, batch.conditions)
     out.mkdir(parents=True, exist_ok=True)
     for k, object_id in enumerate(data.object_id[rows]):
         truth = Batch(*(tensor[k] for tensor in batch))

@@ -121,8 +121,8 @@ def stop_on_signal() -> Iterator[Stop]:
 def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     """Begin or resume the run in `config.out`, and train to its last epoch."""
     rows = data.rows(TRAIN)
-    sample = data.read(data.sample(TRAIN, STATISTICS_ROWS)).image
-    description = describe(data, sample)
+    sample = data.read(data.sample(TRAIN, STATISTICS_ROWS))
+    description = describe(data, sample.image)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
     state = begin_or_resume(config, world, description, sample)
     del sample

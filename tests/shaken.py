@@ -2,6 +2,7 @@
 
 import torch
 
+from mmae.models.conditions import unknown
 from mmae.models.families import build
 
 NOISE = [0.037, 0.057, 0.077, 0.156, 0.287]
@@ -12,7 +13,8 @@ def shaken(config):
     """A model with no weight at 0 or 1."""
     torch.manual_seed(11)
     model = build(config).double().eval()
-    model.fit(images(64) * 0.05, NOISE)
+    image = images(64) * 0.05
+    model.fit(image, unknown(image), NOISE)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model

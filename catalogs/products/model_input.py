@@ -1,20 +1,40 @@
-"""What a model takes of a store: its bands, in its unit, on its pixels, without those that hold no data."""
+"""What a model takes of a store: its bands, in its unit, on its pixels, without those that hold no data.
+
+And what the store says of each object beside its image, the conditions of its observation: (N, 2 * bands + 1)
+float32, sigma of the sky a pixel in each band (flux), FWHM of the seeing in each band (arcsec), and E(B - V)
+of the Galaxy (mag); NaN: not known.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from catalogs.bands import match
 from catalogs.errors import InputRefused
 from catalogs.products.schema import Flag
-from catalogs.products.screen import Screened, screen_images
+from catalogs.products.screen import screen_images
 from catalogs.store.cutouts import CutoutStore, pad
 from catalogs.store.resampling import footprint, resample
 
 MAX_ZERO_POINT_SHIFT = 25.0
 """mag; units in use are from nJy (31.4) to maggies (0) of AB."""
+
+
+class Cutouts(NamedTuple):
+    """Cutouts of N objects for a model, screened."""
+
+    image: np.ndarray
+    """(N, bands, 64, 64) float32; NaN: no data"""
+    conditions: np.ndarray
+    """(N, 2 * bands + 1) float32; see above"""
+    reason: np.ndarray
+    """(N,) str, a `Reject`, or "" for a usable cutout"""
+    flags: np.ndarray
+    """(N,) int64 of `Flag`"""
+    observed: np.ndarray
+    """(N, bands) bool; the pixels of other bands are all NaN"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class ModelInput:
         said += [f"goes on without {', '.join(missing)}"] if missing else []
         return "; ".join(said)
 
-    def read(self, store: CutoutStore, start: int, stop: int) -> Screened:
+    def read(self, store: CutoutStore, start: int, stop: int) -> Cutouts:
         """Rows start:stop, screened.
 
         Pixels without data are found among the numbers of the file, before any is mixed with others. How many
@@ -77,7 +97,9 @@ class ModelInput:
         flux_scale, ratio = store.flux_scale(self.zero_point), store.pixel_ratio(self.pixel_scale)
         if ratio == 1:
             image, damaged = store.images(start, stop, self.bands)
-            return screen_images(pad(image), damaged, flux_scale, self.least_bands)
+            screened = screen_images(pad(image), damaged, flux_scale, self.least_bands)
+            image, reason, flags, observed = screened
+            return Cutouts(image, self.conditions(store, start, stop), reason, flags, observed)
         image, damaged = store.images(start, stop, self.bands, footprint(ratio))
         own = screen_images(image, damaged, least_bands=0, most_no_data=1.0)
         resampled = resample(own.image, ratio)
@@ -85,4 +107,31 @@ class ModelInput:
         rejected = own.reason != ""
         screened.image[rejected] = 0
         reason = np.where(rejected, own.reason, screened.reason)
-        return screened._replace(reason=reason, flags=screened.flags | Flag.RESAMPLED.value)
+        return Cutouts(
+            screened.image,
+            self.conditions(store, start, stop),
+            reason,
+            screened.flags | Flag.RESAMPLED.value,
+            screened.observed,
+        )
+
+    def conditions(self, store: CutoutStore, start: int, stop: int) -> np.ndarray:
+        """Conditions of rows start:stop in the unit of the model, (m, 2 * bands + 1) float32.
+
+        The noise of resampled images is not that of the store.
+        """
+        planes, m = match(self.bands, store.bands), stop - start
+        known = np.full((m, 2 * len(planes) + 1), np.nan, np.float32)
+        factors = {"noise": store.flux_scale(self.zero_point), "psf_fwhm": 1.0}
+        if store.pixel_ratio(self.pixel_scale) != 1:
+            del factors["noise"]
+        for first, name in ((0, "noise"), (len(planes), "psf_fwhm")):
+            if name in factors and store.has(name):
+                values = store.column(name, start, stop)
+                values = np.where(values > 0, values, np.nan) * factors[name]
+                for band, plane in enumerate(planes):
+                    if plane is not None:
+                        known[:, first + band] = values[:, plane]
+        if store.has("ebv"):
+            known[:, -1] = np.where((ebv := store.column("ebv", start, stop)) >= 0, ebv, np.nan)
+        return known

@@ -19,12 +19,17 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 from catalogs.store.compression import COMPRESSORS
 from catalogs.store.encoding import read_encoding
-from catalogs.store.format import CHUNK, RANKS, REQUIRED
+from catalogs.store.format import AXES, CHUNK, REQUIRED
 
 SHARDING = "sharding_indexed"
 CODECS = {*COMPRESSORS, "bytes", "transpose", SHARDING, "crc32c", "shuffle", "delta"}
 """Codecs that only turn bytes into numbers; others are refused (Pickle runs code)."""
 METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+WHOLE_NUMBERS = {
+    "object_id": "ids must be integers",
+    "mask": "it must be integers, 0 where a pixel is good",
+}
+"""Arrays that are not of real numbers, and what they must be."""
 MAX_CHUNK_BYTES = 2**30
 MAX_COMPRESSION = 1000
 """Largest ratio of logical to stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
@@ -83,7 +88,7 @@ def inspect(path: Path) -> tuple[int, list]:
             if file.is_file():
                 status = file.stat()
                 listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
-                if name in ("zarr.json", ".zarray") and file.parent.name in (path.name, *RANKS):
+                if name in ("zarr.json", ".zarray") and file.parent.name in (path.name, *AXES):
                     _check_codecs(file)  # arrays that nobody reads may be of any kind
     return sum(size for _, size, _ in listing), sorted(listing)
 
@@ -131,7 +136,7 @@ def codec_names(node: Any) -> Iterator[str]:
 
 
 def open_group(path: Path) -> zarr.Group:
-    for folder, name in itertools.product((path, *(path / name for name in RANKS)), METADATA):
+    for folder, name in itertools.product((path, *(path / name for name in AXES)), METADATA):
         refuse_special(folder / name)
     with refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
         # consolidated metadata are a second copy, whose codecs have not been checked
@@ -141,38 +146,50 @@ def open_group(path: Path) -> zarr.Group:
 def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
     """Check names, types, ranks, lengths and sizes of the arrays; return the shape of `image`."""
     with refusing(f"{path} holds an array that cannot be read"):
-        members = {name: group[name] for name in RANKS if name in group}
+        members = {name: group[name] for name in AXES if name in group}
     arrays = {name: member for name, member in members.items() if isinstance(member, zarr.Array)}
     for name in (*REQUIRED, *members):
         if name not in arrays:
             raise InputRefused(f"{path} has no array `{name}`: a cutout store holds {', '.join(REQUIRED)}")
     for name, array in arrays.items():
-        if array.ndim != RANKS[name]:
-            raise InputRefused(f"{path}/{name} has shape {array.shape}: it must have {RANKS[name]} axes")
-        if name == "object_id" and array.dtype.kind not in "iu":
-            raise InputRefused(f"{path}/object_id is of type {array.dtype}: ids must be integers")
-        encoding = read_encoding(path, array)
-        if name == "object_id" and encoding.is_packed:
-            raise InputRefused(
-                f"{path}/object_id is packed (scale_factor, add_offset): ids must be as they are"
-            )
-        packed = name == "image" and encoding.is_packed and array.dtype.kind in "iu"
-        if name != "object_id" and array.dtype.kind != "f" and not packed:
-            raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
+        _check_type(path, name, array)
         if SHARDING in array_codecs(path / name) and not array.shards:
             raise InputRefused(f"{path}/{name} has codecs beside its shards: rewrite it with them inside")
         _check_size(path, name, array, stored_bytes)
-    image = arrays["image"]
-    if image.shape[2] != image.shape[3]:
-        raise InputRefused(f"{path}/image has shape {image.shape}: it must be (N, bands, size, size)")
-    for name, array in arrays.items():
-        if name != "wave" and array.shape[0] != image.shape[0]:
+    _check_shapes(path, {name: arrays[name].shape for name in AXES if name in arrays})
+    return arrays["image"].shape
+
+
+def _check_type(path: Path, name: str, array: zarr.Array) -> None:
+    """Refuse an array whose numbers are of another kind than its name says."""
+    encoding = read_encoding(path, array)
+    if name in WHOLE_NUMBERS:
+        if array.dtype.kind not in ("iu" if name == "object_id" else "iub"):
+            raise InputRefused(f"{path}/{name} is of type {array.dtype}: {WHOLE_NUMBERS[name]}")
+        if encoding.is_packed:
             raise InputRefused(
-                f"{path}: image has {image.shape[0]} rows, {name} {array.shape[0]}: they must agree"
+                f"{path}/{name} is packed (scale_factor, add_offset): its numbers must be as they are"
             )
-    if len({array.shape[-1] for name, array in arrays.items() if name in ("flux", "ivar", "wave")}) > 1:
-        raise InputRefused(f"{path}: flux, ivar and wave differ in their numbers of pixels: they must agree")
-    return image.shape
+        return
+    packed = name == "image" and encoding.is_packed and array.dtype.kind in "iu"
+    if array.dtype.kind != "f" and not packed:
+        raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
+
+
+def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse arrays, that of images first, whose axes do not agree."""
+    lengths: dict[str, tuple[int, str]] = {}
+    for name, shape in shapes.items():
+        axes = AXES[name]
+        if len(shape) != len(axes):
+            raise InputRefused(f"{path}/{name} has shape {shape}: it must have the axes ({', '.join(axes)})")
+        for axis, length in zip(axes, shape, strict=True):
+            first, where = lengths.setdefault(axis, (length, name))
+            if length != first:
+                raise InputRefused(
+                    f"{path}/{name} has shape {shape}, where ({', '.join(axes)}) must agree: {axis} is "
+                    f"{first} in {where}"
+                )
 
 
 def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> None:

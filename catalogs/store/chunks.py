@@ -13,7 +13,7 @@ import zarr
 from catalogs.errors import InputRefused
 from catalogs.store.checks import REPAIR, array_codecs, check_arrays, inspect, open_group, refusing
 from catalogs.store.compression import COMPRESSORS, check_decoded_size
-from catalogs.store.format import FORMAT, RANKS, get_array, manifest_path
+from catalogs.store.format import AXES, FORMAT, get_array, manifest_path
 
 ENTRIES = {"little": struct.Struct("<QQ"), "big": struct.Struct(">QQ")}
 """Offset and length of a chunk in the index of a shard, by the byte order of the index."""
@@ -35,7 +35,7 @@ def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -
     if group.attrs.get("format") == FORMAT:
         raise InputRefused(f"{path} has no manifest ({manifest_path(path).name}): copy it too, or {REPAIR}")
     check_arrays(path, group, stored_bytes)
-    arrays = [get_array(group, name) for name in RANKS if name in group]
+    arrays = [get_array(group, name) for name in AXES if name in group]
     faults = {}
     chunks = [(array, chunk) for array in arrays for chunk in chunks_of(array)]
     for array, chunk in progress(chunks):

@@ -18,8 +18,8 @@ from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.flux_statistics import FluxStatistics
 from catalogs.store.format import (
+    AXES,
     NO_METADATA,
-    RANKS,
     ImageMetadata,
     beside,
     manifest_path,
@@ -136,7 +136,7 @@ def layout(store: CutoutStore) -> Table:
     """Table of the arrays of the format as they are on disk; other arrays of the store are ignored."""
     _, listing = inspect(store.path)
     table = Table("array", "shape", "type", "chunks", "shards", "MB", "codecs", box=box.SIMPLE)
-    for name in (name for name in RANKS if name in store.group):
+    for name in (name for name in AXES if name in store.group):
         array = store.array(name)
         stored = sum(size for file, size, _ in listing if file.startswith(f"{name}/"))
         shapes = ("x".join(map(str, shape)) for shape in (array.shape, array.chunks, array.shards or "-"))

@@ -132,6 +132,10 @@ class CutoutStore:
             self.arrays[name] = get_array(self.group, name)
         return self.arrays[name]
 
+    def has(self, name: str) -> bool:
+        """Whether the store has an array of the format."""
+        return name in self.group
+
     def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start:stop of any array but `image`, in native byte order.
 
@@ -163,10 +167,14 @@ class CutoutStore:
         Returns
         -------
         image : (m, bands, s, s) float32, s = min(size, H), the flux unit of the zero point; NaN in a band
-            that the store lacks
+            that the store lacks, and where `mask` is not 0
         damaged : (m,) bool, True where the pixels on disk are not those written; image is 0 there
         """
         image, damaged = self._whole_images(start, stop, size)
+        if self.has("mask"):
+            crop = self._crop(size)
+            bad = self.column("mask", start, stop)[:, crop, crop] != 0
+            image = np.where(bad[:, None], np.float32(np.nan), image)
         planes = match(bands or self.bands, self.bands)
         if planes == list(range(len(self.bands))):
             return image, damaged
@@ -227,8 +235,7 @@ class CutoutStore:
 
     def _pixels(self, array: zarr.Array, start: int, stop: int, size: int) -> np.ndarray:
         """Decode, and cut to `size` pixels about the centre."""
-        first = max(0, self.size // 2 - size // 2)
-        crop = slice(first, first + size)
+        crop = self._crop(size)
         with refusing(f"{self.path}/image does not decode"):
             self._check_chunks(array, start, stop)
             with atomic.naming(self.path / "image"):
@@ -236,6 +243,11 @@ class CutoutStore:
             pixels = self.encoding("image").decode(stored)
         with np.errstate(over="ignore"):  # beyond float32 becomes Inf, which has a reject reason
             return pixels.astype(np.float32, copy=False)
+
+    def _crop(self, size: int) -> slice:
+        """The middle `size` pixels along a side."""
+        first = max(0, self.size // 2 - size // 2)
+        return slice(first, first + size)
 
     def _check_chunks(self, array: zarr.Array, start: int, stop: int) -> None:
         """Raise ValueError where a chunk is missing, or not of its size."""

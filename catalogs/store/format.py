@@ -6,6 +6,9 @@
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
+      noise      (N, bands) sigma of the sky a pixel, flux      psf_fwhm  (N, bands) arcsec, of the seeing
+      ebv        (N,) E(B - V) of the Galaxy, mag               mask      (N, H, W) integer, not 0: no data
+                 (in any store, each or none; NaN and what is not above 0 (ebv: below 0): not known)
     tile.zarr.manifest.json    file -> size, sha256, chunk_sums (of a shard; see manifest.py)
 
 Stores of other programs have no manifest; they are read where their meaning is unambiguous.
@@ -32,9 +35,26 @@ SHARD = 4096
 
 REQUIRED = ("image", "object_id", "ra", "dec")
 TRAINING = ("flux", "ivar", "redshift", "spectrum")
-RANKS = {"image": 4, "object_id": 1, "ra": 1, "dec": 1, "wave": 1}
-RANKS |= {"flux": 2, "ivar": 2, "redshift": 1, "spectrum": 2}
-FILL_VALUES = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")} | {"int64": -(2**63)}
+OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
+"""What may be known of each object beside its image."""
+AXES = {
+    "image": ("N", "bands", "size", "size"),
+    "object_id": ("N",),
+    "ra": ("N",),
+    "dec": ("N",),
+    "wave": ("P",),
+    "flux": ("N", "P"),
+    "ivar": ("N", "P"),
+    "redshift": ("N",),
+    "spectrum": ("N", "L"),
+    "noise": ("N", "bands"),
+    "psf_fwhm": ("N", "bands"),
+    "ebv": ("N",),
+    "mask": ("N", "size", "size"),
+}
+"""Axes of the arrays; those of one name are of one length."""
+FILL_VALUES = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")}
+FILL_VALUES |= {"int64": -(2**63), "uint8": 255}
 """Fill values that occur in no data: zarr omits a shard that is all fill, and reads a lost one as fill."""
 
 

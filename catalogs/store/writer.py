@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from catalogs.bands import HSC
-from catalogs.store.format import CHUNK, FORMAT, SHARD, SIZE, VERSION
+from catalogs.store.format import (
+    AXES,
+    CHUNK,
+    FORMAT,
+    OPTIONAL,
+    REQUIRED,
+    SHARD,
+    SIZE,
+    TRAINING,
+    VERSION,
+)
 from catalogs.store.shard_writer import Columns, Layout, Progress, write_shards
 from catalogs.store.spectra import STORED_POOL, normalise, pool
 
@@ -27,6 +37,7 @@ def write(
     zero_point: float = 27.0,
     size: int = SIZE,
     wave: np.ndarray | None = None,
+    known: Sequence[str] = (),
     shard_rows: int = SHARD,
     source: str | None = None,
     comm: Any = None,
@@ -43,6 +54,7 @@ def write(
     bands : names in the table of bands (catalogs/bands.py), in the order of the planes.
     pixel_scale, zero_point : arcsec a pixel, AB mag.
     wave : (P,) angstrom; makes a training store, whose rows have flux, ivar and redshift too.
+    known : which of `noise`, `psf_fwhm`, `ebv`, `mask` the rows have, too; see format.py.
     shard_rows : a multiple of 64. Memory in use is a few times a shard.
     source, comm, progress : as for `write_shards`.
 
@@ -61,7 +73,7 @@ def write(
         "frame": "icrs",
     }
     constants = {} if wave is None else {"wave": np.asarray(wave, np.float64)}
-    columns = _columns(len(bands), size, wave)
+    columns = _columns(len(bands), size, wave, known)
 
     def arrays(start: int, stop: int) -> dict[str, np.ndarray]:
         stored = rows(start, stop)
@@ -74,22 +86,18 @@ def write(
     write_shards(path, layout, lambda spans: (arrays(*span) for span in spans), source, comm, progress)
 
 
-def _columns(bands: int, size: int, wave: np.ndarray | None) -> Columns:
+def _columns(bands: int, size: int, wave: np.ndarray | None, known: Sequence[str]) -> Columns:
     """Columns of a store, with those of a training store if it has wavelengths."""
-    columns: Columns = {
-        "image": ((bands, size, size), "float32"),
-        "object_id": ((), "int64"),
-        "ra": ((), "float64"),
-        "dec": ((), "float64"),
-    }
+    if not set(known) <= set(OPTIONAL):
+        raise ValueError(f"known {', '.join(known)}: a store may hold {', '.join(OPTIONAL)}")
+    lengths = {"bands": bands, "size": size}
+    types = dict.fromkeys(AXES, "float32") | {"object_id": "int64", "mask": "uint8"}
+    types |= dict.fromkeys(("ra", "dec", "redshift"), "float64")
+    names = [*REQUIRED, *known]
     if wave is not None:
-        columns |= {
-            "flux": (wave.shape, "float32"),
-            "ivar": (wave.shape, "float32"),
-            "redshift": ((), "float64"),
-            SPECTRUM: ((len(wave) // STORED_POOL,), "float32"),
-        }
-    return columns
+        lengths |= {"P": len(wave), "L": len(wave) // STORED_POOL}
+        names += TRAINING
+    return {name: (tuple(lengths[axis] for axis in AXES[name][1:]), types[name]) for name in names}
 
 
 def _check_rows(stored: dict[str, np.ndarray], columns: Columns, start: int, stop: int) -> None:
@@ -107,8 +115,8 @@ def _check_rows(stored: dict[str, np.ndarray], columns: Columns, start: int, sto
             raise ValueError(
                 f"{where}: {name} is of shape {values.shape}, not {(stop - start, *shape)}{remedy}"
             )
-        kinds = "iu" if dtype == "int64" else "fiu"
-        if values.dtype.kind not in kinds or (kinds == "iu" and (values.astype(dtype) != values).any()):
+        kinds = {"int64": "iu", "uint8": "iub"}.get(dtype, "fiu")
+        if values.dtype.kind not in kinds or ("f" not in kinds and (values.astype(dtype) != values).any()):
             raise ValueError(f"{where}: {name} is of type {values.dtype} and does not fit {dtype}")
 
 

@@ -10,6 +10,7 @@ from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
 from mmae.models import pdf
+from mmae.models.conditions import unknown
 from mmae.models.patches import observed_bands
 from mmae.models.pdf import Grid
 from mmae.models.photometry import set_of
@@ -26,11 +27,12 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     """Fit the width of p(z), and what is typical, to galaxies; gives what the card says of it."""
     if sample.redshift is None:
         return {"galaxies": "none", "p(z)": "as the model gives it", "typicality": "not known", "tail": False}
-    others = estimates(program, sample.image)
-    program.typicality.fit(estimates(program, sample.trained).joint, others.joint)
+    of_trained, of_others = sample.conditions
+    others = estimates(program, sample.image, of_others)
+    program.typicality.fit(estimates(program, sample.trained, of_trained).joint, others.joint)
     fitted: dict[str, Any] | str = "none"
     if isinstance(program, ImagePdf):
-        fitted = calibrate_pdf(program, sample.image, sample.redshift)
+        fitted = calibrate_pdf(program, sample.image, sample.redshift, of_others)
     return {
         "galaxies": f"{len(others.joint)} {sample.name}",
         "p(z)": fitted,
@@ -39,13 +41,17 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     }
 
 
-def calibrate_pdf(program: ImagePdf, image: Tensor, redshift: Tensor) -> dict[str, Any]:
+def calibrate_pdf(
+    program: ImagePdf, image: Tensor, redshift: Tensor, conditions: Tensor | None = None
+) -> dict[str, Any]:
     """Fit the width of p(z) of images (N, bands, 64, 64) to their redshifts (N,), for every set of bands.
 
     Other bands are hidden from galaxies that have those of the set. Gives what was fitted to all bands.
+    conditions (N, 2 * bands + 1): of the images; NaN, or None: not known.
     """
     bands = image.shape[1]
     observed = observed_bands(image)
+    told = unknown(image) if conditions is None else conditions
     sets = {number: set_of(number, bands) for number in range(2**bands)}
     several = {number: seen for number, seen in sets.items() if seen.sum() >= LEAST_BANDS}
     of_a_part = max(LEAST_ROWS, MOST_IMAGES // len(several))
@@ -56,7 +62,8 @@ def calibrate_pdf(program: ImagePdf, image: Tensor, redshift: Tensor) -> dict[st
         if len(rows) >= 2:
             hidden = ~seen
             seen_only = image[rows].masked_fill(hidden[:, None, None], torch.nan)
-            fits[number] = width_of(estimates(program, seen_only).mass, redshift[rows], program.grid)
+            mass = estimates(program, seen_only, told[rows]).mass
+            fits[number] = width_of(mass, redshift[rows], program.grid)
     temperatures, levels, widths = (torch.stack(parts) for parts in zip(*fits.values(), strict=True))
     program.temperature, program.levels, program.widths = temperatures, levels, widths
     of_all = fits[2**bands - 1]

@@ -31,7 +31,11 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
     """
     program, grid = program_of(model), model.config.grid
     calibration = calibrate(program, sample)
-    coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS])
+    of_trained, of_others = (
+        conditions if conditions is None else conditions[:rows]
+        for conditions, rows in zip(sample.conditions, (FITTED_ROWS, MEASURED_ROWS), strict=True)
+    )
+    coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS], of_trained)
     programs = {FP32: torch.jit.script(program), BF16: torch.jit.script(coarse)}
     image = with_bands_hidden(noise(CHECKED_ROWS, len(model.config.bands)), model.config.least_bands)
     double = copy.deepcopy(model).double()
@@ -45,7 +49,8 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
                 f"the program and the full model differ by |dz| = {difference:.1e}: not written"
             )
     exact, reduced = (
-        best_redshift(estimates(program, sample.image[:MEASURED_ROWS]), grid) for program in programs.values()
+        best_redshift(estimates(program, sample.image[:MEASURED_ROWS], of_others), grid)
+        for program in programs.values()
     )
     error = precision_error(exact, reduced)
     if not all(error[name] < bound for name, bound in BOUND.items()):

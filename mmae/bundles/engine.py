@@ -7,6 +7,7 @@ they depend on the row alone.
 import itertools
 from collections.abc import Callable
 from dataclasses import astuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from mmae.bundles import columns, summary
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.image_mask import WHOLE, visible_tokens
 from mmae.hardware import FP32
+from mmae.models.conditions import unknown
 from mmae.models.families import config_of
 from mmae.models.output import Estimate
 from mmae.models.patches import IMAGE_TOKENS
@@ -38,6 +40,23 @@ def device_of_this_process() -> torch.device:
     return torch.device("cpu")
 
 
+class Input(NamedTuple):
+    """What a program is run on."""
+
+    image: np.ndarray
+    object_id: np.ndarray
+    conditions: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None) -> Self:
+        if conditions is None:
+            conditions = unknown(torch.from_numpy(image)).numpy()
+        return cls(image, object_id, conditions)
+
+    def rows(self, which: slice) -> "Input":
+        return Input(*(column[which] for column in self))
+
+
 class Engine:
     """The program of a bundle on a device: images in, columns of the catalogue or embeddings out.
 
@@ -53,42 +72,49 @@ class Engine:
         self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
         self.upload = Upload(device, batch, len(bundle.input.bands)) if device.type == "cuda" else None
 
-    def table(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+    def table(
+        self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None
+    ) -> np.ndarray:
         """Columns (m, C) float32 of images (m, bands, 64, 64) float32, NaN: no data, and ids (m,) int64.
 
+        conditions (m, 2 * bands + 1) float32: of the observation; NaN, or None: not known.
         columns.named gives them their names.
         """
         width = sum(columns.SHAPE.values()) if self.grid else 2
-        return self.compute(image, object_id, self.summary, width)
+        return self.compute(Input.of(image, object_id, conditions), self.summary, width)
 
-    def joint(self, image: np.ndarray, object_id: np.ndarray) -> np.ndarray:
+    def joint(
+        self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None
+    ) -> np.ndarray:
         """Joint representations (m, J) float32 of the same."""
-        return self.compute(image, object_id, lambda estimate, ids: estimate.joint, self.joint_dim)
+        cutouts = Input.of(image, object_id, conditions)
+        return self.compute(cutouts, lambda estimate, ids: estimate.joint, self.joint_dim)
 
-    def compute(self, image: np.ndarray, object_id: np.ndarray, readout: Readout, width: int) -> np.ndarray:
+    def compute(self, cutouts: "Input", readout: Readout, width: int) -> np.ndarray:
         """The readout of all rows, (m, width)."""
-        spans = [slice(start, start + self.batch) for start in range(0, len(image), self.batch)]
-        outputs = [self.run(self.program, rows, image, object_id, readout) for rows in spans]
-        values = np.empty((len(image), width), np.float32)
+        number = len(cutouts.image)
+        spans = [slice(start, start + self.batch) for start in range(0, number, self.batch)]
+        outputs = [self.run(self.program, cutouts.rows(rows), readout) for rows in spans]
+        values = np.empty((number, width), np.float32)
         for rows, output in zip(spans, outputs, strict=True):  # only here a GPU is waited for
-            block = output.cpu().numpy()[: len(image[rows])]
+            block = output.cpu().numpy()[: len(cutouts.rows(rows).image)]
             lost = block[:, -1] == 0
             if self.exact is not None and lost.any():
-                exact = self.run(self.exact, rows, image, object_id, readout).cpu().numpy()
+                exact = self.run(self.exact, cutouts.rows(rows), readout).cpu().numpy()
                 block = np.where(lost[:, None], exact[: len(lost)], block)
             values[rows] = block[:, :-1]
         return values
 
     @torch.inference_mode()
-    def run(
-        self, program: nn.Module, rows: slice, image: np.ndarray, object_id: np.ndarray, readout: Readout
-    ) -> Tensor:
+    def run(self, program: nn.Module, cutouts: "Input", readout: Readout) -> Tensor:
         """The readout of a batch, on the device, and then whether it is finite: (batch, C + 1)."""
-        pixels = torch.from_numpy(filled(image[rows], self.batch))
-        ids = filled(object_id[rows], self.batch)
+        image, ids, conditions = (filled(column, self.batch) for column in cutouts)
+        pixels, told = torch.from_numpy(image), torch.from_numpy(conditions).to(self.device)
         pixels = self.upload(pixels) if self.upload else pixels
-        estimate = self.masked(program, pixels, ids) if self.masking != WHOLE else program(pixels)
-        estimate = Estimate(*estimate)
+        if self.masking == WHOLE:
+            estimate = Estimate(*program(pixels, None, told))
+        else:
+            estimate = self.masked(program, pixels, told, ids)
         finite = estimate.point.isfinite() & estimate.mass.sum(1).isfinite()
         return torch.cat([readout(estimate, ids), finite[:, None]], 1)
 
@@ -97,11 +123,15 @@ class Engine:
         drawn = torch.from_numpy(columns.draws(object_id)).to(self.device)
         return summary.table(estimate, self.grid, drawn)
 
-    def masked(self, program: nn.Module, pixels: Tensor, object_id: np.ndarray) -> Estimate:
+    def masked(
+        self, program: nn.Module, pixels: Tensor, conditions: Tensor, object_id: np.ndarray
+    ) -> Estimate:
         """Mean estimates over masks that are drawn for each object."""
         ratio, draws, seed = astuple(self.masking)
         drawn = (visible_tokens(object_id, IMAGE_TOKENS, ratio, draw, seed) for draw in range(draws))
-        estimates = [program(pixels, torch.from_numpy(visible).to(self.device)) for visible in drawn]
+        estimates = [
+            program(pixels, torch.from_numpy(visible).to(self.device), conditions) for visible in drawn
+        ]
         return Estimate(*(torch.stack(parts).mean(0) for parts in zip(*estimates, strict=True)))
 
 

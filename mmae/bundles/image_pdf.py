@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmae.models.conditions import unknown
 from mmae.models.linear import Linear, copied
 from mmae.models.mmae import Block, Embedding, Model, features
 from mmae.models.output import Estimate
@@ -77,7 +78,8 @@ class ImagePdf(nn.Module):
         super().__init__()
         model = copy.deepcopy(model).eval().requires_grad_(False)
         self.image_embed = TokenEmbedding(model.image_embed)
-        self.photometry, self.photometry_embed = model.photometry, TokenEmbedding(model.photometry_embed)
+        self.photometry, self.conditions = model.photometry, model.conditions
+        self.photometry_embed = TokenEmbedding(model.photometry_embed)
         self.grid = model.config.grid
         self.noise = nn.Parameter(model.noise, requires_grad=False)
         self.layers = nn.ModuleList(map(Layer, model.blocks))
@@ -95,20 +97,27 @@ class ImagePdf(nn.Module):
         of_tokens = (self.image_embed, self.layers)
         return [part for module in of_tokens for part in module.modules() if isinstance(part, Linear)]
 
-    def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
+    def forward(
+        self, image: Tensor, visible: Tensor | None = None, conditions: Tensor | None = None
+    ) -> Estimate:
         """Estimates from images (B, bands, 64, 64), flux at the zero point of the training set; NaN: no data.
 
+        conditions (B, 2 * bands + 1): of the images; NaN, or None: not known.
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
+        told = unknown(image) if conditions is None else conditions
         image, known = known_pixels(image)
         pixels, known = patches(image / self.noise.view(-1, 1, 1)), patches(known)
-        tokens = self.image_embed(features(pixels, known))
-        shown = torch.ones_like(tokens[:, :, 0])
+        shown = torch.ones_like(pixels[:, :, 0])
+        if visible is not None:
+            shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
+        seen = known * shown.unsqueeze(2)
+        measured, bands = self.photometry(pixels, seen)
+        noise, circumstances = self.conditions(pixels, seen, self.noise, told)
+        tokens = self.image_embed(features(pixels, known, noise))
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
-            shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
-        measured, bands = self.photometry(pixels, known * shown.unsqueeze(2))
-        photometry = self.photometry_embed(measured.unsqueeze(1))
+        photometry = self.photometry_embed(torch.cat([measured, circumstances], 1).unsqueeze(1))
         tokens = tokens + photometry
         for layer in self.layers:
             tokens = layer(tokens)

@@ -184,8 +184,12 @@ class ImageRedshift(nn.Module):
                 parts.append(layer.rest.ffn)
         return [product for part in parts for product in part.children() if isinstance(product, Linear)]
 
-    def forward(self, image: Tensor, visible: Tensor | None = None) -> Estimate:
+    def forward(
+        self, image: Tensor, visible: Tensor | None = None, conditions: Tensor | None = None
+    ) -> Estimate:
         """Redshifts of images (B, 5, 64, 64), flux at the zero point of the training set; no p(z).
+
+        conditions: are not used.
 
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.image_redshift import ImageRedshift
 from mmae.models import pdf
+from mmae.models.conditions import unknown
 from mmae.models.families import AnyModel
 from mmae.models.mmae import Model
 from mmae.models.output import Estimate
@@ -20,10 +21,15 @@ def program_of(model: AnyModel) -> Program:
     return ImagePdf(model) if isinstance(model, Model) else ImageRedshift(model)
 
 
-def estimates(program: nn.Module, image: Tensor) -> Estimate:
-    """The estimates of a program for images (N, bands, 64, 64), a batch at a time."""
+def estimates(program: nn.Module, image: Tensor, conditions: Tensor | None = None) -> Estimate:
+    """The estimates of a program for images (N, bands, 64, 64), a batch at a time.
+
+    conditions (N, 2 * bands + 1): of the images; NaN, or None: not known.
+    """
+    told = unknown(image) if conditions is None else conditions
     with torch.inference_mode():
-        parts = [program(part) for part in image.split(BATCH)]
+        batches = zip(image.split(BATCH), told.split(BATCH), strict=True)
+        parts = [program(pixels, None, known) for pixels, known in batches]
     return Estimate(*map(torch.cat, zip(*parts, strict=True)))
 
 

@@ -10,17 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmae.bundles.program import Program
+from mmae.bundles.program import Program, estimates
 from mmae.models.linear import Linear
 
 DAMPING = 0.01
 """Added to the squares of the inputs, as a share of their mean, for inputs that the sample lacks."""
-BATCH = 64
 
 
 @torch.inference_mode()
-def watch(program: Program, layers: list[Linear], image: Tensor) -> dict[Linear, Tensor]:
-    """What the layers see as the program runs on images (N, bands, 64, 64).
+def watch(
+    program: Program, layers: list[Linear], image: Tensor, conditions: Tensor | None
+) -> dict[Linear, Tensor]:
+    """What the layers see as the program runs on images (N, bands, 64, 64) and their conditions.
 
     Gives (1 + I, 1 + I) for each: the sum of x x' over its inputs x, led by the 1 that the bias multiplies.
     """
@@ -31,8 +32,7 @@ def watch(program: Program, layers: list[Linear], image: Tensor) -> dict[Linear,
         gram[layer] = gram.get(layer, torch.zeros(())) + x.T @ x
 
     hooks = [layer.register_forward_hook(add) for layer in layers]
-    for batch in image.split(BATCH):
-        program(batch)
+    estimates(program, image, conditions)
     for hook in hooks:
         hook.remove()
     return gram
@@ -52,13 +52,14 @@ def rounded(weight: Tensor, gram: Tensor) -> Tensor:
     return left.bfloat16()
 
 
-def reduce_precision(program: Program, image: Tensor) -> Program:
+def reduce_precision(program: Program, image: Tensor, conditions: Tensor | None = None) -> Program:
     """Take the layers that the program names for it to bfloat16, in place.
 
-    image (N, bands, 64, 64): galaxies like those to come, which the rounding is fitted to.
+    image (N, bands, 64, 64): galaxies like those to come, which the rounding is fitted to; conditions
+    (N, 2 * bands + 1): of their observation.
     """
     layers = program.reduced()
-    gram = watch(program, layers, image)
+    gram = watch(program, layers, image, conditions)
     for layer in layers:
         weight = rounded(torch.cat([layer.bias.unsqueeze(1), layer.weight], 1), gram[layer])
         layer.bias.data, layer.weight.data = weight[:, 0].clone(), weight[:, 1:].clone()

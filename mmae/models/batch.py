@@ -18,6 +18,8 @@ class Batch(NamedTuple):
     """(B, L) float32, normalised and pooled in the format of the model"""
     redshift: Tensor
     """(B,) float32"""
+    conditions: Tensor
+    """(B, 2 * bands + 1) float32, of the observation of the image (conditions.py); NaN: not known"""
 
     def rows(self, which: slice) -> "Batch":
         return Batch(*(tensor[which] for tensor in self))

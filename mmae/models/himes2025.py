@@ -192,7 +192,7 @@ class Himes2025(nn.Module):
         rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr / 10, "weight_decay": 0.0}]
 
-    def fit(self, image: Tensor, noise: list[float]) -> None:
+    def fit(self, image: Tensor, conditions: Tensor, noise: list[float]) -> None:
         """Do nothing: the model takes unscaled fluxes."""
 
     def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:
@@ -224,8 +224,9 @@ class Himes2025(nn.Module):
         image_mask: Tensor,
         spectrum_mask: Tensor,
         redshift: Tensor | None = None,
+        conditions: Tensor | None = None,
     ) -> Output:
-        """All outputs of the model; arguments as for `joint`. The redshift is not used."""
+        """All outputs of the model; arguments as for `joint`. Redshift and conditions are not used."""
         joint = self.joint(image, spectrum, image_mask, spectrum_mask)
         return Output(
             image=unpatch(self.img_decoder(joint).unflatten(1, (IMAGE_TOKENS, PIXELS))),

@@ -1,4 +1,4 @@
-"""Masks of hidden tokens in training: boolean, (B, tokens), True = hidden."""
+"""What is hidden in training: masks are boolean, True = hidden; and how images are changed otherwise."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmae.models.conditions import SHALLOWEST, border, sky_noise
+from mmae.models.patches import known_pixels, patches
+
+UNTOLD = 0.2
+"""Share of the galaxies of which nothing is told but their image: so it may be with those to come."""
+
 
 class Masks(NamedTuple):
-    """Masks of a batch, and the rotations and flips of its images."""
+    """Masks of a batch, and the rotations, flips and noise of its images."""
 
     image: Tensor
     """(B, 64) bool, tokens, True = hidden"""
@@ -20,6 +26,28 @@ class Masks(NamedTuple):
     """(B, bands) bool, True = hidden, in all of the image"""
     turn: Tensor
     """(B,) int64, index of one of the eight symmetries of a square, applied to the image; 0: identity"""
+    noise: Tensor
+    """(B,) float32, factor by which the noise of the sky is increased; 1: not at all"""
+    noise_seed: Tensor
+    """(B,) int64, of the noise added: it does not depend on how the batch is divided"""
+    untold: Tensor
+    """(B,) bool, True = the conditions of the observation are hidden"""
+
+    @classmethod
+    def of_tokens(cls, image: Tensor, spectrum: Tensor, target: Tensor, bands: int) -> "Masks":
+        """Masks of tokens alone: the images are seen as they are, in all bands."""
+        rows = len(image)
+        nothing = torch.zeros(rows, dtype=torch.int64, device=image.device)
+        return cls(
+            image=image,
+            spectrum=spectrum,
+            target=target,
+            bands=nothing.bool()[:, None].expand(-1, bands),
+            turn=nothing,
+            noise=1.0 + nothing,
+            noise_seed=nothing,
+            untold=nothing.bool(),
+        )
 
     def rows(self, which: "slice | np.ndarray") -> "Masks":
         return Masks(*(tensor[which] for tensor in self))
@@ -48,6 +76,28 @@ def random_bands(batch: int, bands: int, share: float, generator: torch.Generato
     draws, order = torch.rand(2, batch, 1, generator=generator), torch.rand(batch, bands, generator=generator)
     number = 1 + (draws[0] * max(0, bands - 2)).long()
     return (order.argsort(1).argsort(1) < number) & (draws[1] < share) & (bands > 2)
+
+
+def random_noise(batch: int, share: float, generator: torch.Generator) -> Tensor:
+    """Factors (B,) by which noise is increased: for a share of the galaxies, from 1 to SHALLOWEST."""
+    exponent, drawn = torch.rand(2, batch, generator=generator)
+    return SHALLOWEST ** (exponent * (drawn < share))
+
+
+def shallower(image: Tensor, conditions: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+    """Images (B, bands, 64, 64) with white noise added, and their conditions (B, 2 * bands + 1)."""
+    rows, bands = (masks.noise > 1).nonzero()[:, 0], image.shape[1]
+    if not len(rows):
+        return image, conditions
+    pixels, known = map(patches, known_pixels(image[rows]))
+    sky = sky_noise(pixels, known, border().to(image.device)).nan_to_num(0.0)
+    added = sky * (masks.noise[rows] ** 2 - 1).sqrt().unsqueeze(1)  # (m, bands)
+    seeds = masks.noise_seed[rows].tolist()
+    white = [torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    noisy = image[rows] + torch.stack(white).to(image.device) * added[:, :, None, None]
+    noise = (conditions[rows, :bands] ** 2 + added**2).sqrt()
+    told = torch.cat([noise, conditions[rows, bands:]], 1)
+    return image.index_copy(0, rows, noisy), conditions.index_copy(0, rows, told)
 
 
 def without_spectrum(mask: Tensor, present: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ Both modalities share one pre-norm transformer, in which a galaxy without a spec
 Hidden tokens enter only in the decoder, as a learned token at their position: the cost of the trunk is that
 of the visible tokens. Masks are boolean, True = hidden.
 
-Pixels are in units of the sky noise, on an asinh scale: faint or bright, a galaxy is of order one, and noise
-is alike in every band. Pixels without data are NaN in the image, in all of it for a band that was not
-observed; nothing but that is known of them. The features of a patch are its pixels, and of each band the mean
-and the share without data. A network learns colours to a hundredth of a magnitude only late from these, so
-photometry.py measures them. It learns lines late in observed spectra, so it predicts spectra in the rest
-frame (rest_frame.py), at the redshift that fits the visible pixels (template_fit.py), and the image as the
-residual from a symmetric galaxy (radial_profile.py).
+Pixels are in units of the noise of their own sky, on an asinh scale: faint or bright, a galaxy is of order
+one, and noise is alike in every band and at every depth. The depth is told beside them, and seeing and
+extinction where they are known (conditions.py). Pixels without data are NaN in the image, in all of it for a
+band that was not observed; nothing but that is known of them. The features of a patch are its pixels, and of
+each band the mean and the share without data. A network learns colours to a hundredth of a magnitude only
+late from these, so photometry.py measures them, in units of the noise of the training set. It learns lines
+late in observed spectra, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
+the visible pixels (template_fit.py), and the image as the residual from a symmetric galaxy
+(radial_profile.py).
 """
 
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import check_range
 from catalogs.store.spectra import STORED_POOL
 from mmae.models.batch import Batch
+from mmae.models.conditions import Conditions, unknown
 from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.output import Output
@@ -179,17 +182,18 @@ class Embedding(nn.Module):
         return self.down(F.gelu(self.up(features))) + self.position
 
 
-def features(pixels: Tensor, known: Tensor, patch: int = PATCH) -> Tensor:
-    """Features (B, 64, bands * 66) of patches (B, 64, bands * 64) in units of the sky noise.
+def features(pixels: Tensor, known: Tensor, noise: Tensor, patch: int = PATCH) -> Tensor:
+    """Features (B, 64, bands * 66) of patches (B, 64, bands * 64) of images with the noise (B, bands).
 
     Pixels and their means per band, each in units of its noise and on the asinh scale; then the shares of
     pixels without data.
     known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0.
     """
+    of_band = pixels.unflatten(2, (-1, patch * patch)) / noise[:, None, :, None]
     share = known.unflatten(2, (-1, patch * patch)).mean(3)
-    means = pixels.unflatten(2, (-1, patch * patch)).mean(3) / share.clamp(min=1 / (patch * patch))
+    means = of_band.mean(3) / share.clamp(min=1 / (patch * patch))
     means = means * patch  # whose noise is an eighth of a pixel's
-    return torch.cat([asinh(torch.cat([pixels, means], 2)), 1 - share], 2)
+    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), 1 - share], 2)
 
 
 class Decoder(nn.Module):
@@ -228,7 +232,8 @@ class Model(nn.Module):
         bands = len(config.bands)
         self.register_buffer("noise", torch.ones(bands))
         self.photometry = Photometry(bands)
-        self.photometry_embed = Embedding(1, self.photometry.features, width)
+        self.conditions = Conditions(bands)
+        self.photometry_embed = Embedding(1, self.photometry.features + self.conditions.features, width)
         self.image_embed = Embedding(IMAGE_TOKENS, bands * (PATCH**2 + 2), width)
         self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
         self.blocks = nn.Sequential(*(Block(width, HEAD_DIM) for _ in range(config.depth)))
@@ -246,10 +251,15 @@ class Model(nn.Module):
         others = [parameter for parameter in self.parameters() if parameter.ndim != 2]
         return [{"params": matrices, "lr": lr}, {"params": others, "lr": lr, "weight_decay": 0.0}]
 
-    def fit(self, image: Tensor, noise: list[float]) -> None:
-        """Set the scales of pixels and photometry from images (N, bands, 64, 64) and their noise by band."""
+    def fit(self, image: Tensor, conditions: Tensor, noise: list[float]) -> None:
+        """Set the scales of pixels, photometry and conditions.
+
+        From images (N, bands, 64, 64), their conditions (N, 2 * bands + 1), and their noise by band.
+        """
         self.noise.copy_(torch.tensor(noise))
-        self.photometry.fit(*self.pixels(image))
+        pixels, known = self.pixels(image)
+        self.photometry.fit(pixels, known)
+        self.conditions.fit(pixels, known, self.noise, conditions)
 
     def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, 64, bands * 64) in units of the sky noise, and where they have data: 1 or 0."""
@@ -257,19 +267,28 @@ class Model(nn.Module):
         return patches(image / self.noise.view(-1, 1, 1)), patches(known)
 
     def encode(
-        self, pixels: Tensor, known: Tensor, shown: Tensor, spectrum: Tensor | None, indices: Tensor
+        self,
+        pixels: Tensor,
+        known: Tensor,
+        shown: Tensor,
+        told: Tensor,
+        spectrum: Tensor | None,
+        indices: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Encode the visible tokens, (B, V, D), and the joint representation, (B, D).
 
         The latter is the mean of the tokens plus the photometry, which was also added to each token.
 
-        pixels, known: as from `pixels`; shown (B, 64), 1 = the token is visible, 0 = hidden; indices (B, V),
-        int64: which of 64 image tokens, and 48 spectrum tokens after them, are visible.
+        pixels, known: as from `pixels`; shown (B, 64), 1 = the token is visible, 0 = hidden; told
+        (B, 2 * bands + 1): the conditions; indices (B, V), int64: which of 64 image tokens, and 48 spectrum
+        tokens after them, are visible.
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
-            measured, _ = self.photometry(pixels, known * shown.unsqueeze(2))
-            photometry = self.photometry_embed(measured.unsqueeze(1))
-        tokens = self.image_embed(features(pixels, known))
+            seen = known * shown.unsqueeze(2)
+            measured, _ = self.photometry(pixels, seen)
+            noise, conditions = self.conditions(pixels, seen, self.noise, told)
+            photometry = self.photometry_embed(torch.cat([measured, conditions], 1).unsqueeze(1))
+        tokens = self.image_embed(features(pixels, known, noise))
         if spectrum is not None:
             tokens = torch.cat(
                 [tokens, self.spectrum_embed(spectrum.unflatten(1, (-1, self.config.spectrum_patch)))], 1
@@ -285,24 +304,26 @@ class Model(nn.Module):
         image_mask: Tensor,
         spectrum_mask: Tensor,
         redshift: Tensor | None = None,
+        conditions: Tensor | None = None,
     ) -> Output:
         """All outputs of the model for partly hidden galaxies.
 
         image (B, bands, 64, 64) flux, NaN: no data; spectrum (B, 1296) normalised; image_mask (B, 64),
         spectrum_mask (B, 48): every row hides the same number of image tokens, and the same number of
-        spectrum tokens, or all.
+        spectrum tokens, or all. conditions (B, 2 * bands + 1): of the images; NaN, or None: not known.
         redshift (B,): that of the lines of the spectrum, in training; by default the one from p(z) and the
         visible pixels of the spectrum.
         """
         (seen, known), shown = self.pixels(image), (~image_mask).to(image.dtype)
         visible = ~torch.cat([image_mask, spectrum_mask], 1)
+        told = unknown(image) if conditions is None else conditions
         outputs: list[tuple[Tensor, ...]] = []
         has_spectrum = ~spectrum_mask.all(1)
         groups = [rows for rows in (has_spectrum, ~has_spectrum) if rows.any()]
         for rows in groups:
             indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
             present = spectrum[rows] if rows is has_spectrum else None
-            encoded, joint = self.encode(seen[rows], known[rows], shown[rows], present, indices)
+            encoded, joint = self.encode(seen[rows], known[rows], shown[rows], told[rows], present, indices)
             outputs.append((*self.decoder(encoded, indices, joint), joint, self.head(joint)))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
         pixels, flux, joint, predicted = (

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from catalogs.errors import InputRefused
-from catalogs.products.model_input import ModelInput
+from catalogs.products.model_input import Cutouts, ModelInput
 from catalogs.products.schema import Reject
-from catalogs.products.screen import REASON_DTYPE, Screened
+from catalogs.products.screen import REASON_DTYPE
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import SIZE, ImageMetadata
 from mmae.prefetch import Prefetch
@@ -79,13 +79,13 @@ class Actor(ABC):
             ]
         return {} if rows.is_trial else self.keep(task, store, rows, columns, done)
 
-    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Screened:
+    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
         """Read and screen the rows of a block; runs on a prefetching thread."""
         return read(store, start, stop, self.input, crashing)
 
     @abstractmethod
     def compute(
-        self, task: Any, store: CutoutStore, span: tuple[int, int], cutouts: Screened, object_id: np.ndarray
+        self, task: Any, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray
     ) -> Any:
         """What the model makes of a block of rows."""
 
@@ -127,15 +127,16 @@ class Actor(ABC):
 
 def read(
     store: CutoutStore, start: int, stop: int, wanted: ModelInput, crashing: tuple[int, ...] = ()
-) -> Screened:
+) -> Cutouts:
     """Read and screen the rows start:stop; those that kill who reads them are rejected unread."""
     lost = np.isin(np.arange(start, stop), crashing)
     if not lost.any():
         return wanted.read(store, start, stop)
     m, edges = len(lost), [start - 1, *(start + np.flatnonzero(lost)).tolist(), stop]
     bands = len(wanted.bands)
-    cutouts = Screened(
+    cutouts = Cutouts(
         np.zeros((m, bands, SIZE, SIZE), np.float32),
+        np.full((m, 2 * bands + 1), np.nan, np.float32),
         np.full(m, Reject.CRASHES.value, REASON_DTYPE),
         np.zeros(m, np.int64),
         np.zeros((m, bands), bool),

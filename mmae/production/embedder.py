@@ -13,8 +13,7 @@ import torch
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
-from catalogs.products.model_input import ModelInput
-from catalogs.products.screen import Screened
+from catalogs.products.model_input import Cutouts, ModelInput
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import CARD, open_bundle
@@ -49,9 +48,10 @@ class ImageEncoder:
     def check(self, store: CutoutStore) -> None:
         """Any store has images."""
 
-    def joint(self, store: CutoutStore, start: int, stop: int, image: np.ndarray) -> np.ndarray:
-        """Rows start:stop, whose images (m, bands, 64, 64) are read already: (m, J) float32."""
-        return self.engine.joint(image, store.column("object_id", start, stop).astype(np.int64))
+    def joint(self, store: CutoutStore, start: int, stop: int, cutouts: Cutouts) -> np.ndarray:
+        """Rows start:stop, whose cutouts are read already: (m, J) float32."""
+        object_id = store.column("object_id", start, stop).astype(np.int64)
+        return self.engine.joint(cutouts.image, object_id, cutouts.conditions)
 
 
 class PairEncoder:
@@ -83,21 +83,23 @@ class PairEncoder:
         check_spectra(store)
 
     @torch.inference_mode()
-    def joint(self, store: CutoutStore, start: int, stop: int, image: np.ndarray) -> np.ndarray:
+    def joint(self, store: CutoutStore, start: int, stop: int, cutouts: Cutouts) -> np.ndarray:
         """As that of ImageEncoder; the batches have one shape, or a row would depend on others."""
         config = self.model.config
         spectrum = pooled(store.column("spectrum", start, stop), config).astype(np.float32)
+        columns = cutouts.image, spectrum, cutouts.conditions
         hidden = (
             torch.zeros(BATCH, tokens, dtype=torch.bool, device=self.device)
             for tokens in (IMAGE_TOKENS, config.spectrum_tokens)
         )
         masks, parts = tuple(hidden), []
         unasked = torch.zeros(BATCH, device=self.device)  # or it would look for the redshift of each spectrum
-        for a in range(0, len(image), BATCH):
-            batch = (torch.from_numpy(filled(rows[a : a + BATCH], BATCH)) for rows in (image, spectrum))
-            output = self.model(*(part.to(self.device) for part in batch), *masks, unasked)
+        for a in range(0, stop - start, BATCH):
+            batch = (torch.from_numpy(filled(rows[a : a + BATCH], BATCH)) for rows in columns)
+            images, spectra, conditions = (part.to(self.device) for part in batch)
+            output = self.model(images, spectra, *masks, unasked, conditions)
             parts.append(output.joint.cpu().numpy())
-        return np.concatenate(parts)[: len(image)]
+        return np.concatenate(parts)[: stop - start]
 
 
 def open_encoder(path: Path, precision: Precision | None) -> ImageEncoder | PairEncoder:
@@ -129,10 +131,10 @@ class Embedder(Actor):
         self.input = self.encoder.input
 
     def compute(
-        self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Screened, object_id: np.ndarray
+        self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray
     ) -> np.ndarray:
         """(m, J); NaN where the cutout, or what came of it, cannot be used."""
-        joint = self.encoder.joint(store, *span, cutouts.image)
+        joint = self.encoder.joint(store, *span, cutouts)
         joint[(cutouts.reason != "") | ~np.isfinite(joint).all(1)] = np.nan
         return joint
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from catalogs.errors import InputRefused
 from catalogs.products import photoz
+from catalogs.products.model_input import Cutouts
 from catalogs.products.photoz import Part, Provenance
 from catalogs.products.schema import Flag
-from catalogs.products.screen import Screened, screen_estimates
+from catalogs.products.screen import screen_estimates
 from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
@@ -90,7 +91,7 @@ class Predictor(Actor):
         table, self.noise, self.input = bundle.roles(), bundle.noise, bundle.input
         self.roles = None if table is None else Roles(table)
 
-    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Screened:
+    def read(self, store: CutoutStore, start: int, stop: int, crashing: tuple[int, ...] = ()) -> Cutouts:
         """As that of Actor; rows whose sky is unlike that of the training set are flagged."""
         cutouts = super().read(store, start, stop, crashing)
         unlike = (cutouts.reason == "") & is_unlike_training(cutouts.image, self.noise)
@@ -101,11 +102,11 @@ class Predictor(Actor):
         task: TileTask,
         store: CutoutStore,
         span: tuple[int, int],
-        cutouts: Screened,
+        cutouts: Cutouts,
         object_id: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         """Predictions (m, C), reject reasons, flags (m,), observed bands; see columns.py and screen.py."""
-        table = self.engine.table(cutouts.image, object_id)
+        table = self.engine.table(cutouts.image, object_id, cutouts.conditions)
         values = columns.named(table)
         point = columns.point_estimate(values)
         reason, estimate_flags = screen_estimates(point, values, cutouts.reason, task.provenance.z_range)

@@ -18,8 +18,7 @@ def sky_warning(store: CutoutStore, noise: np.ndarray, wanted: ModelInput) -> st
     """
     starts = np.linspace(0, max(0, store.n - ROWS), PLACES).astype(int)
     parts = [wanted.read(store, start, min(store.n, start + ROWS)) for start in np.unique(starts).tolist()]
-    image, reason, _, _ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    usable = image[reason == ""]
+    usable = np.concatenate([part.image[part.reason == ""] for part in parts])
     if not len(usable) or is_unlike_training(usable, noise).mean() <= 0.5:
         return ""
     difference = describe_difference(usable, noise, wanted.bands)

@@ -45,7 +45,7 @@ class Truth(NamedTuple):
 
 def truth_of(object_id: np.ndarray, batch: Batch) -> Truth:
     """Truth of a batch that has the resolution of the store."""
-    image, spectrum, redshift = (part.numpy() for part in batch)
+    image, spectrum, redshift, _ = (part.numpy() for part in batch)
     noise = spectrum_scores.noise(spectrum)
     galaxy = image_scores.measure(np.nan_to_num(image))
     return Truth(object_id, image, spectrum, redshift.astype(np.float64), noise, galaxy)
@@ -64,7 +64,7 @@ def rebuild(
 ) -> Reconstruction:
     """Reconstruct galaxies with a model on any device; the result is on the CPU.
 
-    image (B, 5, 64, 64), spectrum (B, 1296), token masks, True = hidden.
+    image (B, 5, 64, 64), spectrum (B, 1296), token masks, True = hidden. Seeing and extinction are not told.
     """
     device = next(model.parameters()).device
     galaxies = torch.from_numpy(image), torch.from_numpy(pooled(spectrum, model.config))

@@ -31,7 +31,12 @@ class Reconstruction(NamedTuple):
 
 @torch.inference_mode()
 def reconstruct(
-    model: AnyModel, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor
+    model: AnyModel,
+    image: Tensor,
+    spectrum: Tensor,
+    image_mask: Tensor,
+    spectrum_mask: Tensor,
+    conditions: Tensor | None = None,
 ) -> Reconstruction:
     """Hide parts of galaxies and let the model rebuild them.
 
@@ -40,8 +45,9 @@ def reconstruct(
     image : (B, bands, 64, 64) float32, flux at the zero point of the model; NaN: no data
     spectrum : (B, L) float32, normalised and pooled (catalogs.spectra)
     image_mask, spectrum_mask : (B, 64) and (B, T) bool, tokens, True = hidden
+    conditions : (B, 2 * bands + 1) float32, of the observation of the images; NaN, or None: not known
     """
-    output = model.eval()(image, spectrum, image_mask, spectrum_mask)
+    output = model.eval()(image, spectrum, image_mask, spectrum_mask, conditions=conditions)
     return Reconstruction(
         image=output.image,
         image_hidden=image_pixels(image_mask, image.shape),

@@ -119,7 +119,9 @@ class TrainingSet:
     def read(self, rows: np.ndarray) -> Batch:
         """Read the galaxies at any row indices, in that order; each block is read once."""
         size = self.block_rows
-        image = np.empty((len(rows), len(self.input.bands), SIZE, SIZE), np.float32)
+        bands = len(self.input.bands)
+        image = np.empty((len(rows), bands, SIZE, SIZE), np.float32)
+        conditions = np.empty((len(rows), 2 * bands + 1), np.float32)
         spectrum = np.empty((len(rows), len(self.wave)), np.float32)
         for block in np.unique(rows // size):
             start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
@@ -130,9 +132,10 @@ class TrainingSet:
                 raise InputRefused(
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
-            image[of_block] = read.image[inside]
+            image[of_block], conditions[of_block] = read.image[inside], read.conditions[inside]
             spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.model)
-        return Batch(*map(torch.from_numpy, (image, spectrum, self.redshift[rows].astype(np.float32))))
+        redshift = self.redshift[rows].astype(np.float32)
+        return Batch(*map(torch.from_numpy, (image, spectrum, redshift, conditions)))
 
 
 def segment_batches(batch: int) -> int:

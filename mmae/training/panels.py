@@ -24,7 +24,7 @@ def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.dev
     truth = data.read(row)
     generator, present = torch.Generator().manual_seed(VALIDATION_SEED), torch.ones(1, dtype=torch.bool)
     masks = draw_masks(present, config, generator, whole_images=False, turn=False)
-    inputs = (truth.image, truth.spectrum, masks.image, masks.spectrum)
+    inputs = (truth.image, truth.spectrum, masks.image, masks.spectrum, truth.conditions)
     rebuilt_batch = reconstruct(model, *(tensor.to(device) for tensor in inputs))
     name = str(data.object_id[row[0]])
     reconstruction = Reconstruction(*(tensor[0].cpu() for tensor in rebuilt_batch))

@@ -21,7 +21,16 @@ from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.losses import Losses, combined
-from mmae.models.masking import Masks, random_bands, random_mask, turned, without_spectrum
+from mmae.models.masking import (
+    UNTOLD,
+    Masks,
+    random_bands,
+    random_mask,
+    random_noise,
+    shallower,
+    turned,
+    without_spectrum,
+)
 from mmae.models.mmae import ModelConfig
 from mmae.models.output import Output
 from mmae.models.patches import IMAGE_TOKENS
@@ -115,6 +124,9 @@ class Train:
     """Whether the spectrum is also rebuilt for galaxies that come without it."""
     band_dropout: float = 0.2
     """Share of the galaxies that come without some of their bands: one at least, two are left at least."""
+    noisier: float = 0.2
+    """Share of the galaxies to whose images noise is added, as if they were shallower: up to three times the
+    noise they have."""
     turn: bool = True
     """Turn and flip images at random."""
 
@@ -133,9 +145,11 @@ class Train:
 
     def __post_init__(self) -> None:
         shares: tuple[float, ...] = (*self.image_mask, self.whole_images, self.spectrum_mask)
-        shares += (self.spectrum_dropout, self.band_dropout)
+        shares += (self.spectrum_dropout, self.band_dropout, self.noisier)
         if not all(0 <= share <= 1 for share in shares) or self.image_mask[0] > self.image_mask[1]:
-            raise UsageError("masks, whole images and dropouts are shares from 0 to 1, ranges ascend")
+            raise UsageError(
+                "masks, whole images, dropouts and noisier are shares from 0 to 1, ranges ascend"
+            )
         check_range("--seed", self.seed, *SEEDS)
         if min(self.epochs, self.batch, self.accumulate, self.first_cycle) < 1 or self.patience < 0:
             raise UsageError("epochs, batch, accumulate, first cycle must be at least 1, patience at least 0")
@@ -193,6 +207,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dropout_of": "steps",
         "rebuild_absent": False,
         "band_dropout": 0.0,
+        "noisier": 0.0,
         "turn": False,
         "model": Himes2025Config(),
     },
@@ -251,7 +266,16 @@ def draw_masks(
     target = spectrum if config.rebuild_absent else spectrum & present[:, None]
     turns = torch.randint(8, (size,), generator=generator)
     bands = random_bands(size, len(config.model.bands), config.band_dropout, generator)
-    return Masks(image, spectrum, target, bands, turns if turn else torch.zeros_like(turns))
+    return Masks(
+        image=image,
+        spectrum=spectrum,
+        target=target,
+        bands=bands,
+        turn=turns if turn else torch.zeros_like(turns),
+        noise=random_noise(size, config.noisier, generator),
+        noise_seed=torch.randint(2**62, (size,), generator=generator),
+        untold=torch.rand(size, generator=generator) < UNTOLD,
+    )
 
 
 def step_masks(size: int, config: Train, step: int) -> Masks:
@@ -268,12 +292,13 @@ def step_masks(size: int, config: Train, step: int) -> Masks:
 def validation_masks(size: int, config: Train) -> Masks:
     """Masks of validation, the same at every epoch: no spectra, and images as at inference.
 
-    That is in all bands, and without hidden tokens if training includes such images, else as in training.
+    That is in all bands, as deep as they are, and without hidden tokens if training includes such images,
+    else as in training.
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     absent = torch.zeros(size, dtype=torch.bool)
     masks = draw_masks(absent, config, generator, whole_images=config.whole_images > 0, turn=False)
-    return masks._replace(bands=torch.zeros_like(masks.bands))
+    return Masks.of_tokens(masks.image, masks.spectrum, masks.target, len(config.model.bands))
 
 
 def unwrapped(model: nn.Module) -> AnyModel:
@@ -289,7 +314,9 @@ def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tens
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
         image = batch.image.masked_fill(masks.bands[:, :, None, None], math.nan)
-        output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift)
+        image, conditions = shallower(image, batch.conditions, masks)
+        conditions = conditions.masked_fill(masks.untold.unsqueeze(1), math.nan)
+        output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift, conditions)
     output = Output(*(tensor.float() for tensor in output))
     return unwrapped(model).losses(output, batch, masks)
 

@@ -15,6 +15,7 @@ from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__
 from mmae.models import checkpoint
+from mmae.models.batch import Batch
 from mmae.models.families import AnyModel, build
 from mmae.models.patches import observed_bands
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
@@ -66,7 +67,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
             mean.lerp_(weight, rate)
 
 
-def begin_or_resume(config: Train, world: World, description: dict[str, Any], sample: torch.Tensor) -> State:
+def begin_or_resume(config: Train, world: World, description: dict[str, Any], sample: Batch) -> State:
     """State from the newest intact checkpoint of the run directory, or that of a new run.
 
     A run resumes bit-identically to one that was never stopped, on as many ranks and the same kind of device;
@@ -76,7 +77,7 @@ def begin_or_resume(config: Train, world: World, description: dict[str, Any], sa
     """
     torch.manual_seed(config.seed)
     model = build(config.model)
-    model.fit(sample, description["noise"])
+    model.fit(sample.image, sample.conditions, description["noise"])
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)

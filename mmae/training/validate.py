@@ -58,7 +58,9 @@ def predict(model: AnyModel, batch: Batch, config: Train) -> Tensor:
     size, device = len(batch.image), batch.image.device
     image_mask = torch.zeros(size, IMAGE_TOKENS, dtype=torch.bool, device=device)
     spectrum_mask = torch.ones(size, config.model.spectrum_tokens, dtype=torch.bool, device=device)
-    return model.redshift(model(batch.image, batch.spectrum, image_mask, spectrum_mask))
+    return model.redshift(
+        model(batch.image, batch.spectrum, image_mask, spectrum_mask, conditions=batch.conditions)
+    )
 
 
 def collect(values: Tensor, world: World) -> np.ndarray:

@@ -27,6 +27,7 @@ from catalogs import ingest
 from catalogs.mock import survey as mock
 from catalogs.store.spectra import normalise, pool
 from mmae.models.batch import Batch
+from mmae.models.conditions import unknown
 from mmae.models.families import AnyModel, build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined
@@ -52,7 +53,8 @@ def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
                 spectrum = pool(normalise(file["spectrum/flux"][row], file["spectrum/ivar"][row]))
                 redshift = file["DESI_fibermap/DESI_redshift"][row]
                 items.append((file["image"][row], np.float32(spectrum), np.float32(redshift)))
-            yield Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True)))
+            image, *others = (torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True))
+            yield Batch(image, *others, unknown(image))
 
 
 def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
@@ -73,8 +75,7 @@ def released_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:
         spectrum_mask = without_spectrum(drawn, present)
         output = model(batch.image, batch.spectrum, image_mask, spectrum_mask)
         optimizer.zero_grad()
-        bands = torch.zeros(size, 5, dtype=torch.bool)
-        masks = Masks(image_mask, spectrum_mask, spectrum_mask & present[:, None], bands, torch.zeros(size))
+        masks = Masks.of_tokens(image_mask, spectrum_mask, spectrum_mask & present[:, None], 5)
         combined(model.losses(output, batch, masks), model.loss_weights).total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
@@ -146,7 +147,8 @@ def rank(number: int, port: int, results: Path) -> None:
         model, shared = Himes2025(), Himes2025()
         parallel_step = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
         single_step = own_step(model, model, config)
-        batch = Batch(torch.randn(BATCH, 5, 64, 64), torch.randn(BATCH, 259), torch.rand(BATCH))
+        image = torch.randn(BATCH, 5, 64, 64)
+        batch = Batch(image, torch.randn(BATCH, 259), torch.rand(BATCH), unknown(image))
         rates = []
         for _ in range(ROUNDS + 1):
             single_rate = rate(single_step, itertools.repeat(batch), STEPS) if world.is_main else 0.0

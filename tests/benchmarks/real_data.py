@@ -13,6 +13,7 @@ from bench_mock_realism import SKY
 from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL, normalise, pool, pooled_noise
 from mmae.models.batch import Batch
+from mmae.models.conditions import unknown
 from mmae.models.mmae import ModelConfig
 from mmae.scores.image_scores import RADIUS, magnitude, measure
 from mmae.scores.rebuilding import Truth, truth_of
@@ -41,8 +42,8 @@ class Cutouts(NamedTuple):
 
 
 def cutouts(image: np.ndarray, noise: np.ndarray) -> Cutouts:
-    spectrum, redshift = torch.zeros(len(image), PIXELS), torch.zeros(len(image))
-    batch = Batch(torch.from_numpy(image.astype(np.float32)), spectrum, redshift)
+    pixels, redshift = torch.from_numpy(image.astype(np.float32)), torch.zeros(len(image))
+    batch = Batch(pixels, torch.zeros(len(image), PIXELS), redshift, unknown(pixels))
     return Cutouts(truth_of(np.arange(1, len(image) + 1), batch), noise)
 
 
@@ -81,7 +82,8 @@ def real_spectra(folder: Path) -> tuple[Truth, list[str]]:
         flux, ivar, redshift, kind = (arrays[name] for name in ("flux", "ivar", "z", "spectype"))
     spectrum = pool(normalise(flux, ivar), STORED_POOL)[:, :PIXELS].astype(np.float32)
     image = torch.zeros(len(flux), 5, SIZE, SIZE)
-    truth = truth_of(np.arange(1, len(flux) + 1), Batch(image, *map(torch.from_numpy, (spectrum, redshift))))
+    batch = Batch(image, torch.from_numpy(spectrum), torch.from_numpy(redshift), unknown(image))
+    truth = truth_of(np.arange(1, len(flux) + 1), batch)
     return truth._replace(noise=pooled_noise(flux, ivar, STORED_POOL)[:, :PIXELS]), kind.tolist()
 
 

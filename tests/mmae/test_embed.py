@@ -131,8 +131,9 @@ def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle
 def test_a_checkpoint_makes_one_vector_of_image_and_spectrum(survey, runs, preset):
     encoder = open_encoder(runs(preset), None)
     store = open_store(survey / "train.zarr")
-    found = encoder.joint(store, 0, 100, store.images(0, 100)[0])
-    parts = [encoder.joint(store, a, b, store.images(a, b)[0]) for a, b in ((0, 1), (1, 37), (37, 100))]
+    read = encoder.input.read
+    found = encoder.joint(store, 0, 100, read(store, 0, 100))
+    parts = [encoder.joint(store, a, b, read(store, a, b)) for a, b in ((0, 1), (1, 37), (37, 100))]
     assert np.concatenate(parts).tobytes() == found.tobytes()
     model, _ = checkpoint.load_model(encoder.path)
     batch = TrainingSet(survey / "train.zarr", model.config).read(np.arange(64))

@@ -500,7 +500,7 @@ REFUSED = {
         lambda path, few: (with_arrays(image=None)(path, few), zarr.open_group(path).create_group("image")),
         "no array `image`",
     ),
-    "images of rank 3": (with_arrays(image=np.ones((FEW, 64, 64), "f4")), "must have 4 axes"),
+    "images of rank 3": (with_arrays(image=np.ones((FEW, 64, 64), "f4")), "the axes (N, bands, size, size)"),
     "oblong images": (with_arrays(image=np.ones((FEW, 5, 64, 32), "f4")), "size, size"),
     "ids of rank 2": (with_arrays(object_id=np.ones((FEW, 2), "i8")), "object_id has shape"),
     "a scalar position": (
@@ -521,11 +521,14 @@ REFUSED = {
         with_metadata("object_id/.zarray", 2, dtype="|O", filters=[{"id": "pickle", "protocol": 5}]),
         "codec 'pickle'",
     ),
-    "more ids than images": (with_arrays(object_id=np.arange(FEW + 1)), "20 rows, object_id 21"),
-    "fewer positions than images": (with_arrays(ra=np.ones(FEW - 1)), "20 rows, ra 19"),
+    "more ids than images": (
+        with_arrays(object_id=np.arange(FEW + 1)),
+        "object_id has shape (21,), where (N) must agree: N is 20 in image",
+    ),
+    "fewer positions than images": (with_arrays(ra=np.ones(FEW - 1)), "ra has shape (19,)"),
     "fluxes and wavelengths apart": (
         with_arrays(flux=np.ones((FEW, 9)), ivar=np.ones((FEW, 9)), redshift=ONES, wave=np.ones(8)),
-        "numbers of pixels",
+        "P is 8 in wave",
     ),
     "a band under two names": (with_attributes(bands=["hsc_g", "HSC-G", "i", "z", "y"]), "each once"),
     "a band twice": (with_attributes(bands=["g", "r", "i", "z", "z"]), "each once"),

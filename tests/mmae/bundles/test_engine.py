@@ -135,8 +135,8 @@ class Losing(Bundle):
         program = super().load(device, precision)
         limit = 3e4 if precision == FP32 else 5.0
 
-        def lose(image):
-            estimate = program(image)
+        def lose(image, visible, conditions):
+            estimate = program(image, visible, conditions)
             point = torch.where(image.amax((1, 2, 3)) < limit, estimate[0], torch.nan)
             return (point, *estimate[1:])
 

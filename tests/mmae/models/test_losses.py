@@ -7,6 +7,7 @@ import torch
 from conftest import TINY
 
 from mmae.models.batch import Batch
+from mmae.models.conditions import unknown
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
@@ -32,7 +33,9 @@ def test_token_masks_cover_their_pixels():
 
 
 def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
-    batch = Batch(torch.zeros(2, 5, 64, 64), torch.zeros(2, 259), torch.tensor([0.0, 1.0]))
+    batch = Batch(
+        torch.zeros(2, 5, 64, 64), torch.zeros(2, 259), torch.tensor([0.0, 1.0]), torch.zeros(2, 11)
+    )
     output = Output(
         image=torch.full((2, 5, 64, 64), 2.0),
         spectrum=torch.tensor([[3.0], [100.0]]).expand(2, 259),
@@ -45,9 +48,7 @@ def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
     hidden = torch.ones(2, 32, dtype=torch.bool)
     target = hidden & torch.tensor([[True], [False]])
     model = Himes2025(TINY["himes2025"])
-    parts = model.losses(
-        output, batch, Masks(image_mask, hidden, target, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2))
-    )
+    parts = model.losses(output, batch, Masks.of_tokens(image_mask, hidden, target, 5))
     assert parts.tolist() == [4, 9, pytest.approx(0.25)]  # dz / 0.15 is 1 and 0: losses 1/2 and 0
     assert combined(parts, model.loss_weights).total.item() == pytest.approx(0.1 * 4 + 0.01 * 9 + 0.25)
 
@@ -64,13 +65,11 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
         logits=torch.zeros(2, 60),
     )
     output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
-    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]))
+    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]), unknown(truth))
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[0, 5] = True
     target = torch.ones(2, 48, dtype=torch.bool)
-    parts = model.losses(
-        output, batch, Masks(image_mask, target, target, torch.zeros(2, 5, dtype=torch.bool), torch.zeros(2))
-    )
+    parts = model.losses(output, batch, Masks.of_tokens(image_mask, target, target, 5))
     # beyond 1 the error less a half counts, below it half its square
     assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
     assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)
