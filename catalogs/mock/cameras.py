@@ -40,6 +40,10 @@ class Camera:
     """Share of stars among the objects of a tile."""
     has_edges: bool = False
     """Whether a tile ends at the sides of its field, beyond which stamps have no data."""
+    reddening: float = 0.0
+    """Median E(B - V) of the dust of the Galaxy, mag."""
+    tells: bool = False
+    """Whether noise, seeing, reddening and bad pixels of every stamp are kept beside it."""
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -84,12 +88,16 @@ HSC = Camera(
     gain=(2300.0, 2400.0, 3300.0, 2000.0, 1100.0),
     saturation=10 ** (0.4 * (galaxiesml.ZERO_POINT - 20.0)),  # the peak of a star of magnitude 17
 )
-"""Coadds of HSC-SSP Wide, as in GalaxiesML: galaxies and quasars alone, and no edges."""
+"""Coadds of HSC-SSP Wide, as in GalaxiesML: galaxies and quasars alone, no edges, nothing told of a stamp."""
 
 
 STAR_SHARE = 0.03
 """Share of stars left among what was taken for galaxies: 1.3 to 5.5 %, by redshift, in the lens sample of DES
 Y3 (arXiv:2605.04220)."""
+
+
+REDDENING = 0.03
+"""Median E(B - V), mag; an assumption, about that of the sky away from the Galaxy."""
 
 
 def coadd(
@@ -126,6 +134,8 @@ def coadd(
         saturation=10 ** (0.4 * (zero_point - peak)),
         star_share=STAR_SHARE,
         has_edges=True,
+        reddening=REDDENING,
+        tells=True,
     )
 
 

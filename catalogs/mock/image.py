@@ -6,6 +6,7 @@ inverse transform per band: twenty times the rate of separate convolutions.
 
 import functools
 from enum import IntEnum
+from typing import NamedTuple
 
 import galsim
 import numpy as np
@@ -81,13 +82,13 @@ def _psf() -> galsim.GSObject:
 PSF = _psf()
 
 
-def seeing(rng: np.random.Generator, camera: Camera) -> np.ndarray:
-    """Optical transfer functions of one field, pixel response included: (bands, 128, 65)."""
-    psfs = []
-    for fwhm in np.array(camera.seeing) * rng.lognormal(0, SEEING_SCATTER, len(camera.seeing)):
+def seeing(rng: np.random.Generator, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Optical transfer functions of one field, pixel response included: (bands, 128, 65); FWHM in arcsec."""
+    psfs, widths = [], np.array(camera.seeing) * rng.lognormal(0, SEEING_SCATTER, len(camera.seeing))
+    for fwhm in widths:
         e1, e2 = rng.normal(0, 0.015, 2)
         psfs.append(transform(PSF.dilate(fwhm).shear(e1=e1, e2=e2), camera.pixel_scale))
-    return np.stack(psfs)
+    return np.stack(psfs), widths
 
 
 def render(
@@ -111,15 +112,32 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return correlated / (1 + 2 * a**2)
 
 
+class Stamp(NamedTuple):
+    """The image of an object, and what its survey says of it."""
+
+    image: np.ndarray
+    """(bands, 64, 64) float32"""
+    artefact: "Artefact"
+    psf_fwhm: np.ndarray
+    """(bands,) arcsec, pixel response included"""
+    mask: np.ndarray
+    """(64, 64) bool, True = bad: saturated, or under a bleed trail, in any band"""
+
+
 def observe_image(
-    rng: np.random.Generator, camera: Camera, source: Source, shape: np.ndarray, artefact_share: float
-) -> tuple[np.ndarray, "Artefact"]:
+    rng: np.random.Generator,
+    camera: Camera,
+    source: Source,
+    shape: np.ndarray,
+    artefact_share: float,
+    dust: np.ndarray | None = None,
+) -> Stamp:
     """Stamp with neighbours, the noise of the sky and of the sources, and possibly an artefact.
 
-    `shape` are the transforms of the source. Returns (bands, 64, 64) float32 and its artefact.
+    `shape` are the transforms of the source; `dust` (len(GRID),) what is let pass of its neighbours' light.
     """
-    psf = seeing(rng, camera)
-    neighbours = [draw_neighbour(rng) for _ in range(rng.poisson(mean_neighbours(camera)))]
+    psf, psf_fwhm = seeing(rng, camera)
+    neighbours = [draw_neighbour(rng).behind(dust) for _ in range(rng.poisson(mean_neighbours(camera)))]
     shapes = [shape, *(transforms(neighbour, rng, camera) for neighbour in neighbours)]
     max_offset = np.array([0.5] + [SIZE / 2] * len(neighbours)) * camera.pixel_scale
     offsets = rng.uniform(-1, 1, (len(max_offset), 2)) * max_offset[:, None]
@@ -130,9 +148,10 @@ def observe_image(
     sky_sigma, gain = (np.array(each)[:, None, None] for each in (camera.sky_sigma, camera.gain))
     variance = sky_sigma**2 + np.maximum(light, 0) / gain
     image = light + np.sqrt(variance) * noise(rng, light.shape)
+    saturated = (image >= camera.saturation).any(0)
     image = np.minimum(image, camera.saturation)
-    add_artefact(rng, camera, image, artefact)
-    return image.astype(np.float32), artefact
+    trail = add_artefact(rng, camera, image, artefact)
+    return Stamp(image.astype(np.float32), artefact, psf_fwhm, saturated | trail)
 
 
 def mean_neighbours(camera: Camera) -> float:
@@ -163,9 +182,11 @@ def bright_star(rng: np.random.Generator, camera: Camera, psf: np.ndarray) -> np
     return np.fft.irfft2(star)[:, :SIZE, :SIZE]
 
 
-def add_artefact(rng: np.random.Generator, camera: Camera, image: np.ndarray, artefact: Artefact) -> None:
-    """Add an artefact to an image (bands, 64, 64), in place."""
-    band = rng.integers(len(image))
+def add_artefact(
+    rng: np.random.Generator, camera: Camera, image: np.ndarray, artefact: Artefact
+) -> np.ndarray:
+    """Add an artefact to an image (bands, 64, 64), in place; gives the pixels (64, 64) of a bleed trail."""
+    band, trail = rng.integers(len(image)), np.zeros(image.shape[1:], bool)
     if artefact is Artefact.MISSING_BAND:
         image[band] = 0
     elif artefact is Artefact.NAN_PATCH:
@@ -175,6 +196,8 @@ def add_artefact(rng: np.random.Generator, camera: Camera, image: np.ndarray, ar
         left, width = rng.integers(SIZE), rng.integers(2, 6)
         height = camera.saturation * rng.uniform(0.05, 1) * np.exp(-np.arange(SIZE) / rng.uniform(20, 200))
         image[band, :, left : left + width] += height[:: rng.choice([-1, 1]), None]
+        trail[:, left : left + width] = True
+    return trail
 
 
 # --- The fibre ---------------------------------------------------------------------------------------------

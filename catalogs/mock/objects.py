@@ -10,6 +10,7 @@ from astropy.table import Table
 from catalogs.mock.cameras import HSC, Camera
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.population import draw_star, draw_target
+from catalogs.mock.sed import galactic
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
 from catalogs.store.format import SIZE
 
@@ -19,6 +20,8 @@ FIRST_ID = (39_627_000_000_000_000, 43_000_000_000_000_000)
 """First object id of each stream."""
 FIELD_CENTRE, FIELD_SIDE = (150.1, 2.2), 0.5
 """Centre (ra, dec) and side of the field, deg: COSMOS."""
+REDDENING_SCATTER, MAX_REDDENING = 0.6, 0.2
+"""Scatter of ln E(B - V) between the objects of a survey, and its upper end, mag: assumptions, too."""
 ARTEFACTS = 0.015
 """Share of images with an artefact, by default."""
 
@@ -38,13 +41,21 @@ class Objects:
     kind: np.ndarray
     """(N,) str, GALAXY, QSO or STAR"""
     magnitudes: np.ndarray
-    """(N, bands) float64, true total AB magnitudes"""
+    """(N, bands) float64, true total AB magnitudes, without the dust of the Galaxy"""
     radius: np.ndarray
     """(N,) float64, true half-light semi-major axis before the PSF, arcsec; 0 for a point"""
     artefact: np.ndarray
     """(N,) int, an `image.Artefact`"""
     image: np.ndarray
     """(N, bands, 64, 64) float32, flux at the zero point of the camera"""
+    noise: np.ndarray
+    """(N, bands) float32, sky noise a pixel, flux"""
+    psf_fwhm: np.ndarray
+    """(N, bands) float32, arcsec"""
+    ebv: np.ndarray
+    """(N,) float32, E(B - V) of the dust of the Galaxy, mag"""
+    mask: np.ndarray
+    """(N, 64, 64) bool, True = bad in any band"""
     flux: np.ndarray
     """(N, 7783) float32, 1e-17 erg/s/cm2/A"""
     ivar: np.ndarray
@@ -64,15 +75,18 @@ def _observe(
 ) -> dict[str, Any]:
     """One row of Objects, which depends on its own number only: each object has its own generators."""
     rng = np.random.default_rng([seed, stream, index])
-    star_rng, band_rng = rng.spawn(2)
+    star_rng, band_rng, dust_rng = rng.spawn(3)
     source = draw_target(rng)
     if stream == TILE and star_rng.random() < camera.star_share:
         source = draw_star(star_rng)
+    ebv = min(MAX_REDDENING, camera.reddening * dust_rng.lognormal(0, REDDENING_SCATTER))
+    dust = galactic(ebv) if ebv else None
+    seen = source.behind(dust)
     dec = FIELD_CENTRE[1] + FIELD_SIDE * rng.uniform(-0.5, 0.5)
     ra = FIELD_CENTRE[0] + FIELD_SIDE * rng.uniform(-0.5, 0.5) / np.cos(np.radians(dec))
     shape = transforms(source, rng, camera)
-    flux, ivar = observe_spectrum(rng, fibre_spectrum(source, shape, camera))
-    image, artefact = observe_image(rng, camera, source, shape, artefacts)
+    flux, ivar = observe_spectrum(rng, fibre_spectrum(seen, shape, camera))
+    image, artefact, psf_fwhm, mask = observe_image(rng, camera, seen, shape, artefacts, dust)
     if stream == TILE and camera.has_edges:
         image[:, beyond_field(ra, dec, camera.pixel_scale)] = np.nan
     image[unobserved(band_rng, len(image), missing_bands)] = np.nan
@@ -86,6 +100,10 @@ def _observe(
         "radius": source.radius,
         "artefact": artefact,
         "image": image,
+        "noise": np.array(camera.sky_sigma, np.float32),
+        "psf_fwhm": psf_fwhm.astype(np.float32),
+        "ebv": np.float32(ebv),
+        "mask": mask,
         "flux": flux,
         "ivar": ivar,
     }

@@ -55,6 +55,13 @@ class Source:
         """AB magnitudes, (bands,)."""
         return camera.zero_point - 2.5 * np.log10(sum(camera.flux(part.sed) for part in self.components))
 
+    def behind(self, transmission: np.ndarray | None) -> "Source":
+        """The source behind dust, which lets pass so much of its light, (len(GRID),); None: all of it."""
+        if transmission is None:
+            return self
+        parts = (dataclasses.replace(part, sed=part.sed * transmission) for part in self.components)
+        return dataclasses.replace(self, components=tuple(parts))
+
     @property
     def radius(self) -> float:
         """Half-light semi-major axis of its largest component, arcsec."""

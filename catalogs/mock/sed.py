@@ -5,11 +5,14 @@ Galaxies are mixtures of the five templates of kcorrect (Blanton & Roweis 2007):
 that DESI resolves, so their emission lines are measured, removed and replaced with Gaussians.
 """
 
+import functools
 from collections.abc import Callable
 from importlib.resources import files
 
 import numpy as np
+from astropy import units
 from astropy.io import fits
+from dust_extinction.parameter_averages import F99
 
 from catalogs.mock.instruments import BLUE, GRID, RED
 
@@ -20,6 +23,8 @@ EMITTERS = (DUSTY_OLD, NEBULA, DUSTY_YOUNG)
 PIVOT = 5500.0
 """Wavelength of normalisation, A."""
 LIGHT_SPEED = 2.998e5  # km/s
+R_V = 3.1
+"""A(V) / E(B - V) of the dust of the Galaxy, in the mean."""
 
 # Emission features of the templates: the range removed (A), and the lines of the feature with their shares of
 # its flux. Wavelengths in vacuum; ratios of doublets from Osterbrock & Ferland (2006).
@@ -184,6 +189,17 @@ def mean_transmission(wave: np.ndarray, redshift: float) -> np.ndarray:
         optical_depth += np.where(wave < line * (1 + redshift), strength * (wave / line) ** 3.46, 0)
     optical_depth += np.where(wave < 911.75 * (1 + redshift), 3.0, 0)
     return np.exp(-optical_depth)
+
+
+@functools.cache
+def _galactic() -> np.ndarray:
+    """Extinction at E(B - V) = 1 on GRID, mag (Fitzpatrick 1999, R_V = 3.1)."""
+    return R_V * F99(Rv=R_V)(1e4 / GRID / units.micron)
+
+
+def galactic(ebv: float) -> np.ndarray:
+    """Transmission of the dust of the Galaxy, (len(GRID),)."""
+    return 10 ** (-0.4 * ebv * _galactic())
 
 
 def intergalactic(rng: np.random.Generator, redshift: float) -> np.ndarray:

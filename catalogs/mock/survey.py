@@ -24,7 +24,7 @@ from catalogs.mock.objects import ARTEFACTS, TILE, TRAINING, Objects, draw
 from catalogs.mock.workers import workers
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store import cutouts
-from catalogs.store.format import CHUNK, REQUIRED, SIZE, beside, manifest_path
+from catalogs.store.format import CHUNK, OPTIONAL, REQUIRED, SIZE, beside, manifest_path
 from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
@@ -65,7 +65,8 @@ class Mock:
     """Folder to write to; created if necessary."""
     survey: Survey = "hsc"
     """HSC-SSP Wide (g r i z y, at zero point 27), Rubin (u g r i z y, nJy), or the Legacy Surveys' south, of
-    DECam (g r z, nanomaggies). Tiles of the latter two have edges, and stars among their objects."""
+    DECam (g r z, nanomaggies). Tiles of the latter two have edges, and stars among their objects, the dust
+    of the Galaxy is before these, and of each is said what its noise, seeing and reddening are."""
     years: Literal[1, 10] = 10
     """Years of Rubin's survey in its coadds."""
     galaxies: int = 2000
@@ -224,7 +225,9 @@ def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int
 
     Returns their truth table.
     """
-    camera, columns = config.camera, COLUMNS[stream]
+    camera = config.camera
+    known = OPTIONAL if camera.tells else ()
+    columns = (*COLUMNS[stream], *known)
     count, what = (config.galaxies, "training pairs") if stream == TRAINING else (config.tile, "tile objects")
     truths: list[Table] = []
 
@@ -244,6 +247,7 @@ def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int
         pixel_scale=camera.pixel_scale,
         zero_point=camera.zero_point,
         wave=WAVE if stream == TRAINING else None,
+        known=known,
         shard_rows=config.shard_rows,
     )
     return vstack(truths)

@@ -13,7 +13,7 @@ import zarr
 from catalogs.errors import InputRefused
 from catalogs.store.checks import REPAIR, array_codecs, check_arrays, inspect, open_group, refusing
 from catalogs.store.compression import COMPRESSORS, check_decoded_size
-from catalogs.store.format import AXES, FORMAT, get_array, manifest_path
+from catalogs.store.format import AXES, FORMAT, SPARSE, get_array, manifest_path
 
 ENTRIES = {"little": struct.Struct("<QQ"), "big": struct.Struct(">QQ")}
 """Offset and length of a chunk in the index of a shard, by the byte order of the index."""
@@ -40,7 +40,7 @@ def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -
     chunks = [(array, chunk) for array in arrays for chunk in chunks_of(array)]
     for array, chunk in progress(chunks):
         file = chunk_file(array, chunk)
-        if not (path / file).exists():
+        if not (path / file).exists() and not _may_lack(array):
             faults[file] = f"is missing: lost, or left out as it holds nothing but {array.fill_value}"
         elif fault := _decoding_fault(path, array, chunk):
             faults[file] = fault
@@ -81,9 +81,14 @@ def check_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
     """Raise ValueError for a chunk that is missing, or too large, stored or decoded, for its shape.
 
     Zarr reads a missing chunk, in a file of its own or in a shard, as the fill value, whether it was lost or
-    never written; and it decodes any other to whatever size it has.
+    never written; and it decodes any other to whatever size it has. Of a sparse array they may be missing.
     """
-    stored = stored_chunk(path, array, chunk)
+    try:
+        stored = stored_chunk(path, array, chunk)
+    except MissingChunk:
+        if _may_lack(array):
+            return
+        raise
     decoded_bytes = math.prod(array.chunks) * array.dtype.itemsize
     if stored.length > EXPANSION * decoded_bytes + MARGIN:
         raise ValueError(f"the chunk {chunk_file(array, chunk)} is stored in {stored.length:,} bytes")
@@ -96,6 +101,15 @@ def check_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
             file.seek(stored.offset)
             data = file.read(stored.length - after)
         check_decoded_size(compressor, data, decoded_bytes + before)
+
+
+def _may_lack(array: zarr.Array) -> bool:
+    """Whether chunks of an array may be missing: they are 0."""
+    return array.basename in SPARSE and array.fill_value == 0
+
+
+class MissingChunk(ValueError):
+    """A chunk is not there."""
 
 
 class StoredChunk(NamedTuple):
@@ -114,7 +128,7 @@ def stored_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> Store
     name = chunk_file(array, chunk)
     file = path / name
     if not file.exists():
-        raise ValueError(f"the chunk {name} is missing")
+        raise MissingChunk(f"the chunk {name} is missing")
     size = file.stat().st_size
     if array.shards is None:
         return StoredChunk(file, 0, size)
@@ -132,7 +146,7 @@ def stored_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> Store
         raise ValueError(f"the shard {name} is cut short")
     offset, length = entry.unpack(pair)
     if (offset, length) == ABSENT:
-        raise ValueError(f"the chunk {chunk} is missing in the shard {name}")
+        raise MissingChunk(f"the chunk {chunk} is missing in the shard {name}")
     if offset + length > size:
         raise ValueError(f"the shard {name} is shorter than its index says")
     return StoredChunk(file, offset, length)

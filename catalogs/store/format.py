@@ -37,6 +37,8 @@ REQUIRED = ("image", "object_id", "ra", "dec")
 TRAINING = ("flux", "ivar", "redshift", "spectrum")
 OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
 """What may be known of each object beside its image."""
+SPARSE = ("mask",)
+"""Arrays of which chunks of nothing but 0 may be left out, as zarr does unless told otherwise."""
 AXES = {
     "image": ("N", "bands", "size", "size"),
     "object_id": ("N",),

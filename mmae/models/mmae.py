@@ -171,12 +171,20 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Features of tokens (B, N, F) -> tokens (B, N, D), with their positions added."""
+    """Features of tokens (B, N, F) -> tokens (B, N, D), with their positions added.
 
-    def __init__(self, tokens: int, features: int, width: int):
+    The last features, `remarks` in number, are 0 for most galaxies: they say what is missing or unusual.
+    Nothing is made of them at first, and the others begin as if they were alone.
+    """
+
+    def __init__(self, tokens: int, features: int, width: int, remarks: int = 0):
         super().__init__()
         self.up, self.down = nn.Linear(features, 2 * width), nn.Linear(2 * width, width)
         self.position = nn.Parameter(0.02 * torch.randn(1, tokens, width))
+        with torch.no_grad():
+            heard = features - remarks
+            self.up.weight *= (features / heard) ** 0.5
+            self.up.weight[:, heard:] = 0
 
     def forward(self, features: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(features))) + self.position
@@ -233,8 +241,9 @@ class Model(nn.Module):
         self.register_buffer("noise", torch.ones(bands))
         self.photometry = Photometry(bands)
         self.conditions = Conditions(bands)
-        self.photometry_embed = Embedding(1, self.photometry.features + self.conditions.features, width)
-        self.image_embed = Embedding(IMAGE_TOKENS, bands * (PATCH**2 + 2), width)
+        told = self.conditions.features
+        self.photometry_embed = Embedding(1, self.photometry.features + told, width, remarks=bands + told)
+        self.image_embed = Embedding(IMAGE_TOKENS, bands * (PATCH**2 + 2), width, remarks=bands)
         self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
         self.blocks = nn.Sequential(*(Block(width, HEAD_DIM) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(width)

@@ -1,21 +1,34 @@
-"""Redshifts of one model without some of the bands, and at other depths, on the galaxies of its test split.
+"""One model without some of the bands, and at other depths, beside models made for nothing else.
 
-python tests/benchmarks/bench_bands.py STORE RUN...
+python tests/benchmarks/bench_bands.py FOLDER [--galaxies 12000] [--epochs 3] [--batch 64]
 
-Every RUN has a bundle (`mmae export`), which is calibrated on whole images of its validation split.
+FOLDER keeps mock surveys of HSC, of the same galaxies with more and with less noise, and the runs; what is
+there already is not made again. Every model sees as many galaxies as the others. Twelve thousand galaxies and
+three epochs take an hour on two cores.
 """
 
 import argparse
-import itertools
+import dataclasses
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import report
 import torch
 from torch import Tensor
 
+from catalogs.bands import HSC
+from catalogs.mock import cameras
+from catalogs.mock.cameras import Camera
+from catalogs.mock.objects import TRAINING
+from catalogs.mock.survey import Mock, write_store
+from catalogs.mock.workers import workers
 from catalogs.products.screen import ATYPICAL
+from mmae import export, train
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.program import estimates
 from mmae.hardware import FP32
@@ -24,70 +37,168 @@ from mmae.models.families import config_of
 from mmae.models.pdf import Grid
 from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
 from mmae.training.data import TEST, TrainingSet
+from mmae.training.recipe import Train
 
-DEPTHS = (1.5, 2.0, 3.0)
-"""Noise of the sky, in units of what it is."""
-HEADER = ["seen", "sigma_NMAD", "outliers", "HSC loss", "68 % hold", "95 % hold", "median width", "ATYPICAL"]
-
-
-def cases(image: Tensor, bands: tuple[str, ...], noise: np.ndarray) -> Iterator[tuple[str, Tensor]]:
-    """Images as they come, without one band or two or three, and with white noise added."""
-    yield "all bands", image
-    lost = [{band} for band in bands]
-    lost += [set(pair) for pair in itertools.islice(itertools.combinations(bands, 2), 0, None, 3)]
-    lost += [set(bands[:-2]), set(bands[2:])]
-    for without in lost:
-        hidden = torch.tensor([band in without for band in bands])
-        yield (
-            f"without {' '.join(band.rpartition('_')[2] for band in bands if band in without)}",
-            image.masked_fill(hidden[:, None, None], torch.nan),
-        )
-    white = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-    sigma = torch.from_numpy(noise).float()[:, None, None]
-    for depth in DEPTHS:
-        yield f"noise x {depth:g}", image + white * sigma * (depth**2 - 1) ** 0.5
+SEEDS = (0, 1)
+LOST = ("g", "r", "i", "z", "y", "g y", "r y", "z y")
+"""Bands of which a model is made for the others alone."""
+MORE_LOST = ("g r", "g r i", "i z y")
+DEPTHS = (0.5, 2.0, 3.0)
+"""Noise of the sky, in units of that of HSC Wide."""
+SCORES = ["sigma_NMAD", "outliers", "HSC loss", "68 % hold", "95 % hold", "median width", "ATYPICAL"]
+HEADER = ["seen", *SCORES, "made for it: sigma_NMAD", "68 % hold", "ratio of sigma_NMAD"]
 
 
-def row(program: torch.jit.ScriptModule, grid: Grid, image: Tensor, redshift: Tensor) -> list[str]:
+class Case(NamedTuple):
+    """What is seen of galaxies."""
+
+    name: str
+    noise: float = 1.0
+    lost: str = ""
+    has_own: bool = True
+    """Whether a model is made for it alone."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return tuple(band for band in HSC if band[-1] not in self.lost.split())
+
+
+CASES = [
+    Case("all bands"),
+    *(Case(f"without {lost}", lost=lost) for lost in LOST),
+    *(Case(f"without {lost}", lost=lost, has_own=False) for lost in MORE_LOST),
+    *(Case(f"noise x {noise:g}", noise=noise) for noise in DEPTHS),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Mock):
+    """HSC with so many times its noise of the sky."""
+
+    noise: float = 1.0
+
+    @property
+    def camera(self) -> Camera:
+        hsc = cameras.HSC
+        sky_sigma = tuple(self.noise * sigma for sigma in hsc.sky_sigma)
+        gain = tuple(gain / self.noise**2 for gain in hsc.gain)
+        return dataclasses.replace(hsc, sky_sigma=sky_sigma, gain=gain)
+
+
+@dataclasses.dataclass(frozen=True)
+class Specialist(Train):
+    """Training on some of the bands of a store."""
+
+    only: tuple[str, ...] = HSC
+
+    def on_bands(self, bands: tuple[str, ...]) -> Train:
+        return super().on_bands(self.only)
+
+
+class Folder(NamedTuple):
+    path: Path
+    galaxies: int
+    epochs: int
+    batch: int
+
+    def store(self, case: Case) -> Path:
+        return self.path / f"noise-{case.noise:g}.zarr"
+
+    def draw(self, case: Case) -> None:
+        if not self.store(case).exists():
+            config = Scaled(self.path, galaxies=self.galaxies, seed=5, noise=case.noise)
+            with workers(config.processes) as pool:
+                write_store(self.store(case), config, pool, TRAINING)
+
+    def recipes(self) -> dict[str, Train]:
+        """Runs by name: the model of all cases, by its seed, and those of a case."""
+        length = {"epochs": self.epochs, "batch": self.batch}
+        everything = self.store(CASES[0])
+        recipes: dict[str, Train] = {
+            f"seed {seed}": Train(everything, self.path / "runs" / f"seed {seed}", seed=seed, **length)
+            for seed in SEEDS
+        }
+        for case in CASES:
+            out = self.path / "runs" / case.name
+            if case.has_own:
+                recipes[case.name] = Specialist(
+                    self.store(case), out, band_dropout=0.0, noisier=0.0, only=case.bands, **length
+                )
+        return recipes
+
+
+def make(recipe: Train) -> None:
+    if not (recipe.out / "bundle" / "card.json").exists():
+        train.main(recipe)
+        export.main(export.Export(recipe.out))
+
+
+def scores(bundle_of: Path, store: Path, lost: str = "") -> list[float]:
+    """The SCORES of a bundle for the test split of a store, without some of the bands."""
+    bundle = open_bundle(bundle_of / "bundle", FP32)
+    card = bundle.card
+    data = TrainingSet(store, config_of(card["family"], card["model_config"]), card["training_data"])
+    batch = data.read(data.rows(TEST))
+    hidden = torch.tensor([band[-1] in lost.split() for band in bundle.input.bands])
+    image = batch.image.masked_fill(hidden[:, None, None], torch.nan)
+    return measured(bundle.load(torch.device("cpu")), Grid(**card["grid"]), image, batch.redshift)
+
+
+def measured(program: torch.nn.Module, grid: Grid, image: Tensor, redshift: Tensor) -> list[float]:
     estimate = estimates(program, image)
     mass = estimate.mass / estimate.mass.sum(1, keepdim=True)
     levels = torch.tensor([0.025, 0.16, 0.84, 0.975]).expand(len(mass), -1)
     low95, low68, high68, high95 = pdf.quantiles(mass, grid, levels).unbind(1)
     best, z = pdf.best(mass, grid)[0].numpy(), redshift.numpy()
     held = [
-        float(((low <= redshift) & (redshift <= high)).float().mean())
+        100 * float(((low <= redshift) & (redshift <= high)).float().mean())
         for low, high in ((low68, high68), (low95, high95))
     ]
     width = float(((high68 - low68) / 2 / (1 + redshift)).median())
-    scores = [sigma_nmad(best, z), outliers(best, z), hsc_loss(best, z)]
     unlike = float((estimate.typical < ATYPICAL).float().mean())
-    return [*(f"{x:.4f}" for x in scores), *(f"{100 * x:.1f}" for x in held), f"{width:.4f}", f"{unlike:.3f}"]
+    return [sigma_nmad(best, z), outliers(best, z), hsc_loss(best, z), *held, width, unlike]
 
 
-def tables(store: Path, runs: list[Path]) -> Iterator[str]:
-    for run in runs:
-        bundle = open_bundle(run / "bundle", FP32)
-        card = bundle.card
-        data = TrainingSet(store, config_of(card["family"], card["model_config"]), card["training_data"])
-        batch = data.read(data.rows(TEST))
-        program, grid = bundle.load(torch.device("cpu")), Grid(**card["grid"])
-        galaxies, steps = card["training_data"]["galaxies"], card["step"]
-        yield f"{run.name}: {galaxies} galaxies, {steps} steps; {len(batch.image)} of the test split"
-        yield ""
-        yield f"| {' | '.join(HEADER)} |"
-        yield "|---" * len(HEADER) + "|"
-        for name, image in cases(batch.image, bundle.input.bands, bundle.noise):
-            yield f"| {name} | {' | '.join(row(program, grid, image, batch.redshift))} |"
-        yield ""
+def rows(folder: Folder) -> Iterator[str]:
+    yield f"| {' | '.join(HEADER)} |"
+    yield "|---" * len(HEADER) + "|"
+    for case in CASES:
+        runs = [folder.path / "runs" / f"seed {seed}" for seed in SEEDS]
+        one = np.mean([scores(run, folder.store(case), case.lost) for run in runs], 0)
+        cells = [f"{x:.4f}" for x in one[:3]] + [f"{x:.1f}" for x in one[3:5]] + [f"{x:.4f}" for x in one[5:]]
+        if case.has_own:
+            own = scores(folder.path / "runs" / case.name, folder.store(case))
+            cells += [f"{own[0]:.4f}", f"{own[3]:.1f}", f"{one[0] / own[0]:.2f}"]
+        else:
+            cells += [""] * 3
+        yield f"| {case.name} | {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("store", type=Path)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--galaxies", type=int, default=12_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    body = tables(arguments.store, arguments.runs)
-    report.write("bands", "Without some bands, and at other depths", "bench_bands.py STORE RUN...", body)
+    folder = Folder(arguments.folder, arguments.galaxies, arguments.epochs, arguments.batch)
+    if arguments.run:
+        torch.set_num_threads(1)
+        make(folder.recipes()[arguments.run])
+        return
+    for case in CASES:
+        folder.draw(case)
+
+    def started(run: str) -> None:
+        with (folder.path / f"{run}.log").open("w") as log:
+            subprocess.run([sys.executable, *sys.argv, "--run", run], stdout=log, stderr=log, check=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(started, folder.recipes()))
+    title = "Without some bands, and at other depths"
+    length = " ".join(sys.argv[2:])
+    report.write("bands", title, f"bench_bands.py FOLDER {length}".strip(), rows(folder))
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def photometry(image: np.ndarray) -> np.ndarray:
 def _measure(k: int) -> tuple[float, bool, np.ndarray]:
     rng = np.random.default_rng([SEED, 1, k])
     source = draw_target(rng)
-    image, _ = observe_image(rng, HSC, source, transforms(source, rng, HSC), artefact_share=0)
+    image = observe_image(rng, HSC, source, transforms(source, rng, HSC), artefact_share=0).image
     return source.redshift, source.kind == "QSO", photometry(image)
 
 

@@ -1,5 +1,7 @@
 """Every survey's images have its depth, seeing, pixels and unit, of the same galaxies."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from astropy import units
@@ -11,6 +13,7 @@ from catalogs.mock.cameras import HSC, legacy, rubin
 from catalogs.mock.image import observe_image, render, seeing, transforms
 from catalogs.mock.objects import TRAINING, draw
 from catalogs.mock.population import Component, Source, draw_galaxy
+from catalogs.mock.sed import galactic
 
 CAMERAS = {"hsc": HSC, "rubin": rubin(10), "legacy": legacy()}
 every_camera = pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
@@ -39,7 +42,7 @@ def test_noise_of_the_legacy_surveys_by_hand():
 def test_images_have_the_noise_of_the_sky(camera):
     dark = Source(1.0, "QSO", (Component(np.full(len(instruments.GRID), 1e-9)),))
     shape = transforms(dark, generator(), camera)
-    stamps = np.stack([observe_image(generator(k), camera, dark, shape, 0)[0] for k in range(60)])
+    stamps = np.stack([observe_image(generator(k), camera, dark, shape, 0).image for k in range(60)])
     sigma = 1.4826 * np.median(np.abs(stamps - np.median(stamps, (2, 3), keepdims=True)), (0, 2, 3))
     np.testing.assert_allclose(sigma, camera.sky_sigma, rtol=0.08)
 
@@ -47,7 +50,8 @@ def test_images_have_the_noise_of_the_sky(camera):
 @every_camera
 def test_a_stamp_holds_the_flux_of_its_magnitude(camera):
     source, rng = draw_galaxy(generator(), 0.8, 21.0, False), generator()
-    stamp = render(camera, [source], [transforms(source, rng, camera)], np.zeros((1, 2)), seeing(rng, camera))
+    psf, _ = seeing(rng, camera)
+    stamp = render(camera, [source], [transforms(source, rng, camera)], np.zeros((1, 2)), psf)
     flux = 10 ** (0.4 * (camera.zero_point - source.magnitudes(camera)))
     np.testing.assert_allclose(stamp.sum((1, 2)), flux, rtol=0.03)
 
@@ -64,7 +68,8 @@ def test_magnitudes_are_those_of_speclite(camera):
 
 
 def test_a_number_is_the_same_galaxy_in_every_survey():
-    hsc, lsst, decam = (draw(5, TRAINING, range(40), camera=camera) for camera in CAMERAS.values())
+    without_dust = (dataclasses.replace(camera, reddening=0.0) for camera in CAMERAS.values())
+    hsc, lsst, decam = (draw(5, TRAINING, range(40), camera=camera) for camera in without_dust)
     for other in (lsst, decam):
         for name in ("object_id", "ra", "dec", "redshift", "kind", "radius"):
             np.testing.assert_array_equal(getattr(other, name), getattr(hsc, name), err_msg=name)
@@ -84,8 +89,31 @@ def test_a_bright_galaxy_has_the_same_light_in_the_units_of_every_survey():
     source = draw_galaxy(generator(), 0.2, 17.5, True)
     for camera in CAMERAS.values():
         shape = transforms(source, generator(), camera)
-        image, _ = observe_image(generator(), camera, source, shape, 0)
+        image = observe_image(generator(), camera, source, shape, 0).image
         y, x = (np.mgrid[:64, :64] - 32) * camera.pixel_scale
         flux = image[camera.filters.index("r"), np.hypot(y, x) < 4].sum()
         apertures.append(camera.zero_point - 2.5 * np.log10(flux))
     assert np.ptp(apertures) < 0.15
+
+
+def test_dust_of_the_galaxy_dims_and_reddens_by_hand():
+    """E(B - V) = 0.1: A(V) = 0.31 mag at 5500 A, and B - V, of 4400 and 5500 A, is 0.1 mag redder."""
+    lost = -2.5 * np.log10(galactic(0.1))
+    at = {wave: lost[np.abs(instruments.GRID - wave).argmin()] for wave in (4400, 5500)}
+    assert at[5500] == pytest.approx(0.31, rel=0.03)
+    assert at[4400] - at[5500] == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_survey_that_tells_says_what_is_in_its_stamps():
+    """Noise at the border, and the saturated pixels that are the brightest; HSC's are as without dust."""
+    objects = draw(3, TRAINING, range(200), artefacts=0.3, camera=rubin(10))
+    sky = objects.image[:, :, :8, :8]
+    sigma = 1.4826 * np.median(np.abs(sky - np.median(sky, (2, 3), keepdims=True)), (2, 3))
+    usable = (sigma > 0).all(1)
+    np.testing.assert_allclose(np.median(sigma[usable] / objects.noise[usable], 0), 1, atol=0.06)
+    assert 0.7 < np.median(objects.psf_fwhm[:, 2]) < 0.76  # r has 0.73 arcsec
+    assert 0.02 < np.median(objects.ebv) < 0.04
+    saturated = (objects.image >= np.float32(rubin(10).saturation)).any(1)
+    assert saturated.any()
+    assert objects.mask[saturated].all()
+    assert (draw(3, TRAINING, range(20)).ebv == 0).all()

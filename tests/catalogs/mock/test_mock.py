@@ -80,14 +80,14 @@ def test_streams_and_seeds_give_different_objects():
 )
 def test_a_stamp_holds_the_flux_of_its_magnitude(source):
     rng = generator()
-    stamp = render(HSC, [source], [transforms(source, rng, HSC)], np.zeros((1, 2)), seeing(rng, HSC))
+    stamp = render(HSC, [source], [transforms(source, rng, HSC)], np.zeros((1, 2)), seeing(rng, HSC)[0])
     np.testing.assert_allclose(stamp.sum((1, 2)), 10 ** (0.4 * (27.0 - source.magnitudes(HSC))), rtol=0.03)
 
 
 def test_a_point_source_is_centred_and_moves_by_its_offset():
     rng, point = generator(), quasar()
     offset = np.array([[2.0, -3.0]]) * 0.168
-    stamp = render(HSC, [point], [transforms(point, rng, HSC)], offset, seeing(rng, HSC))[R]
+    stamp = render(HSC, [point], [transforms(point, rng, HSC)], offset, seeing(rng, HSC)[0])[R]
     assert np.unravel_index(stamp.argmax(), stamp.shape) == (34, 29)
 
 
@@ -196,7 +196,9 @@ def test_ivar_is_the_inverse_variance_of_the_noise():
 def test_sky_noise_is_that_of_hsc_wide():
     dark = Source(1.0, "QSO", (Component(np.full(len(instruments.GRID), 1e-9)),))
     shape = transforms(dark, generator(), HSC)
-    stamps = np.stack([observe_image(generator(k), HSC, dark, shape, artefact_share=0)[0] for k in range(60)])
+    stamps = np.stack(
+        [observe_image(generator(k), HSC, dark, shape, artefact_share=0).image for k in range(60)]
+    )
     sigma = 1.4826 * np.median(np.abs(stamps - np.median(stamps, (2, 3), keepdims=True)), (0, 2, 3))
     np.testing.assert_allclose(sigma, [0.037, 0.057, 0.077, 0.156, 0.287], rtol=0.06)
 
@@ -213,7 +215,7 @@ def test_noise_of_neighbouring_pixels_is_correlated():
 def test_artefacts_have_the_requested_share_and_every_kind():
     source = quasar()
     shape = transforms(source, generator(), HSC)
-    kinds = [observe_image(generator(k), HSC, source, shape, artefact_share=0.5)[1] for k in range(120)]
+    kinds = [observe_image(generator(k), HSC, source, shape, artefact_share=0.5).artefact for k in range(120)]
     assert kinds.count(Artefact.NONE) == pytest.approx(60, abs=16)  # 3 sigma
     assert set(kinds) == set(Artefact)
 
@@ -294,9 +296,8 @@ def test_files_of_another_survey(tmp_path, survey, tile, names, pixel_scale, zer
         assert store.attrs["bands"] == names
         assert (store.attrs["pixel_scale"], store.attrs["zero_point"]) == (pixel_scale, zero_point)
         objects = draw(2, stream, range(len(table)), camera=config.camera)
-        columns = {"image", "object_id", "ra", "dec"} | (
-            {"flux", "ivar", "redshift"} if stream == TRAINING else set()
-        )
+        columns = {"image", "object_id", "ra", "dec", "noise", "psf_fwhm", "ebv", "mask"}
+        columns |= {"flux", "ivar", "redshift"} if stream == TRAINING else set()
         for column in columns:
             np.testing.assert_array_equal(store[column][:], getattr(objects, column), err_msg=column)
         assert set(store) == columns | ({"wave", "spectrum"} if stream == TRAINING else set())

@@ -10,6 +10,7 @@ import zarr
 from catalogs.errors import InputRefused
 from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Flag, Reject
+from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import open_store
 from catalogs.store.resampling import footprint
 
@@ -131,3 +132,61 @@ def test_pixels_over_twice_those_of_the_model_are_refused(tmp_path):
         InputRefused, match=r"has pixel_scale 0\.4 arcsec a pixel, the model was trained at 0\.168"
     ):
         read(store, 0, N)
+
+
+def told(path, pixel_scale=SCALE, **arrays):
+    """A store of another program that says something of its objects, at zero point 31.4."""
+    size = footprint(SCALE / pixel_scale) if pixel_scale != SCALE else 64
+    store_of(path, galaxies(size, pixel_scale, 31.4, noise=1.0), pixel_scale, 31.4)
+    for name, values in arrays.items():
+        options = {} if name == "mask" else {"config": {"write_empty_chunks": True}}
+        zarr.open_group(path).create_array(name, data=values, chunks=(2, *values.shape[1:]), **options)
+    return open_store(path)
+
+
+@pytest.mark.parametrize("pixel_scale", [SCALE, COARSE])
+def test_what_a_store_says_of_its_objects_is_brought_to_the_unit_of_the_model(tmp_path, pixel_scale):
+    """1 nJy is 10^(-0.4 * 4.4) = 0.01738 at zero point 27; the noise of resampled images is another."""
+    noise, fwhm = np.full((N, 5), 2.0, np.float32), np.tile(np.float32([0.9, 0.8, 0.7, 0.6, 0.5]), (N, 1))
+    ebv = np.full(N, 0.04, np.float32)
+    noise[1], fwhm[2, 3], ebv[3] = np.nan, -99, -1
+    store = told(tmp_path / "a.zarr", pixel_scale, noise=noise, psf_fwhm=fwhm, ebv=ebv)
+    found = ModelInput(("y", "g", "lsst_u"), 27.0, SCALE, 2).read(store, 0, N).conditions
+    assert found.shape == (N, 7)
+    expected = [0.03476, 0.03476, np.nan] if pixel_scale == SCALE else [np.nan] * 3
+    np.testing.assert_allclose(found[0], [*expected, 0.5, 0.9, np.nan, 0.04], rtol=1e-3)
+    assert np.isnan(found[1, :3]).all()
+    np.testing.assert_allclose(found[2, 3:], [0.5, 0.9, np.nan, 0.04])
+    assert np.isnan(found[3, 6])
+    assert np.isnan(ModelInput(tuple("grizy"), 27.0, SCALE, 2).read(store, 2, 3).conditions[0, 8])
+
+
+def test_zero_is_an_extinction_but_no_noise_and_no_seeing(tmp_path):
+    zeros = np.zeros((N, 5), np.float32)
+    store = told(tmp_path / "a.zarr", noise=zeros, psf_fwhm=zeros, ebv=np.zeros(N, np.float32))
+    found = read(store, 0, N).conditions
+    assert np.isnan(found[:, :10]).all()
+    assert (found[:, 10] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i4", "?"])
+@pytest.mark.parametrize("pixel_scale", [SCALE, COARSE])
+def test_bad_pixels_are_no_data(tmp_path, pixel_scale, dtype):
+    """As if they had been NaN in the file; a mask of all pixels is an image without data."""
+    size = footprint(SCALE / pixel_scale) if pixel_scale != SCALE else 64
+    mask = np.zeros((N, size, size), dtype)
+    mask[1, 3:9, 40:50] = 1
+    mask[2] = 1
+    masked = told(tmp_path / "a.zarr", pixel_scale, mask=mask)
+    image = galaxies(size, pixel_scale, 31.4, noise=1.0)
+    image[np.broadcast_to(mask[:, None] != 0, image.shape)] = np.nan
+    holed = store_of(tmp_path / "b.zarr", image, pixel_scale, 31.4)
+    found, expected = read(masked, 0, N), read(holed, 0, N)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found.flags[1] & Flag.MASKED_PIXELS
+    assert found.reason[2] == Reject.NO_DATA
+    assert not found.flags[0] & Flag.MASKED_PIXELS
+    np.testing.assert_array_equal(read(masked, 1, 2).image, found.image[1:2])
+    assert len(list((tmp_path / "a.zarr/mask/c").iterdir())) == 2  # of three: zarr leaves zeros out
+    assert not any("mask" in file for file in undecodable_files(tmp_path / "a.zarr"))
