@@ -18,6 +18,8 @@ from catalogs.products.screen import screen_images
 from catalogs.store.cutouts import CutoutStore, pad
 from catalogs.store.resampling import footprint, resample
 
+TOLD = ("psf_fwhm", "ebv")
+"""What a model can be told beside the noise, which it measures otherwise."""
 MAX_ZERO_POINT_SHIFT = 25.0
 """mag; units in use are from nJy (31.4) to maggies (0) of AB."""
 
@@ -49,12 +51,15 @@ class ModelInput:
     """arcsec"""
     least_bands: int
     """Observed bands that it needs of an object."""
+    told: tuple[str, ...] = ()
+    """Which of TOLD it learned from."""
 
     @classmethod
     def of(cls, trained_on: Mapping[str, Any], least_bands: int) -> Self:
         """The images of a model, by the description of its training data."""
         zero_point, pixel_scale = (float(trained_on[name]) for name in ("zero_point", "pixel_scale"))
-        return cls(tuple(trained_on["bands"]), zero_point, pixel_scale, least_bands)
+        told = tuple(trained_on.get("told", ()))
+        return cls(tuple(trained_on["bands"]), zero_point, pixel_scale, least_bands, told)
 
     def check(self, store: CutoutStore) -> None:
         """Raise InputRefused for a store with too few bands, or whose unit or pixels are too unlike."""
@@ -72,7 +77,10 @@ class ModelInput:
             )
 
     def differences(self, store: CutoutStore) -> str:
-        """How the bands of a store are taken for those of the model, where they are not the same."""
+        """How the bands of a store are taken for those of the model, where they are not the same.
+
+        And what the model learned from that is not told here.
+        """
         planes = match(self.bands, store.bands)
         pairs = [
             (store.own_bands[plane], band)
@@ -82,6 +90,7 @@ class ModelInput:
         taken = [f"{own} for {band}" for own, band in pairs if own != band]
         unknown = [band for plane, band in enumerate(store.bands) if plane not in planes]
         missing = [band for band, plane in zip(self.bands, planes, strict=True) if plane is None]
+        missing += [name for name in self.told if not store.has(name)]
         said = [f"takes {', '.join(taken)}"] if taken else []
         said += [f"leaves out {', '.join(unknown)}, which the model does not know"] if unknown else []
         said += [f"goes on without {', '.join(missing)}"] if missing else []

@@ -51,6 +51,7 @@ class Himes2025Config:
     bands: ClassVar[tuple[str, ...]] = HSC
     least_bands: ClassVar[int] = len(HSC)
     """The model takes complete images; single pixels without data are 0 to it, the mean sky."""
+    hears: ClassVar[bool] = False
     grid: ClassVar[None] = None
     """There is no p(z)."""
 

@@ -81,6 +81,8 @@ class ModelConfig:
     family: ClassVar[str] = "mmae"
     least_bands: ClassVar[int] = LEAST_BANDS
     """Observed bands that it needs of an object."""
+    hears: ClassVar[bool] = True
+    """Whether seeing and extinction can be told to it."""
     spectrum_pool: ClassVar[int] = STORED_POOL
     spectrum_patch: ClassVar[int] = 27
     """Pixels of a token: 130 angstrom."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.products.model_input import TOLD
 from mmae import __version__
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
@@ -199,4 +200,5 @@ def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
         "noise": sky_noise(image).tolist(),
         "flux_percentiles": {str(level): row for level, row in zip(levels, percentiles, strict=True)},
         "z_range": [float(redshift.min()), float(redshift.max())],
+        "told": [name for name in TOLD if data.model.hears and data.store.has(name)],
     }

@@ -190,3 +190,9 @@ def test_bad_pixels_are_no_data(tmp_path, pixel_scale, dtype):
     np.testing.assert_array_equal(read(masked, 1, 2).image, found.image[1:2])
     assert len(list((tmp_path / "a.zarr/mask/c").iterdir())) == 2  # of three: zarr leaves zeros out
     assert not any("mask" in file for file in undecodable_files(tmp_path / "a.zarr"))
+
+
+def test_what_the_model_learned_from_and_is_not_told_is_said(tmp_path):
+    store = told(tmp_path / "a.zarr", ebv=np.zeros(N, np.float32) + 0.01)
+    wanted = replace(WANTED, bands=store.bands, told=("psf_fwhm", "ebv"))
+    assert wanted.differences(store) == "goes on without psf_fwhm"
