@@ -122,9 +122,9 @@ class Train:
     gradient of its model is not finite at first where no spectrum is visible, so some steps need spectra."""
     rebuild_absent: bool = True
     """Whether the spectrum is also rebuilt for galaxies that come without it."""
-    band_dropout: float = 0.2
+    band_dropout: float = 0.1
     """Share of the galaxies that come without some of their bands: one at least, two are left at least."""
-    noisier: float = 0.2
+    noisier: float = 0.1
     """Share of the galaxies to whose images noise is added, as if they were shallower: up to three times the
     noise they have."""
     turn: bool = True
