@@ -15,7 +15,9 @@ CHECKED_ROWS, CHECKED_MASKS = 32, (0.0, 0.25, 0.75)
 """Images on which programs are compared with the full model, and shares of them hidden."""
 
 
-def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
+def disagreement(
+    model: AnyModel, program: nn.Module, image: Tensor, conditions: Tensor | None = None
+) -> float:
     """Largest difference between the full model and the program, with none and with parts of images hidden.
 
     In the redshift of the scalar head, and in the mass of a bin of p(z).
@@ -30,8 +32,8 @@ def disagreement(model: AnyModel, program: nn.Module, image: Tensor) -> float:
         visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))
         hidden = torch.ones(rows, IMAGE_TOKENS, dtype=torch.bool).scatter(1, visible, False)
         with torch.inference_mode():
-            full = model(image, spectrum, hidden, no_spectrum)
-            own = program(image, visible if ratio else None)
+            full = model(image, spectrum, hidden, no_spectrum, conditions=conditions)
+            own = program(image, visible if ratio else None, conditions)
         mass = calibrated(full.logits, bands)
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
     return float(torch.stack(largest).max())  # NaN if any is

@@ -19,7 +19,7 @@ from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSI
 from mmae.bundles.calibrate import calibrate
 from mmae.bundles.program import best_redshift, estimates, program_of
 from mmae.bundles.rounding import reduce_precision
-from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, noise, with_bands_hidden
+from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, with_bands_hidden
 from mmae.hardware import BF16, FP32
 from mmae.models.families import AnyModel
 
@@ -37,11 +37,12 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
     )
     coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS], of_trained)
     programs = {FP32: torch.jit.script(program), BF16: torch.jit.script(coarse)}
-    image = with_bands_hidden(noise(CHECKED_ROWS, len(model.config.bands)), model.config.least_bands)
-    double = copy.deepcopy(model).double()
+    image = with_bands_hidden(sample.image[:CHECKED_ROWS], model.config.least_bands)
+    told = None if of_others is None else of_others[:CHECKED_ROWS]
+    double, told_double = copy.deepcopy(model).double(), None if told is None else told.double()
     agreement = {
-        torch.float64: disagreement(double, program_of(double), image.double()),
-        torch.float32: disagreement(model, programs[FP32], image),
+        torch.float64: disagreement(double, program_of(double), image.double(), told_double),
+        torch.float32: disagreement(model, programs[FP32], image, told),
     }
     for dtype, difference in agreement.items():
         if not difference <= LIMITS[dtype]:
