@@ -82,7 +82,7 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
         "galaxies of the validation split",
         trained.image,
         others.image,
-        (trained.conditions, others.conditions),
         others.redshift,
         roles(data.store, data.usable) if trained_on_it else None,
+        (trained.conditions, others.conditions),
     )

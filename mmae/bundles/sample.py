@@ -25,12 +25,12 @@ class Sample(NamedTuple):
     """(M, bands, 64, 64), to the first of which the rounding of the weights is fitted."""
     image: Tensor
     """(N, bands, 64, 64), that the model was not trained on."""
-    conditions: tuple[Tensor | None, Tensor | None] = (None, None)
-    """(M, 2 * bands + 1) and (N, 2 * bands + 1), of their observation; None: not known."""
     redshift: Tensor | None = None
     """(N,)"""
     roles: np.ndarray | None = None
     """(L,) of bundle.ROLES, by id: all galaxies that the model was made with."""
+    conditions: tuple[Tensor | None, Tensor | None] = (None, None)
+    """(M, 2 * bands + 1) and (N, 2 * bands + 1), of the observation of both; None: not known."""
 
 
 def noise_sample(bands: int, fitted: int = FITTED_ROWS, measured: int = MEASURED_ROWS) -> Sample:

@@ -31,7 +31,7 @@ from tyro.conf import Suppress
 
 from catalogs.bands import HSC
 from catalogs.products.screen import LEAST_BANDS
-from catalogs.ranges import check_range
+from catalogs.ranges import check_range, check_sizes
 from catalogs.store.spectra import STORED_POOL
 from mmae.models.batch import Batch
 from mmae.models.conditions import Conditions, unknown
@@ -43,7 +43,6 @@ from mmae.models.pdf import Grid, best
 from mmae.models.photometry import Photometry, asinh
 from mmae.models.radial_profile import RadialProfile
 from mmae.models.rest_frame import LOG_STEP, RestFrame
-from mmae.models.sizes import check_sizes
 from mmae.models.template_fit import TemplateFit
 
 HEAD_DIM, DECODER_HEAD_DIM = 64, 32

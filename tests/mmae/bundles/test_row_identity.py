@@ -87,7 +87,8 @@ def found_in(model, image):
     exact.typicality.fit(joint, joint)
     reduced.typicality = exact.typicality
     reduce_precision(reduced, image)
-    has_bf16 = os.environ.get("ONEDNN_MAX_CPU_ISA") not in {"SSE41", "AVX2"}  # on such CPUs it is not asked
+    old = {"ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX2"), "ATEN_CPU_CAPABILITY": ("default", "avx2")}
+    has_bf16 = not any(os.environ.get(name) in values for name, values in old.items())  # else it is not asked
     visible = torch.rand(BATCH, 64, generator=torch.Generator().manual_seed(6)).argsort(1)[:, :48]
     levels, grid = torch.linspace(0.01, 0.99, BATCH), getattr(model.config, "grid", None)
 
