@@ -17,7 +17,8 @@ from catalogs.surveys.galaxiesml import PIXEL_SCALE, ZERO_POINT, open_galaxiesml
 class Ingest:
     """Turn a GalaxiesML or GalaxiesML-Spectra HDF5 file into a cutout store (sharded Zarr v3).
 
-    A file with spectra gives a store for training, one without a store for inference. Images larger than 64
+    A file with spectra or with redshifts (GalaxiesML's specz_redshift) gives a store to train on, and every
+    file one to infer on. Images larger than 64
     pixels are cropped about their centre. The store appears when it is complete, with a manifest (sha256 of
     each shard) beside it. After a crash, run it again: finished shards are kept if the input is unchanged.
 
@@ -48,12 +49,14 @@ def main(config: Ingest, comm: Any = None) -> None:
             pixel_scale=PIXEL_SCALE,
             zero_point=ZERO_POINT,
             wave=source.wave,
+            known=("redshift",) if source.wave is None and source.has_redshifts else (),
             shard_rows=config.shard_rows,
             source=source.fingerprint,
             comm=comm,
             progress=progress,
         )
         if first:
-            kind = "a training store" if source.wave is not None else "no spectra"
+            kind = "no spectra" if source.has_redshifts else "no spectra, no redshifts"
+            kind = "a training store" if source.wave is not None else kind
             print(f"wrote {config.output}: {source.n} objects, {kind}")
             print(f"wrote {manifest_path(config.output)}: sha256 of every shard")

@@ -70,7 +70,9 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
         there = "another store is there" if where.exists() else "nothing is there"
         print(f"not calibrated: the training store is not at {where} ({there}); name it with --data")
         return noise_sample(len(config_of(state["family"], state["config"]["model"]).bands))
-    data = TrainingSet(path, config_of(state["family"], state["config"]["model"]), state["data"])
+    recipe = state["config"]
+    model = config_of(state["family"], recipe["model"])
+    data = TrainingSet(path, model, state["data"], complete=recipe["complete"])
     if data.left_out:
         print(data.left_out)
     data.require_splits()

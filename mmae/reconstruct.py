@@ -70,7 +70,7 @@ class Reconstruct:
 def main(config: Reconstruct) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
-    data = TrainingSet(config.data, model.config, state["data"])
+    data = TrainingSet(config.data, model.config, state["data"], complete=True)
     out = config.out or source.parent / "reconstructions"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: pass a folder with --out")

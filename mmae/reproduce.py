@@ -116,7 +116,7 @@ def main(config: Reproduce) -> None:
             f"{' '.join(HSC)}; `mmae reconstruct` and `mmae evaluate` take any"
         )
     # spectra at the resolution of the store, for either model; images in all bands
-    data = TrainingSet(config.data, ModelConfig(), state["data"], least_bands=len(HSC))
+    data = TrainingSet(config.data, ModelConfig(), state["data"], least_bands=len(HSC), complete=True)
     held_out = is_held_out(data.store, state)
     rows = np.sort(sample_test_rows(data, config.objects, seed=0, held_out=held_out))
     model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -32,6 +32,7 @@ from mmae.training import distributed, panels
 from mmae.training.data import (
     TRAIN,
     TrainingSet,
+    batch_order,
     batch_rows,
     batches,
     epoch_order,
@@ -70,7 +71,7 @@ def main(config: Train) -> None:
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
         config = config.on_bands(open_store(config.data).bands)
-        data = TrainingSet(config.data, config.model)
+        data = TrainingSet(config.data, config.model, complete=config.complete)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
         data.require_splits(world.size)
@@ -136,6 +137,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
         f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
         f"({world.device.type}, {config.arithmetic})"
     )
+    log.print(data.kinds)
     if data.left_out:
         log.print(data.left_out)
     model = data_parallel(state.model, world)
@@ -149,7 +151,8 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
             model.train()
             for batch in batches(data, order, config.batch, world.rank, world.size, state.step_in_epoch, pin):
                 size = batch_rows(len(rows), config.batch, state.step_in_epoch)
-                masks = step_masks(size, config, state.step)
+                together = batch_order(order, config.batch, state.step_in_epoch)
+                masks = step_masks(size, config, state.step).of(*data.known(together))
                 own_masks = masks.rows(rank_slice(size, world.rank, world.size)).to(world.device)
                 counts = masks.counts().clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)

@@ -239,6 +239,21 @@ def draw_training(survey):
     return draw
 
 
+@pytest.fixture(scope="session")
+def mixed(survey, draw_training, made_once):
+    """A store a third of whose galaxies have no redshift, and a third no spectrum; some have neither."""
+
+    def make(folder):
+        folder.mkdir()
+        source = cutouts.open_store(survey / "train.zarr")
+        redshift, flux = source.column("redshift").copy(), source.column("flux").copy()
+        redshift[::3], flux[1::3] = np.nan, 0
+        redshift[3::6], flux[3::6] = -1, np.nan
+        draw_training(folder / "train.zarr", np.arange(256), redshift=redshift, flux=flux)
+
+    return made_once("mixed", make) / "train.zarr"
+
+
 @pytest.fixture
 def tile(survey, tmp_path):
     """The tile in a folder of the test's own."""

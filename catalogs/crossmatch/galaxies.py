@@ -11,10 +11,10 @@ import numpy as np
 
 from catalogs.errors import InputRefused
 from catalogs.store.checks import refusing
-from catalogs.surveys.galaxiesml import GalaxiesML, open_galaxiesml
+from catalogs.surveys.galaxiesml import Z_HSC, GalaxiesML, open_galaxiesml
 from catalogs.surveys.hdf5_chunks import check_chunks
 
-Z_HSC, I_MAG = "specz_redshift", "i_cmodel_mag"
+I_MAG = "i_cmodel_mag"
 CARRIED = (Z_HSC, *(f"{letter}_cmodel_mag" for letter in "grizy"))
 """Columns that are read if all files have them."""
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from catalogs.store.spectra import WAVE
 from catalogs.surveys.desi import SKY_LINES
 
-PIXELS = 7783
-WAVE = np.linspace(3600.0, 9824.0, PIXELS)
-"""Wavelength grid of GalaxiesML-Spectra, A, vacuum."""
+PIXELS = len(WAVE)
 STEP = WAVE[1] - WAVE[0]
 BLUE, RED = (WAVE[0] + STEP * np.arange(*pixels) for pixels in ((-500, 0), (0, 9190)))
 """Wavelengths from 3200 A, where the u band begins, to WAVE; and WAVE extended to the red end of y, A."""

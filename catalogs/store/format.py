@@ -4,7 +4,8 @@
       image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards;
                  NaN: no data, also in all of a band that an object lacks
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
-      flux, ivar (N, P) float32      wave (P,) angstrom      redshift (N,)       (training stores only)
+      redshift   (N,) NaN: not known                        (stores to train on)
+      flux, ivar (N, P) float32      wave (P,) angstrom      (with spectra)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
       noise      (N, bands) sigma of the sky a pixel, flux      psf_fwhm  (N, bands) arcsec, of the seeing
       ebv        (N,) E(B - V) of the Galaxy, mag               mask      (N, H, W) integer, not 0: no data

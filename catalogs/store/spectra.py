@@ -5,6 +5,8 @@ import numpy as np
 POOL = 30
 """Neighbouring pixels averaged into one: 7783 (or 7781) pixels become 259 (paper, section 4)."""
 POOLED_LENGTH = 259
+WAVE = np.linspace(3600.0, 9824.0, 7783)
+"""Wavelengths of GalaxiesML-Spectra, angstrom, vacuum: those of DESI."""
 STORED_POOL = 6
 """Pixels averaged into one in a training store: 4.8 A, enough for the width of a galaxy's lines."""
 

@@ -54,7 +54,8 @@ def write(
     bands : names in the table of bands (catalogs/bands.py), in the order of the planes.
     pixel_scale, zero_point : arcsec a pixel, AB mag.
     wave : (P,) angstrom; makes a training store, whose rows have flux, ivar and redshift too.
-    known : which of `noise`, `psf_fwhm`, `ebv`, `mask` the rows have, too; see format.py.
+    known : which of `noise`, `psf_fwhm`, `ebv`, `mask` the rows have, too, and of `redshift` where there are
+        no spectra; see format.py.
     shard_rows : a multiple of 64. Memory in use is a few times a shard.
     source, comm, progress : as for `write_shards`.
 
@@ -88,15 +89,15 @@ def write(
 
 def _columns(bands: int, size: int, wave: np.ndarray | None, known: Sequence[str]) -> Columns:
     """Columns of a store, with those of a training store if it has wavelengths."""
-    if not set(known) <= set(OPTIONAL):
-        raise ValueError(f"known {', '.join(known)}: a store may hold {', '.join(OPTIONAL)}")
+    if not set(known) <= {*OPTIONAL, "redshift"}:
+        raise ValueError(f"known {', '.join(known)}: a store may hold {', '.join(OPTIONAL)}, redshift")
     lengths = {"bands": bands, "size": size}
     types = dict.fromkeys(AXES, "float32") | {"object_id": "int64", "mask": "uint8"}
     types |= dict.fromkeys(("ra", "dec", "redshift"), "float64")
-    names = [*REQUIRED, *known]
+    names = dict.fromkeys((*REQUIRED, *known))
     if wave is not None:
         lengths |= {"P": len(wave), "L": len(wave) // STORED_POOL}
-        names += TRAINING
+        names |= dict.fromkeys(TRAINING)
     return {name: (tuple(lengths[axis] for axis in AXES[name][1:]), types[name]) for name in names}
 
 

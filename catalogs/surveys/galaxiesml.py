@@ -3,7 +3,8 @@
 GalaxiesML-Spectra: `image` (N, 5, 64, 64) or (N, 5, 127, 127); `spectrum/flux`, `spectrum/ivar`,
 `spectrum/wave` (N, 7783) each; `DESI_fibermap/DESI_redshift` (N,); `targetid` (N,), bytes of a decimal
 integer.
-GalaxiesML, its parent: `image`, and a 1-D dataset per catalogue column, among them `object_id`, `ra`, `dec`.
+GalaxiesML, its parent: `image`, and a 1-D dataset per catalogue column, among them `object_id`, `ra`, `dec`,
+and `specz_redshift` of the surveys that HSC collects.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from catalogs.surveys.hdf5_chunks import check_chunks
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
 REDSHIFT, TARGETID = "DESI_fibermap/DESI_redshift", "targetid"
+Z_HSC = "specz_redshift"
 SURVEY, PIXEL_SCALE, ZERO_POINT = "HSC PDR2", 0.168, 27.0
 """Survey, arcsec a pixel, AB mag of HSC-SSP Wide coadds (Do et al. 2024, GalaxiesML)."""
 
@@ -74,7 +76,8 @@ class GalaxiesML:
         """Arrays of rows start:stop under the names of the cutout store.
 
         `image` is (m, 5, 64, 64), the centre of the images in the file; `ra`, `dec` are NaN if the file has
-        no positions; with spectra there are also `flux`, `ivar` (m, P) float32 and `redshift` (m,).
+        no positions; with spectra there are also `flux`, `ivar` (m, P) float32. `redshift` (m,) is that of
+        the spectra, else that of HSC's collection, if there is either.
 
         Raises InputRefused if pixels cannot be read, a spectrum is on another wavelength grid, or the file
         has changed since it was opened.
@@ -91,13 +94,19 @@ class GalaxiesML:
                 rows[name] = self._position(name, start, stop)
             if self.wave is not None:
                 rows |= self._spectra(start, stop)
+            elif self.has_redshifts:
+                rows["redshift"] = self.file[Z_HSC][start:stop].astype(np.float64)
         if _version(self.path) != self.version:
             raise InputRefused(f"{self.path} was changed while it was being read: run the command again")
         return rows
 
+    @property
+    def has_redshifts(self) -> bool:
+        return self.wave is not None or Z_HSC in self.file
+
     def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """Name and dataset of all that is read row by row."""
-        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT):
+        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT, Z_HSC):
             if name in self.file:
                 yield name, self.file[name]
 

@@ -15,9 +15,9 @@ class Batch(NamedTuple):
     image: Tensor
     """(B, bands, 64, 64) float32, flux at the zero point of the store; NaN: no data"""
     spectrum: Tensor
-    """(B, L) float32, normalised and pooled in the format of the model"""
+    """(B, L) float32, normalised and pooled in the format of the model; 0 where there is none"""
     redshift: Tensor
-    """(B,) float32"""
+    """(B,) float32; NaN: not known"""
     conditions: Tensor
     """(B, 2 * bands + 1) float32, of the observation of the image (conditions.py); NaN: not known"""
 
@@ -48,6 +48,16 @@ class Spectra(Protocol):
 def pooled(spectrum: np.ndarray, spectra: Spectra) -> np.ndarray:
     """Spectra (..., P) of a store in the format of a model: (..., L)."""
     return pool(spectrum, spectra.spectrum_pool // STORED_POOL)[..., : spectra.spectrum_length]
+
+
+def check_labels(store: CutoutStore) -> None:
+    """Raise InputRefused where a store has neither spectra nor redshifts, or spectra that no model takes."""
+    if store.has_spectra:
+        check_spectra(store)
+    elif not store.has_redshifts:
+        raise InputRefused(
+            f"{store.path} lacks spectra and redshifts: ingest a file of GalaxiesML-Spectra, or of GalaxiesML"
+        )
 
 
 def check_spectra(store: CutoutStore) -> None:

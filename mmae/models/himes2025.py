@@ -252,7 +252,7 @@ class Himes2025(nn.Module):
         parts = (
             masked_mean((output.image - image) ** 2, pixels),
             masked_mean((output.spectrum - batch.spectrum) ** 2, spectrum),
-            hsc_loss(output.point, batch.redshift),
+            hsc_loss(output.point, batch.redshift, masks.labelled),
         )
         return torch.stack(parts)
 

@@ -28,9 +28,9 @@ def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:
     return 1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)
 
 
-def hsc_loss(predicted: Tensor, redshift: Tensor) -> Tensor:
-    """Mean of `hsc`; inputs (B,)."""
-    return hsc(predicted, redshift).mean()
+def hsc_loss(predicted: Tensor, redshift: Tensor, known: Tensor) -> Tensor:
+    """Mean of `hsc` over the galaxies whose redshift is known; inputs (B,)."""
+    return masked_mean(hsc(predicted, redshift), known)
 
 
 def masked_mean(values: Tensor, hidden: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class Masks(NamedTuple):
     """(B, T) bool, True = hidden and to be rebuilt"""
     bands: Tensor
     """(B, bands) bool, True = hidden, in all of the image"""
+    labelled: Tensor
+    """(B,) bool, True = the redshift is known"""
     turn: Tensor
     """(B,) int64, index of one of the eight symmetries of a square, applied to the image; 0: identity"""
     noise: Tensor
@@ -43,6 +45,7 @@ class Masks(NamedTuple):
             spectrum=spectrum,
             target=target,
             bands=nothing.bool()[:, None].expand(-1, bands),
+            labelled=~nothing.bool(),
             turn=nothing,
             noise=1.0 + nothing,
             noise_seed=nothing,
@@ -56,9 +59,17 @@ class Masks(NamedTuple):
         return Masks(*(tensor.to(device) for tensor in self))
 
     def counts(self) -> Tensor:
-        """Numbers of patches, in single bands, and spectrum tokens to be rebuilt, and of galaxies: (3,)."""
-        patches, galaxies = self.image.unsqueeze(1) | self.bands.unsqueeze(2), torch.ones_like(self.turn)
-        return torch.stack([mask.sum() for mask in (patches, self.target, galaxies)]).float()
+        """Numbers of patches, in single bands, and spectrum tokens to be rebuilt, and of redshifts: (3,)."""
+        patches = self.image.unsqueeze(1) | self.bands.unsqueeze(2)
+        return torch.stack([mask.sum() for mask in (patches, self.target, self.labelled)]).float()
+
+    def of(self, has_spectrum: Tensor, has_redshift: Tensor) -> "Masks":
+        """The masks of galaxies some of which have no spectrum, or no redshift; both (B,) bool."""
+        return self._replace(
+            spectrum=without_spectrum(self.spectrum, has_spectrum),
+            target=self.target & has_spectrum[:, None],
+            labelled=has_redshift,
+        )
 
 
 def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:

@@ -321,8 +321,8 @@ class Model(nn.Module):
         image (B, bands, 64, 64) flux, NaN: no data; spectrum (B, 1296) normalised; image_mask (B, 64),
         spectrum_mask (B, 48): every row hides the same number of image tokens, and the same number of
         spectrum tokens, or all. conditions (B, 2 * bands + 1): of the images; NaN, or None: not known.
-        redshift (B,): that of the lines of the spectrum, in training; by default the one from p(z) and the
-        visible pixels of the spectrum.
+        redshift (B,): that of the lines of the spectrum, in training; NaN: that of p(z). By default it is the
+        one from p(z) and the visible pixels of the spectrum.
         """
         (seen, known), shown = self.pixels(image), (~image_mask).to(image.dtype)
         visible = ~torch.cat([image_mask, spectrum_mask], 1)
@@ -345,6 +345,8 @@ class Model(nn.Module):
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
                 logits, redshift = self.with_lines(logits, joint, spectrum, shown)
+            else:
+                redshift = torch.where(redshift.isnan(), self.least_risk(logits).detach(), redshift)
             flux = flux.flatten(1) + self.rest_frame(joint, redshift, spectrum, shown)
         return Output(
             image=unpatch(pixels.clamp(-MAX_ASINH, MAX_ASINH).sinh()) * self.noise.view(-1, 1, 1),
@@ -386,10 +388,11 @@ class Model(nn.Module):
         image = F.smooth_l1_loss(asinh(output.image / noise), asinh(truth / noise), reduction="none") * known
         spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
-        redshift = F.cross_entropy(output.logits, self.config.grid.soft_labels(batch.redshift))
+        known = batch.redshift.nan_to_num(0.0)  # what is not known is left out of the means
+        crossed = F.cross_entropy(output.logits, self.config.grid.soft_labels(known), reduction="none")
         parts = (
             masked_mean(image, image_pixels(masks.image, image.shape) | masks.bands[:, :, None, None]),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),
-            redshift + hsc_loss(output.point, batch.redshift),
+            masked_mean(crossed, masks.labelled) + hsc_loss(output.point, known, masks.labelled),
         )
         return torch.stack(parts)

@@ -16,8 +16,8 @@ from catalogs.products.screen import REASON_DTYPE
 from catalogs.store.checks import REPAIR
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import SIZE
-from catalogs.store.spectra import STORED_POOL, pool
-from mmae.models.batch import Batch, check_spectra, pooled
+from catalogs.store.spectra import STORED_POOL, WAVE, pool
+from mmae.models.batch import Batch, check_labels, check_spectra, pooled
 from mmae.models.families import AnyConfig
 from mmae.models.patches import PATCH
 from mmae.prefetch import Prefetch
@@ -44,6 +44,24 @@ def sky_noise(image: np.ndarray) -> np.ndarray:
     return 1.4826 * np.nanmedian(np.abs(corners - sky), axis=1)
 
 
+def known_redshifts(store: CutoutStore) -> np.ndarray:
+    """Redshifts (N,) float64 of the objects of a store; NaN: not known."""
+    if not store.has_redshifts:
+        return np.full(store.n, np.nan)
+    redshift = store.column("redshift").astype(np.float64)
+    return np.where(np.isfinite(redshift) & (redshift > -1), redshift, np.nan)
+
+
+def known_spectra(store: CutoutStore, block_rows: int) -> np.ndarray:
+    """Which objects of a store have a spectrum with a valid pixel, (N,); without, it is 0 (spectra.py)."""
+    known = np.zeros(store.n, bool)
+    if store.has_spectra:
+        for start in range(0, store.n, block_rows):
+            rows = slice(start, min(store.n, start + block_rows))
+            known[rows] = store.column("spectrum", rows.start, rows.stop).any(1)
+    return known
+
+
 def image_reasons(store: CutoutStore, wanted: ModelInput, block_rows: int) -> np.ndarray:
     """Why inference would reject each image of a store (screen.py), (N,) str, "" for a usable one.
 
@@ -57,13 +75,15 @@ def image_reasons(store: CutoutStore, wanted: ModelInput, block_rows: int) -> np
 
 
 class TrainingSet:
-    """A store with spectra and redshifts, opened for a model: its bands, and its format of spectra.
+    """A store opened for a model: its bands, and its format of spectra.
 
-    Its splits are of the galaxies with a redshift and an image that inference would not reject.
+    Its splits are of the objects with an image that inference would not reject, and those of validation and
+    test of objects with a redshift. Of the others each teaches what it has: a spectrum, or the image alone.
 
     trained_on : description (state.py) of what a model was trained on, to whose zero point and pixel scale
         images are brought; by default those of the store. Raises InputRefused where they are too unlike.
     least_bands : observed bands that an image must have, if more than the model needs
+    complete : whether to leave out what has no spectrum or no redshift
     """
 
     def __init__(
@@ -72,44 +92,64 @@ class TrainingSet:
         model: AnyConfig,
         trained_on: Mapping[str, Any] | None = None,
         least_bands: int = 0,
+        complete: bool = False,
     ):
         self.store = open_store(path)
-        check_spectra(self.store)
+        check_spectra(self.store) if complete else check_labels(self.store)
         self.model = model
         taken = trained_on or {"zero_point": self.store.zero_point, "pixel_scale": self.store.pixel_scale}
         self.input = ModelInput.of({**taken, "bands": model.bands}, max(least_bands, model.least_bands))
         self.input.check(self.store)
-        self.wave = pooled(pool(self.store.wave, STORED_POOL), model)
+        self.wave = pooled(pool(self.store.wave if self.store.has_spectra else WAVE, STORED_POOL), model)
         self.object_id = self.store.column("object_id")
-        self.redshift = self.store.column("redshift")
+        self.redshift = known_redshifts(self.store)
         self.splits = split(self.object_id)
         self.block_rows = BLOCK * self.store.chunk_rows
-        known = np.isfinite(self.redshift) & (self.redshift > -1)
+        self.has_spectrum = known_spectra(self.store, self.block_rows)
+        wanted = np.isfinite(self.redshift) & self.has_spectrum if complete else np.ones(self.store.n, bool)
         reason = image_reasons(self.store, self.input, self.block_rows)
-        self.usable = known & (reason == "")
-        self.rejected = Counter(reason[known & ~self.usable].tolist())
-        """Galaxies with a redshift that are left out, by the reason why inference rejects the image."""
+        self.usable = wanted & (reason == "")
+        self.rejected = Counter(reason[wanted & ~self.usable].tolist())
+        """Objects that are left out, by the reason why inference rejects the image."""
 
     @property
     def left_out(self) -> str:
-        """A line on the galaxies that are left out; empty where there are none."""
+        """A line on the objects that are left out; empty where there are none."""
         if not self.rejected:
             return ""
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.rejected.items()))
-        return f"left out: {self.rejected.total()} galaxies whose images cannot be used ({reasons})"
+        return f"left out: {self.rejected.total()} objects whose images cannot be used ({reasons})"
+
+    @property
+    def kinds(self) -> str:
+        """How many objects of the training split have what: a line."""
+        rows = self.rows(TRAIN)
+        redshift, spectrum = np.isfinite(self.redshift[rows]), self.has_spectrum[rows]
+        numbers = {
+            "with spectrum and redshift": redshift & spectrum,
+            "with a redshift alone": redshift & ~spectrum,
+            "with a spectrum alone": spectrum & ~redshift,
+            "with neither": ~(redshift | spectrum),
+        }
+        return ", ".join(f"{int(of_kind.sum())} {name}" for name, of_kind in numbers.items() if of_kind.any())
 
     def require_splits(self, ranks: int = 1) -> None:
         """Raise InputRefused where a split has no galaxy for each rank, or too few for a covariance."""
         for name, least in ((TRAIN, max(2, ranks)), (VALIDATION, ranks)):
-            if (number := len(self.rows(name))) < least:
+            if (number := int(np.isfinite(self.redshift[self.rows(name)]).sum())) < least:
                 raise InputRefused(
                     f"{self.store.path} has too few galaxies with a redshift and a usable image: {number} in "
                     f"the {name} split, at least {least} are needed; take a larger store"
                 )
 
     def rows(self, name: str) -> np.ndarray:
-        """Indices of the rows of a split, ascending."""
-        return np.flatnonzero((self.splits == name) & self.usable)
+        """Indices of the rows of a split, ascending; but for that of training, of those with a redshift."""
+        wanted = self.usable if name == TRAIN else self.usable & np.isfinite(self.redshift)
+        return np.flatnonzero((self.splits == name) & wanted)
+
+    def known(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which of the rows have a spectrum, and which a redshift: (m,) bool each."""
+        return torch.from_numpy(self.has_spectrum[rows]), torch.from_numpy(np.isfinite(self.redshift[rows]))
 
     def sample(self, name: str, n: int) -> np.ndarray:
         """Up to n rows of a split, drawn by object id: stores are in the order of the sky or a program."""
@@ -122,7 +162,7 @@ class TrainingSet:
         bands = len(self.input.bands)
         image = np.empty((len(rows), bands, SIZE, SIZE), np.float32)
         conditions = np.empty((len(rows), 2 * bands + 1), np.float32)
-        spectrum = np.empty((len(rows), len(self.wave)), np.float32)
+        spectrum = np.zeros((len(rows), len(self.wave)), np.float32)
         for block in np.unique(rows // size):
             start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
             of_block = np.flatnonzero(rows // size == block)
@@ -133,7 +173,8 @@ class TrainingSet:
                     f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
             image[of_block], conditions[of_block] = read.image[inside], read.conditions[inside]
-            spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.model)
+            if self.store.has_spectra:
+                spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.model)
         redshift = self.redshift[rows].astype(np.float32)
         return Batch(*map(torch.from_numpy, (image, spectrum, redshift, conditions)))
 
@@ -167,6 +208,11 @@ def batch_rows(rows: int, batch: int, step: int) -> int:
     return min(batch, rows - step * batch)
 
 
+def batch_order(order: np.ndarray, batch: int, step: int) -> np.ndarray:
+    """Rows of a batch of an epoch over all ranks, as they are divided among them: ascending."""
+    return np.sort(order[step * batch : (step + 1) * batch])
+
+
 def rank_slice(size: int, rank: int, ranks: int) -> slice:
     """Slice of `size` items that belongs to a rank; sizes differ by at most one, larger ones first."""
     quotient, remainder = divmod(size, ranks)
@@ -183,8 +229,8 @@ def batches(
     thread prefetches the next segment of batches: two are in memory, pinned for the copy to a GPU if `pin`.
     """
     steps = range(first, steps_per_epoch(len(order), batch, ranks))
-    sorted_rows = (np.sort(order[step * batch : (step + 1) * batch]) for step in steps)
-    shares = [rows[rank_slice(len(rows), rank, ranks)] for rows in sorted_rows]
+    together = (batch_order(order, batch, step) for step in steps)
+    shares = [rows[rank_slice(len(rows), rank, ranks)] for rows in together]
     size = segment_batches(batch)
     segments = [shares[start : start + size] for start in range(0, len(shares), size)]
 

@@ -129,6 +129,8 @@ class Train:
     noise they have."""
     turn: bool = True
     """Turn and flip images at random."""
+    complete: bool = False
+    """Train on galaxies with spectrum and redshift alone; else each teaches what it has."""
 
     # The machine
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -209,6 +211,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "band_dropout": 0.0,
         "noisier": 0.0,
         "turn": False,
+        "complete": True,
         "model": Himes2025Config(),
     },
 }
@@ -271,6 +274,7 @@ def draw_masks(
         spectrum=spectrum,
         target=target,
         bands=bands,
+        labelled=torch.ones(size, dtype=torch.bool),
         turn=turns if turn else torch.zeros_like(turns),
         noise=random_noise(size, config.noisier, generator),
         noise_seed=torch.randint(2**62, (size,), generator=generator),

@@ -189,7 +189,7 @@ def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
         )
     levels = (1, 50, 99)
     percentiles = np.nanpercentile(image, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
-    redshift = data.redshift[rows]
+    redshift = data.redshift[rows[np.isfinite(data.redshift[rows])]]
     return {
         "survey": data.store.survey,
         "fingerprint": data.store.fingerprint,

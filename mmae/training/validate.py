@@ -31,8 +31,8 @@ def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) ->
     model.eval()
     rows = data.rows(VALIDATION)
     own = np.arange(len(rows))[rank_slice(len(rows), world.rank, world.size)]
-    masks = validation_masks(len(rows), config)
-    sums = torch.zeros(5, dtype=torch.float64, device=world.device)
+    masks = validation_masks(len(rows), config).of(*data.known(rows))
+    sums, counts = torch.zeros(2, 3, dtype=torch.float64, device=world.device)
     redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)
     start = 0
     pin = world.device.type == "cuda"
@@ -40,16 +40,18 @@ def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) ->
         batch = batch.to(world.device)
         size = len(batch.image)
         indices = own[start : start + size]
-        parts = forward(model, batch, masks.rows(indices).to(world.device), config)
-        losses = combined(parts, model.loss_weights)
-        sums += size * torch.stack([torch.ones_like(losses.total), *losses]).double()
+        own_masks = masks.rows(indices).to(world.device)
+        number = own_masks.counts().double()
+        sums += forward(model, batch, own_masks, config) * number
+        counts += number
         redshifts[0, indices] = predict(model, batch, config).double().cpu()
         redshifts[1, indices] = batch.redshift.double().cpu()
         start += size
-    count, *means = world.sum(sums).tolist()
+    sums, counts = world.sum(torch.stack([sums, counts]))
+    losses = combined(sums / counts.clamp(min=1), model.loss_weights)
     z_phot, z_spec = collect(redshifts, world)
     names = ("loss", "image", "spectrum", "redshift")
-    metrics = dict(zip(names, (mean / count for mean in means), strict=True))
+    metrics = dict(zip(names, (float(loss) for loss in losses), strict=True))
     return Validation(metrics | point_metrics(z_phot, z_spec), z_phot, z_spec)
 
 

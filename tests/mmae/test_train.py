@@ -133,41 +133,45 @@ def preset(request):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(survey, preset, tmp_path_factory):
+def data(survey, mixed, preset):
+    """What it trains on: of our own model, galaxies of every kind."""
+    return mixed if preset == "mmae" else survey / "train.zarr"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, preset, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "REPORT_STEPS", 2)
-        train.main(recipe(preset, survey / "train.zarr", out, **HARD[preset]))
+        train.main(recipe(preset, data, out, **HARD[preset]))
     return outcome(out)
 
 
-def test_a_run_stopped_after_every_step_has_the_same_result(
-    survey, preset, undisturbed, tmp_path, monkeypatch
-):
+def test_a_run_stopped_after_every_step_has_the_same_result(data, preset, undisturbed, tmp_path, monkeypatch):
     """Each session takes one step and stops; at the end of an epoch also after the validation."""
     monkeypatch.setattr(train, "REPORT_STEPS", 2)
     agree = train.agree
     monkeypatch.setattr(train, "agree", lambda world, stop, *flags: agree(world, True, *flags))
-    config = recipe(preset, survey / "train.zarr", tmp_path / "run", **HARD[preset])
+    config = recipe(preset, data, tmp_path / "run", **HARD[preset])
     config.out.mkdir()
-    data, stopped = TrainingSet(config.data, config.model), 0
+    galaxies, stopped = TrainingSet(config.data, config.model, complete=config.complete), 0
     with distributed.world() as world:
         for _ in range(100):
             try:
-                train.train(config, world, data, train.Stop())
+                train.train(config, world, galaxies, train.Stop())
                 break
             except Interrupted:
                 stopped += 1
-    assert stopped == 3 * (steps_per_epoch(len(data.rows(TRAIN)), 64, 1) + 1) - 1
+    assert stopped == 3 * (steps_per_epoch(len(galaxies.rows(TRAIN)), 64, 1) + 1) - 1
     assert_same(outcome(config.out), undisturbed)
 
 
 def test_a_run_killed_after_every_checkpoint_has_the_same_result(
-    survey, preset, undisturbed, tmp_path, monkeypatch
+    data, preset, undisturbed, tmp_path, monkeypatch
 ):
     """Each session saves after its first step and is killed in its third, or before the save of an epoch."""
     monkeypatch.setattr(train, "REPORT_STEPS", 2)
-    config = recipe(preset, survey / "train.zarr", tmp_path / "run", **HARD[preset])
+    config = recipe(preset, data, tmp_path / "run", **HARD[preset])
     agree, save, calls, validated = train.agree, train.save, 0, set()
 
     def agree_or_die(world, stop, *flags):
@@ -300,11 +304,11 @@ def test_rates_are_those_of_pytorchs_schedules(schedule, batches):
 
 
 @pytest.mark.slow
-def test_one_rank_and_two_agree_on_the_same_batches(config, tmp_path):
-    """The shares of the ranks differ, 17 and 16 and less at the end, and so do their numbers of spectra."""
+def test_one_rank_and_two_agree_on_the_same_batches(config, mixed, tmp_path):
+    """The shares of the ranks differ, 17 and 16 and less at the end, and so do their spectra and labels."""
     outcomes = []
     for ranks in (1, 2):
-        run = replace(config, out=tmp_path / f"run{ranks}", batch=33, epochs=1)
+        run = replace(config, data=mixed, out=tmp_path / f"run{ranks}", batch=33, epochs=1)
         run_ranks(run, ranks, -1, tmp_path)
         outcomes.append(outcome(run.out))
     (one_rank, _, reports), (two_ranks, _, reports_of_two) = outcomes

@@ -8,6 +8,7 @@ from conftest import TINY
 
 from mmae.models.batch import Batch
 from mmae.models.conditions import unknown
+from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
@@ -74,3 +75,31 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
     assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
     assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)
     assert parts[2].item() == pytest.approx(math.log(60) + 0.25)
+
+
+@pytest.mark.parametrize("preset", TINY)
+def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
+    """The losses are those of the galaxies with a redshift, and of those with a spectrum, alone."""
+    model = build(TINY[preset])
+    config, generator = model.config, torch.Generator().manual_seed(0)
+    image = torch.randn(4, 5, 64, 64, generator=generator)
+    spectrum = torch.randn(4, config.spectrum_length, generator=generator)
+    bins = config.grid.bins if config.grid else 0
+    output = Output(
+        image=torch.zeros_like(image),
+        spectrum=torch.zeros_like(spectrum),
+        joint=torch.zeros(4, config.joint_dim),
+        point=torch.tensor([0.1, 0.4, 0.2, 0.9]),
+        logits=torch.randn(4, bins, generator=generator),
+    )
+    redshift = torch.tensor([0.2, 0.5, math.nan, math.nan])
+    tokens = torch.ones(4, 64, dtype=torch.bool), torch.ones(4, config.spectrum_tokens, dtype=torch.bool)
+    masks = Masks.of_tokens(tokens[0], tokens[1], tokens[1], 5)
+    masks = masks.of(torch.tensor([False, True, True, False]), ~redshift.isnan())
+    batch = Batch(image, spectrum, redshift, unknown(image))
+    found = model.losses(output, batch, masks)
+    assert masks.counts().tolist() == [4 * 5 * 64, 2 * config.spectrum_tokens, 2]
+    for part, rows in ((1, slice(1, 3)), (2, slice(2))):
+        some = Output(*(values[rows] for values in output))
+        expected = model.losses(some, batch.rows(rows), masks.rows(rows))
+        assert found[part].item() == pytest.approx(expected[part].item(), rel=1e-5)

@@ -15,6 +15,7 @@ from mmae import export, train
 from mmae.bundles.bundle import open_bundle
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.masking import random_mask
+from mmae.models.mmae import ModelConfig
 from mmae.training.data import (
     TEST,
     TRAIN,
@@ -114,7 +115,9 @@ def unusable(survey, draw_training, tmp_path):
 
 def test_galaxies_whose_images_inference_rejects_are_of_no_split(survey, unusable):
     path, rows = unusable
-    whole, data = (TrainingSet(store, Himes2025Config()) for store in (survey / "train.zarr", path))
+    whole, data = (
+        TrainingSet(store, Himes2025Config(), complete=True) for store in (survey / "train.zarr", path)
+    )
     for name in (TRAIN, VALIDATION, TEST):
         expected = set(whole.rows(name)) - rows - {101}
         assert set(data.rows(name)) == expected
@@ -122,20 +125,20 @@ def test_galaxies_whose_images_inference_rejects_are_of_no_split(survey, unusabl
         assert data.read(data.rows(name)).image.flatten(2).any(2).all()
     assert whole.left_out == ""
     assert data.left_out == (
-        "left out: 66 galaxies whose images cannot be used (DAMAGED 64, FEW_BANDS 1, NO_DATA 1)"
+        "left out: 66 objects whose images cannot be used (DAMAGED 64, FEW_BANDS 1, NO_DATA 1)"
     )
 
 
 def test_training_and_export_say_what_they_leave_out(unusable, tmp_path, capsys):
     path, rows = unusable
     train.main(recipe("himes2025", path, tmp_path / "run", epochs=1))
-    assert "left out: 66 galaxies" in capsys.readouterr().out
+    assert "left out: 66 objects" in capsys.readouterr().out
     export.main(export.Export(tmp_path / "run"))
-    assert "left out: 66 galaxies" in capsys.readouterr().out
+    assert "left out: 66 objects" in capsys.readouterr().out
     bundle = open_bundle(tmp_path / "run/bundle")
     ids = open_store(path).column("object_id")[sorted(rows)]
     assert not np.isin(ids, bundle.roles()["object_id"]).any()
-    trained_on = TrainingSet(path, Himes2025Config()).rows(TRAIN)
+    trained_on = TrainingSet(path, Himes2025Config(), complete=True).rows(TRAIN)
     assert bundle.card["training_data"]["galaxies"] == len(trained_on)
 
 
@@ -199,3 +202,41 @@ def test_a_band_that_no_galaxy_has_is_no_band_to_train_on(survey, draw_training,
     path = draw_training(tmp_path / "train.zarr", np.arange(256), image=image)
     with pytest.raises(InputRefused, match=sentence):
         train.main(recipe("mmae", path, tmp_path / "run", epochs=1))
+
+
+def test_every_galaxy_with_an_image_is_trained_on_and_those_with_a_redshift_are_validated(mixed):
+    data, complete = (TrainingSet(mixed, ModelConfig(), complete=complete) for complete in (False, True))
+    rows = np.arange(256)
+    no_redshift, no_spectrum = rows % 3 == 0, (rows % 3 == 1) | (rows % 6 == 3)
+    train_split = split(data.object_id) == TRAIN
+    assert set(data.rows(TRAIN)) == set(rows[train_split])
+    assert set(complete.rows(TRAIN)) == set(rows[train_split & ~no_redshift & ~no_spectrum])
+    for name in (VALIDATION, TEST):
+        assert set(data.rows(name)) == set(rows[(split(data.object_id) == name) & ~no_redshift])
+    has_spectrum, has_redshift = data.known(rows)
+    assert (has_spectrum.numpy() == ~no_spectrum).all()
+    assert (has_redshift.numpy() == ~no_redshift).all()
+    number = (train_split & no_redshift & no_spectrum).sum()
+    assert data.kinds.endswith(f"{number} with neither")
+    batch = data.read(rows)
+    assert (batch.redshift.isnan().numpy() == no_redshift).all()
+    assert (batch.spectrum[no_spectrum] == 0).all()
+
+
+def test_a_store_of_redshifts_alone_is_trained_on(survey, tmp_path, capsys):
+    source, path = open_store(survey / "train.zarr"), tmp_path / "redshifts.zarr"
+    columns = {name: source.column(name) for name in ("object_id", "ra", "dec", "redshift")}
+    columns["image"] = source.images(0, 256)[0]
+    cutouts.write(
+        path,
+        lambda a, b: {name: values[a:b] for name, values in columns.items()},
+        n=256,
+        survey="mock",
+        shard_rows=64,
+        known=("redshift",),
+    )
+    train.main(recipe("mmae", path, tmp_path / "run", epochs=1))
+    assert "with a redshift alone" in capsys.readouterr().out
+    export.main(export.Export(tmp_path / "run"))
+    with pytest.raises(InputRefused, match="lacks spectra"):
+        train.main(recipe("himes2025", path, tmp_path / "other", epochs=1))
