@@ -150,6 +150,15 @@ def match(wanted: Sequence[str], offered: Sequence[str]) -> list[int | None]:
     return [offered.index(name) if name in offered else _by_filter(name, wanted, offered) for name in wanted]
 
 
+def as_in(bands: Sequence[str], survey: Sequence[str]) -> tuple[str, ...]:
+    """Bands with the names of another survey's, where a filter is of one in both: hsc_g becomes lsst_g."""
+    letters, others = ([name.rpartition("_")[2] for name in names] for names in (bands, survey))
+    return tuple(
+        survey[others.index(letter)] if letters.count(letter) == others.count(letter) == 1 else name
+        for name, letter in zip(bands, letters, strict=True)
+    )
+
+
 def _by_filter(name: str, wanted: Sequence[str], offered: Sequence[str]) -> int | None:
     letter = name.rpartition("_")[2]
     same = [other for other in offered if other.rpartition("_")[2] == letter and other not in wanted]

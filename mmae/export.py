@@ -20,7 +20,7 @@ from mmae.models import checkpoint
 from mmae.models.families import config_of
 from mmae.models.typicality import MIN_TAIL, TAIL
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
-from mmae.training.made_with import roles, training_store
+from mmae.training.made_with import earlier_stores, roles, training_store, with_earlier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +79,17 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     trained_on_it = data.store.fingerprint == state["data"]["fingerprint"]
     if not trained_on_it:
         print(f"{path} is not the store the model was trained on: IN_TRAINING will be null")
+    earlier = earlier_stores(state)
+    for place in (place for place, path in earlier.items() if path is None):
+        print(f"{place}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
     trained, others = (data.read(data.sample(split, CALIBRATED_ROWS)) for split in (TRAIN, VALIDATION))
     return Sample(
         "galaxies of the validation split",
         trained.image,
         others.image,
         others.redshift,
-        roles(data.store, data.usable) if trained_on_it else None,
+        with_earlier(roles(data.store, data.usable), filter(None, earlier.values()))
+        if trained_on_it
+        else None,
         (trained.conditions, others.conditions),
     )

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
     cli.start("mmae.train", "Train")
 
 import contextlib
+import dataclasses
 import math
 import signal
 import time
@@ -49,10 +50,12 @@ from mmae.training.recipe import (
 from mmae.training.runlog import METRICS, RunLog, summary
 from mmae.training.state import (
     STATISTICS_ROWS,
+    Beginning,
     State,
     as_json,
     begin_or_resume,
     describe,
+    load_beginning,
     save,
     update_average,
 )
@@ -70,13 +73,29 @@ def main(config: Train) -> None:
     config.check_data()
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
-        config = config.on_bands(open_store(config.data).bands)
-        data = TrainingSet(config.data, config.model, complete=config.complete)
+        start = beginning(config)
+        if start is None:
+            config = config.on_bands(open_store(config.data).bands)
+        else:
+            start = start.on_bands(open_store(config.data).bands)
+            config = dataclasses.replace(config, model=start.config)
+        trained_on = None if start is None else start.trained_on
+        data = TrainingSet(config.data, config.model, trained_on, complete=config.complete)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
         data.require_splits(world.size)
         with run_directory_lock(config, world):
-            train(config, world, data, stop)
+            train(config, world, data, stop, start)
+
+
+def beginning(config: Train) -> Beginning | None:
+    """The model that a run begins with, where it is another's; UsageError where it is of another preset."""
+    if config.start is None:
+        return None
+    start = load_beginning(checkpoint.find(config.start))
+    if start.config.family != config.model.family:
+        raise UsageError(f"{config.start} is of --preset {start.config.family}: give it, too")
+    return start
 
 
 @contextlib.contextmanager
@@ -119,13 +138,13 @@ def stop_on_signal() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
+def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beginning | None = None) -> None:
     """Begin or resume the run in `config.out`, and train to its last epoch."""
     rows = data.rows(TRAIN)
     sample = data.read(data.sample(TRAIN, STATISTICS_ROWS))
-    description = describe(data, sample.image)
+    description = describe(data, sample.image, start)
     steps = steps_per_epoch(len(rows), config.batch, world.size)
-    state = begin_or_resume(config, world, description, sample)
+    state = begin_or_resume(config, world, description, sample, start)
     del sample
     if finished(state, config):
         if world.is_main:
@@ -140,6 +159,8 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop) -> None:
     log.print(data.kinds)
     if data.left_out:
         log.print(data.left_out)
+    if differences := data.input.differences(data.store):
+        log.print(f"the model {differences}")
     model = data_parallel(state.model, world)
     pin = world.device.type == "cuda"
     saved, skipped = time.monotonic(), 0

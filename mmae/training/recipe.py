@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tyro.conf import AvoidSubcommands, Positional
+from tyro.conf import AvoidSubcommands, Positional, arg
 
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.screen import LEAST_BANDS
@@ -82,6 +82,10 @@ class Train:
     """Training store (`mmae ingest`); in a file of flags: data = "survey.zarr"."""
     out: Path = Path("runs/mmae")
     """Run directory."""
+    start: Annotated[Path | None, arg(name="from")] = None
+    """Run directory or checkpoint to begin with, such as that of a survey with more redshifts: its model goes
+    on learning, with the bands of the store in the places of those of the same filters, and the store is
+    brought to its unit and pixels. A lower --lr keeps more of it."""
 
     # Length and batches
     epochs: int = 100

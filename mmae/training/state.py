@@ -4,20 +4,24 @@ import copy
 import dataclasses
 import json
 import math
+import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from catalogs import atomic
+from catalogs.bands import as_in
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.model_input import TOLD
 from mmae import __version__
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
-from mmae.models.families import AnyModel, build
+from mmae.models.families import AnyConfig, AnyModel, build
+from mmae.models.mmae import ModelConfig
 from mmae.models.patches import observed_bands
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World
@@ -27,6 +31,29 @@ STATISTICS_ROWS = 2048
 """Galaxies from which noise and percentiles of fluxes are measured."""
 PROGRESS = ("step", "epoch", "step_in_epoch", "best", "best_epoch", "metrics", "unreported")
 """Fields of the state that are numbers: the progress of the run."""
+
+
+class Beginning(NamedTuple):
+    """The model of another run, which a run begins with."""
+
+    config: AnyConfig
+    weights: dict[str, torch.Tensor]
+    """With scales of pixels and photometry, which its weights are used to."""
+    trained_on: dict[str, Any]
+    """Description of its training data, and where they were: `path`."""
+
+    def on_bands(self, bands: tuple[str, ...]) -> "Beginning":
+        """The same model of another survey's bands, which take the places of those of the same filters."""
+        if not isinstance(self.config, ModelConfig):
+            return self
+        config = dataclasses.replace(self.config, bands=as_in(self.config.bands, bands))
+        return self._replace(config=config)
+
+
+def load_beginning(path: Path) -> Beginning:
+    """The model of a checkpoint, averaged if it has an average; InputRefused where it is none."""
+    model, saved = checkpoint.load_model(path)
+    return Beginning(model.config, model.state_dict(), saved["data"] | {"path": saved["config"]["data"]})
 
 
 @dataclass
@@ -68,7 +95,9 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
             mean.lerp_(weight, rate)
 
 
-def begin_or_resume(config: Train, world: World, description: dict[str, Any], sample: Batch) -> State:
+def begin_or_resume(
+    config: Train, world: World, description: dict[str, Any], sample: Batch, start: Beginning | None = None
+) -> State:
     """State from the newest intact checkpoint of the run directory, or that of a new run.
 
     A run resumes bit-identically to one that was never stopped, on as many ranks and the same kind of device;
@@ -78,7 +107,10 @@ def begin_or_resume(config: Train, world: World, description: dict[str, Any], sa
     """
     torch.manual_seed(config.seed)
     model = build(config.model)
-    model.fit(sample.image, sample.conditions, description["noise"])
+    if start is None:
+        model.fit(sample.image, sample.conditions, description["noise"])
+    else:
+        model.load_state_dict(start.weights)
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)
@@ -171,13 +203,8 @@ def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
     return ", ".join(f"{key} {old.get(key)}" for key in changed)
 
 
-def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
-    """Description of the training data for the model card: survey, bands, fluxes, range of redshifts.
-
-    sample : (N, bands, 64, 64), some images of the training split
-    Raises InputRefused where a band has no data, or no two galaxies have them in all bands.
-    """
-    rows, image = data.rows(TRAIN), sample.numpy()
+def check_bands(data: TrainingSet, sample: torch.Tensor) -> None:
+    """Raise InputRefused where a band of images (N, bands, 64, 64) is dark, or no two have data in all."""
     observed = observed_bands(sample)
     seen = zip(data.input.bands, observed.any(0).tolist(), strict=True)
     if dark := [band for band, has_data in seen if not has_data]:
@@ -187,18 +214,38 @@ def describe(data: TrainingSet, sample: torch.Tensor) -> dict[str, Any]:
             f"{data.store.path} has no two galaxies with data in all of its bands "
             f"({' '.join(data.input.bands)}): leave out one that few have"
         )
+
+
+def describe(data: TrainingSet, sample: torch.Tensor, start: Beginning | None = None) -> dict[str, Any]:
+    """Description of the training data for the model card: survey, bands, fluxes, range of redshifts.
+
+    sample : (N, bands, 64, 64), some images of the training split
+    start : what the run begins with: what it learned from, and its statistics of bands that are dark here
+    Raises InputRefused as `check_bands`, where there is no `start`.
+    """
+    if start is None:
+        check_bands(data, sample)
+    rows, image = data.rows(TRAIN), sample.numpy()
     levels = (1, 50, 99)
-    percentiles = np.nanpercentile(image, levels, axis=(0, 2, 3)).tolist()  # (3, bands)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of bands without data
+        statistics = np.stack([sky_noise(image), *np.nanpercentile(image, levels, axis=(0, 2, 3))])
+    told = [name for name in TOLD if data.model.hears and data.store.has(name)]
+    if start is not None:
+        before = [start.trained_on["noise"], *start.trained_on["flux_percentiles"].values()]
+        statistics, told = np.where(np.isnan(statistics), before, statistics), start.trained_on["told"]
+    noise, *percentiles = statistics.tolist()
     redshift = data.redshift[rows[np.isfinite(data.redshift[rows])]]
-    return {
+    description = {
         "survey": data.store.survey,
         "fingerprint": data.store.fingerprint,
         "galaxies": len(rows),
         "bands": list(data.input.bands),
-        "pixel_scale": data.store.pixel_scale,
-        "zero_point": data.store.zero_point,
-        "noise": sky_noise(image).tolist(),
+        "pixel_scale": data.input.pixel_scale,
+        "zero_point": data.input.zero_point,
+        "noise": noise,
         "flux_percentiles": {str(level): row for level, row in zip(levels, percentiles, strict=True)},
         "z_range": [float(redshift.min()), float(redshift.max())],
-        "told": [name for name in TOLD if data.model.hears and data.store.has(name)],
+        "told": told,
     }
+    return description | ({} if start is None else {"start": start.trained_on})

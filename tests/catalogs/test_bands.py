@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from speclite import filters
 
-from catalogs.bands import HSC, LSST, SURVEYS, TABLE, canonical, match
+from catalogs.bands import HSC, LSST, SURVEYS, TABLE, as_in, canonical, match
 
 
 @pytest.mark.parametrize("band", TABLE.values(), ids=lambda band: band.name)
@@ -52,3 +52,15 @@ def test_bands_are_matched_by_name_and_bare_filters_by_their_letter():
     assert match(("hsc_g", "lsst_g"), ("g",)) == [None, None]  # it may be either
     assert match(("g",), ("hsc_g", "lsst_g")) == [None]
     assert match(("hsc_g", "g"), ("hsc_g", "g")) == [0, 1]
+
+
+def test_bands_take_the_names_of_those_of_the_same_filter():
+    assert as_in(HSC, ("decam_g", "decam_r", "decam_z")) == (
+        "decam_g",
+        "decam_r",
+        "hsc_i",
+        "decam_z",
+        "hsc_y",
+    )
+    assert as_in(HSC, HSC) == HSC
+    assert as_in(("hsc_g", "wise_w1"), ("lsst_u", "lsst_g", "decam_g")) == ("hsc_g", "wise_w1")

@@ -1,0 +1,110 @@
+"""Training that begins with the model of another survey: `mmae train --from`."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import recipe
+
+from catalogs.bands import HSC
+from catalogs.errors import UsageError
+from catalogs.store import cutouts
+from catalogs.store.cutouts import open_store
+from mmae import export, train
+from mmae.bundles.bundle import TRAINED_ON, open_bundle
+from mmae.flags import parse
+from mmae.models import checkpoint
+from mmae.training.data import TRAIN, TrainingSet
+from mmae.training.recipe import Train
+from mmae.training.state import load_beginning
+
+
+@pytest.fixture(scope="module")
+def other(survey, tmp_path_factory):
+    """Half of the galaxies in three bands of DECam, in nanomaggies, under other ids; without spectra."""
+    source, path = open_store(survey / "train.zarr"), tmp_path_factory.mktemp("other") / "decam.zarr"
+    columns = {name: source.column(name)[::2] for name in ("object_id", "ra", "dec", "redshift")}
+    columns["object_id"] = columns["object_id"] + 10**6
+    columns["ra"], columns["dec"] = np.linspace(10, 20, 128), np.linspace(0, 5, 128)
+    columns["image"] = source.images(0, 256, ("hsc_g", "hsc_r", "hsc_z"))[0][::2] * np.float32(10**-1.8)
+    cutouts.write(
+        path,
+        lambda a, b: {name: values[a:b] for name, values in columns.items()},
+        n=128,
+        survey="DECam",
+        bands=("decam_g", "decam_r", "decam_z"),
+        zero_point=22.5,
+        shard_rows=64,
+        known=("redshift",),
+    )
+    return path
+
+
+def fine_tuned(trained, other, out, **flags):
+    """A run that begins with `trained`."""
+    config = recipe("mmae", other, out, start=trained, epochs=1, **flags)
+    train.main(config)
+    return config
+
+
+def test_a_run_begins_with_the_weights_and_scales_of_another(trained, other, tmp_path):
+    fine_tuned(trained, other, tmp_path / "run", lr=1e-12, average=0.0)
+    before, after = (checkpoint.load_model(checkpoint.find(run)) for run in (trained, tmp_path / "run"))
+    for name, weights in before[0].state_dict().items():
+        torch.testing.assert_close(after[0].state_dict()[name], weights, rtol=0, atol=1e-9)
+    data = after[1]["data"]
+    assert data["bands"] == ["decam_g", "decam_r", "hsc_i", "decam_z", "hsc_y"]
+    assert data["start"]["bands"] == list(HSC)
+    assert (data["zero_point"], data["pixel_scale"]) == (27.0, 0.168)
+    assert (data["survey"], data["start"]["survey"]) == ("DECam", "mock")
+    other_bands = TrainingSet(other, after[0].config, data)
+    batch = other_bands.read(other_bands.rows(TRAIN)[:5])
+    assert batch.image[:, [2, 4]].isnan().all()  # i and y
+    assert not batch.image[:, [0, 1, 3]].isnan().all()
+
+
+def test_what_was_learned_is_kept_and_goes_on(trained, other, tmp_path):
+    """After a few steps the weights have moved, and a run goes on from its own checkpoint."""
+    config = fine_tuned(trained, other, tmp_path / "run")
+    start = load_beginning(checkpoint.find(trained))
+    moved, _ = checkpoint.load_model(checkpoint.find(tmp_path / "run"))
+    changed = [not torch.equal(start.weights[name], weights) for name, weights in moved.named_parameters()]
+    assert np.mean(changed) > 0.8  # all but those of the spectrum
+    for name, scale in moved.named_buffers():
+        if name in start.weights:
+            assert torch.equal(start.weights[name], scale), name
+    train.main(replace(config, schedule="constant", out=tmp_path / "constant"))
+    train.main(replace(config, schedule="constant", out=tmp_path / "constant", epochs=2))
+    assert checkpoint.load(checkpoint.newest(tmp_path / "constant"))["epoch"] == 2
+
+
+def test_the_galaxies_of_both_are_of_those_the_model_was_made_with(survey, trained, other, tmp_path, capsys):
+    fine_tuned(trained, other, tmp_path / "run")
+    export.main(export.Export(tmp_path / "run"))
+    roles = open_bundle(tmp_path / "run/bundle").roles()
+    trained_on = roles["object_id"][roles["role"] == TRAINED_ON]
+    for path, run in ((survey / "train.zarr", trained), (other, tmp_path / "run")):
+        data = TrainingSet(path, load_beginning(checkpoint.find(run)).config)
+        assert np.isin(data.object_id[data.rows(TRAIN)], trained_on).all()
+    content = checkpoint.load(checkpoint.find(tmp_path / "run"))
+    content["data"]["start"]["path"] = str(tmp_path / "gone.zarr")
+    checkpoint.save(tmp_path / "run/moved.pt", content)
+    capsys.readouterr()
+    export.main(export.Export(tmp_path / "run/moved.pt", tmp_path / "bundle"))
+    assert "gone.zarr, which the model began with, is not there" in capsys.readouterr().out
+
+
+def test_a_beginning_of_another_preset_or_of_nothing_is_one_sentence(trained, other, tmp_path):
+    with pytest.raises(UsageError, match="is of --preset mmae: give it, too"):
+        train.main(recipe("himes2025", other, tmp_path / "run", start=trained))
+    with pytest.raises(UsageError, match="does not exist"):
+        train.main(recipe("mmae", other, tmp_path / "run", start=tmp_path / "absent"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_flag_is_from_on_the_command_line_and_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(parse(Train, ["a.zarr", "--from", "runs/hsc"], "mmae train").start) == "runs/hsc"
+    (tmp_path / "train.toml").write_text('data = "a.zarr"\nfrom = "runs/hsc"\n')
+    assert str(parse(Train, [], "mmae train").start) == "runs/hsc"
