@@ -81,7 +81,9 @@ def main(config: TrainJob) -> None:
     """Raises UsageError where there is no training store, before anything is submitted."""
     config.train.check_data()
     folder = (config.train.out / "slurm").resolve()
-    task = Training(dataclasses.replace(config.train, data=config.train.data.resolve(), out=folder.parent))
+    recipe = config.train
+    start = None if recipe.start is None else recipe.start.resolve()
+    task = Training(dataclasses.replace(recipe, data=recipe.data.resolve(), out=folder.parent, start=start))
     slurm = config.slurm
     submit = partial(submission.submit, task, folder, "mmae-train", slurm, slurm.tasks_per_node)
     submission.run(folder, submit)

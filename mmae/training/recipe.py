@@ -173,13 +173,15 @@ class Train:
         return self.precision
 
     def check_data(self) -> None:
-        """Raises UsageError where there is no such store; the default one is told with what else there is."""
+        """Raises UsageError where there is no such store, or nothing to begin with."""
         if self.data == DATA and not self.data.exists():
             raise UsageError(
                 f"there is neither {DATA} nor {CONFIG_FILE} in {Path.cwd()}: name a training store, which "
                 "`mmae ingest` makes, or write flags to that file"
             )
         check_folder(self.data)
+        if self.start is not None and not self.start.exists():
+            raise UsageError(f"--from {self.start} does not exist: name a run directory or a checkpoint")
 
     def on_bands(self, bands: tuple[str, ...]) -> "Train":
         """The recipe for a store with these bands, which our own model takes as they are."""
