@@ -49,7 +49,7 @@ def measure(
     tile = folder / "tile/legacy_tile.zarr"
     call(log, "infer", "--catalog", tile, "--model", run / "bundle", "--workers", "1", "--out", out)
     catalogue, truth = (
-        Table.read(out / "legacy_tile.photoz.fits"),
+        Table.read(out / "legacy_tile.photoz.fits", hdu=1),
         Table.read(tile.with_suffix(".truth.fits")),
     )
     truth = truth[np.isfinite(truth["Z_SPEC"])]

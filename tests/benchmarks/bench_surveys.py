@@ -50,7 +50,9 @@ def make(folder: Path, options: list[str], arguments: argparse.Namespace) -> Non
 
 def rows(folders: dict[str, Path]) -> Iterator[str]:
     """The table, of the galaxies that all catalogues have."""
-    catalogues = {name: Table.read(folder / "rubin_tile.photoz.fits") for name, folder in folders.items()}
+    catalogues = {
+        name: Table.read(folder / "rubin_tile.photoz.fits", hdu=1) for name, folder in folders.items()
+    }
     truths = {name: Table.read(folder / "rubin_tile.truth.fits") for name, folder in folders.items()}
     shared = set.intersection(*(set(table["OBJECT_ID"]) for table in catalogues.values()))
     for truth in truths.values():
