@@ -106,12 +106,15 @@ class ImagePdf(nn.Module):
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
         told = unknown(image) if conditions is None else conditions
-        image, known = known_pixels(image)
-        pixels, known = patches(image / self.noise.view(-1, 1, 1)), patches(known)
-        shown = torch.ones_like(pixels[:, :, 0])
+        known: Tensor | None = None
+        if image.is_cuda or image.isnan().any():  # a batch without holes is faster without them, not another
+            image, data = known_pixels(image)
+            known = patches(data)
+        pixels = patches(image / self.noise.view(-1, 1, 1))
+        seen = known
         if visible is not None:
-            shown = torch.zeros_like(shown).scatter(1, visible, 1.0)
-        seen = known * shown.unsqueeze(2)
+            shown = torch.zeros_like(pixels[:, :, 0]).scatter(1, visible, 1.0).unsqueeze(2)
+            seen = shown.expand_as(pixels) if known is None else known * shown
         measured, bands = self.photometry(pixels, seen)
         noise, circumstances = self.conditions(pixels, seen, self.noise, told)
         tokens = self.image_embed(features(pixels, known, noise))

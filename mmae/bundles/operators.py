@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "aten": (
-        "__getitem__ __is__ __isnot__ __not__ abs add append arange bitwise_not cat clamp contiguous copy_ "
-        "copysign cumsum diff div einsum eq exp expand flatten floor_divide floordiv full full_like gather "
-        "ge gelu gt index_select isnan layer_norm lerp linear log masked_fill maximum mean minimum mul ne "
-        "neg ones ones_like pad permute pow relu relu_ scaled_dot_product_attention scatter searchsorted "
-        "select size slice softmax sort sqrt square squeeze stack sub sum t tensor to transpose unbind "
-        "unflatten unsqueeze view where xlogy zeros zeros_like"
+        "Bool __getitem__ __is__ __isnot__ __not__ abs add any append arange bitwise_not cat clamp "
+        "contiguous copy_ copysign cumsum diff div einsum eq exp expand expand_as flatten floor_divide "
+        "floordiv full full_like gather ge gelu gt index_select isnan layer_norm lerp linear log "
+        "masked_fill maximum mean minimum mul ne neg ones ones_like pad permute pow relu relu_ "
+        "scaled_dot_product_attention scatter searchsorted select size slice softmax sort sqrt square "
+        "squeeze stack sub sum t tensor to transpose unbind unflatten unsqueeze view where xlogy zeros "
+        "zeros_like"
     ),
     "mkldnn": "_is_mkldnn_bf16_supported _linear_pointwise",
     "prim": (

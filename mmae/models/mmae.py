@@ -191,18 +191,22 @@ class Embedding(nn.Module):
         return self.down(F.gelu(self.up(features))) + self.position
 
 
-def features(pixels: Tensor, known: Tensor, noise: Tensor, patch: int = PATCH) -> Tensor:
+def features(pixels: Tensor, known: Tensor | None, noise: Tensor, patch: int = PATCH) -> Tensor:
     """Features (B, 64, bands * 66) of patches (B, 64, bands * 64) of images with the noise (B, bands).
 
     Pixels and their means per band, each in units of its noise and on the asinh scale; then the shares of
     pixels without data.
-    known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0.
+    known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0;
+    None: there are everywhere.
     """
     of_band = pixels.unflatten(2, (-1, patch * patch)) / noise[:, None, :, None]
-    share = known.unflatten(2, (-1, patch * patch)).mean(3)
-    means = of_band.mean(3) / share.clamp(min=1 / (patch * patch))
+    means = of_band.mean(3)
+    missing = torch.zeros_like(means)
+    if known is not None:
+        share = known.unflatten(2, (-1, patch * patch)).mean(3)
+        means, missing = means / share.clamp(min=1 / (patch * patch)), 1 - share
     means = means * patch  # whose noise is an eighth of a pixel's
-    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), 1 - share], 2)
+    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), missing], 2)
 
 
 class Decoder(nn.Module):

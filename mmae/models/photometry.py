@@ -51,12 +51,12 @@ class Photometry(nn.Module):
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("whiten", torch.eye(width).repeat(2**bands, 1, 1))
 
-    def forward(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features (B, 7 * bands + 6) of patches (B, 64, bands * 64) in units of the sky noise.
 
         And the numbers of the sets of bands of which anything is visible, (B,). What tells of pixels that are
         not there is 0 in whole images, which are most.
-        weights, of the shape and type of the pixels: 1 = visible, 0 = not.
+        weights, of the shape and type of the pixels: 1 = visible, 0 = not; None: all are.
         """
         magnitudes, visible = self.measure(pixels, weights)
         visible = visible.unflatten(1, (-1, self.rings.shape[0]))  # (B, bands, 6)
@@ -67,7 +67,7 @@ class Photometry(nn.Module):
         hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
         return torch.cat([asinh(white), hidden, (~present).to(white.dtype)], 1), numbers
 
-    def measure(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.
 
         The hidden part of a ring is assumed to be as bright as the visible part.

@@ -22,11 +22,15 @@ def rings(edges: Sequence[float]) -> Tensor:
     return patches(inside[:, None].float()).flatten(1)
 
 
-def sums(pixels: Tensor, weights: Tensor, rings: Tensor) -> tuple[Tensor, Tensor]:
+def sums(pixels: Tensor, weights: Tensor | None, rings: Tensor) -> tuple[Tensor, Tensor]:
     """Flux of the visible pixels of each ring, and their number: (B, bands, R) each.
 
-    pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not.
+    pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not; None: all are,
+    with the same bits.
     """
+    if weights is None:
+        flux = product(by_band(pixels, rings), rings)
+        return flux, rings.sum(1).expand_as(flux)
     return product(by_band(pixels * weights, rings), rings), product(by_band(weights, rings), rings)
 
 

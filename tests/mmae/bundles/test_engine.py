@@ -157,3 +157,17 @@ def test_what_reduced_precision_loses_is_computed_in_fp32(both, galaxies):
     expected = np.where(kept[:, None], reduced, exact)
     expected[100, 0] = np.nan
     assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("precision", [FP32, BF16])
+def test_a_galaxy_is_the_same_beside_one_with_a_hole(both, galaxies, precision):
+    """A batch without holes is computed without them: bit for bit as with one."""
+    image, object_id = galaxies[0][:64].copy(), galaxies[1][:64]
+    engine = Engine(open_bundle(both, precision), CPU, 64)
+    alone = engine.table(image, object_id)
+    image[5, 2, 10:20, 10:20] = np.nan
+    image[6, 1] = np.nan
+    beside = engine.table(image, object_id)
+    others = np.setdiff1d(np.arange(64), [5, 6])
+    assert beside[others].tobytes() == alone[others].tobytes()
+    assert (beside[[5, 6], 0] != alone[[5, 6], 0]).all()
