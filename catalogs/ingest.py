@@ -18,9 +18,9 @@ class Ingest:
     """Turn a GalaxiesML or GalaxiesML-Spectra HDF5 file into a cutout store (sharded Zarr v3).
 
     A file with spectra or with redshifts (GalaxiesML's specz_redshift) gives a store to train on, and every
-    file one to infer on. Images larger than 64
-    pixels are cropped about their centre. The store appears when it is complete, with a manifest (sha256 of
-    each shard) beside it. After a crash, run it again: finished shards are kept if the input is unchanged.
+    file one to infer on. Images larger than 64 pixels are cropped about their centre. The store appears when
+    it is complete, with a manifest (sha256 of each shard) beside it. After a crash, run it again: finished
+    shards are kept if the input is unchanged.
 
     In parallel, with the same bytes: mpirun -n 8 python -m mpi4py -m jobs.ingest INPUT OUTPUT
     """

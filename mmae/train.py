@@ -73,13 +73,12 @@ def main(config: Train) -> None:
     config.check_data()
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
-        start = beginning(config)
+        start, bands, trained_on = beginning(config), open_store(config.data).bands, None
         if start is None:
-            config = config.on_bands(open_store(config.data).bands)
+            config = config.on_bands(bands)
         else:
-            start = start.on_bands(open_store(config.data).bands)
-            config = dataclasses.replace(config, model=start.config)
-        trained_on = None if start is None else start.trained_on
+            start = start.on_bands(bands)
+            config, trained_on = dataclasses.replace(config, model=start.config), start.trained_on
         data = TrainingSet(config.data, config.model, trained_on, complete=config.complete)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")

@@ -90,7 +90,7 @@ class Engine:
         cutouts = Input.of(image, object_id, conditions)
         return self.compute(cutouts, lambda estimate, ids: estimate.joint, self.joint_dim)
 
-    def compute(self, cutouts: "Input", readout: Readout, width: int) -> np.ndarray:
+    def compute(self, cutouts: Input, readout: Readout, width: int) -> np.ndarray:
         """The readout of all rows, (m, width)."""
         number = len(cutouts.image)
         spans = [slice(start, start + self.batch) for start in range(0, number, self.batch)]
@@ -106,7 +106,7 @@ class Engine:
         return values
 
     @torch.inference_mode()
-    def run(self, program: nn.Module, cutouts: "Input", readout: Readout) -> Tensor:
+    def run(self, program: nn.Module, cutouts: Input, readout: Readout) -> Tensor:
         """The readout of a batch, on the device, and then whether it is finite: (batch, C + 1)."""
         image, ids, conditions = (filled(column, self.batch) for column in cutouts)
         pixels, told = torch.from_numpy(image), torch.from_numpy(conditions).to(self.device)
