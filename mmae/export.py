@@ -16,9 +16,9 @@ from mmae import cli
 from mmae.bundles.bundle import CARD, bf16_report
 from mmae.bundles.compiler import write_bundle
 from mmae.bundles.sample import CALIBRATED_ROWS, Sample, noise_sample
+from mmae.bundles.typicality import MIN_TAIL, TAIL
 from mmae.models import checkpoint
 from mmae.models.families import config_of
-from mmae.models.typicality import MIN_TAIL, TAIL
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
 from mmae.training.made_with import earlier_stores, roles, training_store, with_earlier
 

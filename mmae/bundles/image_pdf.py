@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmae.bundles.typicality import Typicality
 from mmae.models.conditions import unknown
 from mmae.models.linear import Linear, copied
 from mmae.models.mmae import Block, Embedding, Model, features
 from mmae.models.output import Estimate
 from mmae.models.patches import known_pixels, patches
 from mmae.models.pdf import entropy, recalibrated
-from mmae.models.typicality import Typicality
 
 
 def after_norm(layer: nn.Linear, norm: nn.LayerNorm, gelu: bool = False) -> Linear:
@@ -80,6 +80,7 @@ class ImagePdf(nn.Module):
         self.image_embed = TokenEmbedding(model.image_embed)
         self.photometry, self.conditions = model.photometry, model.conditions
         self.photometry_embed = TokenEmbedding(model.photometry_embed)
+        self.photometric_pdf = model.photometric_pdf
         self.grid = model.config.grid
         self.noise = nn.Parameter(model.noise, requires_grad=False)
         self.layers = nn.ModuleList(map(Layer, model.blocks))
@@ -126,7 +127,8 @@ class ImagePdf(nn.Module):
             tokens = layer(tokens)
         joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
-        return Estimate(answer[:, 0], self.calibrated(answer[:, 1:], bands), joint, self.typicality(joint))
+        logits = self.photometric_pdf(measured, circumstances, bands) + answer[:, 1:]
+        return Estimate(answer[:, 0], self.calibrated(logits, bands), joint, self.typicality(joint))
 
     @torch.jit.export
     def calibrated(self, logits: Tensor, bands: Tensor) -> Tensor:

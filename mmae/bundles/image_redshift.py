@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmae.bundles.typicality import Typicality
 from mmae.models.himes2025 import FusionBlock, Himes2025, ImageEmbedding
 from mmae.models.linear import Linear, copied, product
 from mmae.models.output import Estimate
 from mmae.models.patches import known_pixels, patches
-from mmae.models.typicality import Typicality
 
 
 class PatchEmbedding(nn.Module):

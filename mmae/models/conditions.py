@@ -51,6 +51,12 @@ def sky_noise(pixels: Tensor, weights: Tensor | None, border: Tensor, of_patch: 
     return median.masked_fill(several == 0, torch.nan)
 
 
+def features_of(sets: Tensor) -> Tensor:
+    """Which features of `Conditions` are of the bands of sets (S, bands), or of none: (S, 3 * bands + 2)."""
+    always = torch.ones_like(sets[:, :1])
+    return torch.cat([sets, sets, always, sets, always], 1)
+
+
 class Conditions(nn.Module):
     """Logarithms of noise and seeing, and the extinction, in units of their scatter in the training set.
 

@@ -235,6 +235,8 @@ class Himes2025(nn.Module):
             joint=joint,
             point=self.redshift_head(joint).squeeze(1),
             logits=joint.new_zeros(len(joint), 0),
+            photometric=joint.new_zeros(len(joint), 0, 0),
+            weights=joint.new_zeros(len(joint), 0),
         )
 
     def redshift(self, output: Output) -> Tensor:

@@ -1,10 +1,12 @@
 """The multi-modal masked autoencoder: it predicts a galaxy and its p(z) from the visible tokens.
 
-    image (B, bands, 64, 64) -> photometry -> every token, and the mean
+    image (B, bands, 64, 64) -> photometry -> p(z), every token, and the mean
                              -> 64 tokens -+- visible ones -+          +-> mean of tokens -> p(z), point
                                                             +-> trunk -+
     spectrum (B, 1296)       -> 48 tokens -+- visible ones -+          +-> decoder -> image, spectrum
                                                                            (hidden tokens enter here)
+
+p(z) is what photometry alone says (photometric_pdf.py), corrected by what the trunk sees.
 
 Both modalities share one pre-norm transformer, in which a galaxy without a spectrum is a shorter sequence.
 Hidden tokens enter only in the decoder, as a learned token at their position: the cost of the trunk is that
@@ -15,8 +17,8 @@ one, and noise is alike in every band and at every depth. The depth is told besi
 extinction where they are known (conditions.py). Pixels without data are NaN in the image, in all of it for a
 band that was not observed; nothing but that is known of them. The features of a patch are its pixels, and of
 each band the mean and the share without data. A network learns colours to a hundredth of a magnitude only
-late from these, so photometry.py measures them, in units of the noise of the training set. It learns lines
-late in observed spectra, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
+late from these, so photometry.py measures them, in units of the noise of the training set; lines in observed
+spectra, too, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
 the visible pixels (template_fit.py), and the image as the residual from a symmetric galaxy
 (radial_profile.py).
 """
@@ -40,6 +42,7 @@ from mmae.models.masking import Masks
 from mmae.models.output import Output
 from mmae.models.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
 from mmae.models.pdf import Grid, best
+from mmae.models.photometric_pdf import PhotometricPdf, shares
 from mmae.models.photometry import Photometry, asinh
 from mmae.models.radial_profile import RadialProfile
 from mmae.models.rest_frame import LOG_STEP, RestFrame
@@ -47,6 +50,8 @@ from mmae.models.template_fit import TemplateFit
 
 HEAD_DIM, DECODER_HEAD_DIM = 64, 32
 """Width of an attention head. A CPU is fastest with 64, and with 64 tokens: so there is no class token."""
+PHOTOMETRY_RATE = 6.0
+"""Learning rate of the networks of photometry, in units of that of the trunk."""
 MAX_ASINH = 15.0
 """Largest output of the decoder on the asinh scale, 10^6 times the noise: sinh must not overflow."""
 
@@ -61,6 +66,8 @@ class ModelConfig:
 
     embed_dim: int = 192
     """Width of a token; a multiple of 64, the width of a head."""
+    photometry_dim: int = 256
+    """Width of the networks that read p(z) from photometry alone."""
     depth: int = 6
     """Layers of the trunk."""
     decoder_dim: int = 96
@@ -92,7 +99,7 @@ class ModelConfig:
         check_sizes(
             {"depth": self.depth, "decoder_depth": self.decoder_depth},
             {"embed_dim": self.embed_dim, "decoder_dim": self.decoder_dim, "bins": self.bins}
-            | {"templates": self.templates},
+            | {"photometry_dim": self.photometry_dim, "templates": self.templates},
         )
         check_range("--model.z-max", self.z_max, 0, MAX_Z)
         for width, head in ((self.embed_dim, HEAD_DIM), (self.decoder_dim, DECODER_HEAD_DIM)):
@@ -100,8 +107,10 @@ class ModelConfig:
                 raise ValueError(
                     f"embed_dim must be a multiple of {HEAD_DIM}, decoder_dim of {DECODER_HEAD_DIM}"
                 )
-        if min(self.depth, self.decoder_depth) < 1 or self.bins < 8 or not self.z_max > 0:
-            raise ValueError("depths must be at least 1, bins at least 8, z_max positive")
+        if min(self.depth, self.decoder_depth, self.photometry_dim) < 1:
+            raise ValueError("depths and photometry_dim must be at least 1")
+        if self.bins < 8 or not self.z_max > 0:
+            raise ValueError("bins must be at least 8, z_max positive")
         if self.templates < 0:
             raise ValueError("templates must be at least 0")
         if self.grid.step < LOG_STEP:  # every bin needs at least one shift of the templates
@@ -247,23 +256,33 @@ class Model(nn.Module):
         self.photometry = Photometry(bands)
         self.conditions = Conditions(bands)
         told = self.conditions.features
+        measured = self.photometry.features - bands
+        self.photometric_pdf = PhotometricPdf(bands, measured, config.photometry_dim, config.bins)
         self.photometry_embed = Embedding(1, self.photometry.features + told, width, remarks=bands + told)
         self.image_embed = Embedding(IMAGE_TOKENS, bands * (PATCH**2 + 2), width, remarks=bands)
         self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
         self.blocks = nn.Sequential(*(Block(width, HEAD_DIM) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.bins + 1)
-        )
+        last = nn.Linear(2 * width, config.bins + 1)
+        with torch.no_grad():  # at first, p(z) is that of photometry alone
+            last.weight[1:], last.bias[1:] = 0.0, 0.0
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
         self.profile = RadialProfile()
         self.decoder = Decoder(config)
         self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups: weight decay for matrices only, not for positions, gains and biases."""
-        matrices = [parameter for parameter in self.parameters() if parameter.ndim == 2]
-        others = [parameter for parameter in self.parameters() if parameter.ndim != 2]
-        return [{"params": matrices, "lr": lr}, {"params": others, "lr": lr, "weight_decay": 0.0}]
+        of_photometry = list(self.photometric_pdf.parameters())
+        ids = {id(parameter) for parameter in of_photometry}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
+        matrices = [parameter for parameter in rest if parameter.ndim == 2]
+        others = [parameter for parameter in rest if parameter.ndim != 2]
+        return [
+            {"params": matrices, "lr": lr},
+            {"params": others, "lr": lr, "weight_decay": 0.0},
+            {"params": of_photometry, "lr": PHOTOMETRY_RATE * lr},
+        ]
 
     def fit(self, image: Tensor, conditions: Tensor, noise: list[float]) -> None:
         """Set the scales of pixels, photometry and conditions.
@@ -288,10 +307,11 @@ class Model(nn.Module):
         told: Tensor,
         spectrum: Tensor | None,
         indices: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Encode the visible tokens, (B, V, D), and the joint representation, (B, D).
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode the visible tokens, (B, V, D), and the joint representation, (B, D); and logits (B, K).
 
-        The latter is the mean of the tokens plus the photometry, which was also added to each token.
+        The joint one is the mean of the tokens plus the photometry, which was also added to each token. The
+        logits are those of p(z) from photometry alone, to which those from the joint one are to be added.
 
         pixels, known: as from `pixels`; shown (B, 64), 1 = the token is visible, 0 = hidden; told
         (B, 2 * bands + 1): the conditions; indices (B, V), int64: which of 64 image tokens, and 48 spectrum
@@ -299,9 +319,11 @@ class Model(nn.Module):
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
             seen = known * shown.unsqueeze(2)
-            measured, _ = self.photometry(pixels, seen)
+            measured, present = self.photometry(pixels, seen)
             noise, conditions = self.conditions(pixels, seen, self.noise, told)
             photometry = self.photometry_embed(torch.cat([measured, conditions], 1).unsqueeze(1))
+            with torch.no_grad():
+                logits = self.photometric_pdf(measured, conditions, present)
         tokens = self.image_embed(features(pixels, known, noise))
         if spectrum is not None:
             tokens = torch.cat(
@@ -309,7 +331,7 @@ class Model(nn.Module):
             )
         tokens = tokens.gather(1, indices.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         encoded = self.norm(self.blocks(tokens + photometry))
-        return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0]
+        return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0], logits
 
     def forward(
         self,
@@ -337,14 +359,17 @@ class Model(nn.Module):
         for rows in groups:
             indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
             present = spectrum[rows] if rows is has_spectrum else None
-            encoded, joint = self.encode(seen[rows], known[rows], shown[rows], told[rows], present, indices)
-            outputs.append((*self.decoder(encoded, indices, joint), joint, self.head(joint)))
+            encoded, joint, photometric = self.encode(
+                seen[rows], known[rows], shown[rows], told[rows], present, indices
+            )
+            point, correction = self.head(joint).split([1, self.config.bins], 1)
+            outputs.append((*self.decoder(encoded, indices, joint), joint, point, photometric + correction))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, predicted = (
+        pixels, flux, joint, point, logits = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
-        point, logits = predicted[:, 0], predicted[:, 1:]
         with torch.autocast(image.device.type, enabled=False):
+            photometric, weights = self.by_photometry(seen, known, shown, told)
             pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
@@ -356,9 +381,30 @@ class Model(nn.Module):
             image=unpatch(pixels.clamp(-MAX_ASINH, MAX_ASINH).sinh()) * self.noise.view(-1, 1, 1),
             spectrum=flux,
             joint=joint,
-            point=point,
+            point=point[:, 0],
             logits=logits,
+            photometric=photometric,
+            weights=weights,
         )
+
+    def by_photometry(
+        self, pixels: Tensor, known: Tensor, shown: Tensor, told: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, S, K) of p(z) from photometry alone, and their weights (B, S) in the loss: in training.
+
+        Of all sets of bands: once from whole images, once from their visible tokens if any are hidden. Half
+        of the weight is that of the set of all bands a galaxy has. Arguments as for `encode`.
+        """
+        if not self.training:
+            return pixels.new_zeros(len(pixels), 0, self.config.bins), pixels.new_zeros(len(pixels), 0)
+        logits, weights = [], []
+        for seen in [known] if shown.all() else [known, known * shown.unsqueeze(2)]:
+            measured, there = self.photometry.of_sets(pixels, seen, self.photometric_pdf.numbers)
+            _, conditions = self.conditions(pixels, seen, self.noise, told)
+            logits.append(self.photometric_pdf.of_sets(measured, conditions))
+            weights.append(shares(there))
+        weight = torch.cat(weights, 1) / len(weights)
+        return torch.cat(logits).transpose(0, 1), weight
 
     def with_lines(
         self, logits: Tensor, joint: Tensor, spectrum: Tensor, shown: Tensor
@@ -393,7 +439,10 @@ class Model(nn.Module):
         spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
         known = batch.redshift.nan_to_num(0.0)  # what is not known is left out of the means
-        crossed = F.cross_entropy(output.logits, self.config.grid.soft_labels(known), reduction="none")
+        labels = self.config.grid.soft_labels(known)
+        crossed = F.cross_entropy(output.logits, labels, reduction="none")
+        of_sets = (output.photometric.log_softmax(2) * labels.unsqueeze(1)).sum(2)
+        crossed = crossed - (of_sets * output.weights).sum(1)
         parts = (
             masked_mean(image, image_pixels(masks.image, image.shape) | masks.bands[:, :, None, None]),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),

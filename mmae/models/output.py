@@ -16,6 +16,10 @@ class Output(NamedTuple):
     """(B,) redshift of the scalar head"""
     logits: Tensor
     """(B, K) logits of p(z), K = 0 for a model without p(z)"""
+    photometric: Tensor
+    """(B, S, K) logits of p(z) from photometry alone, of sets of bands; S = 0 but in training"""
+    weights: Tensor
+    """(B, S) of these in the loss: 1 in all; 0 where a band of the set is absent"""
 
 
 class Estimate(NamedTuple):

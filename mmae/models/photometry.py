@@ -30,9 +30,14 @@ def set_numbers(present: Tensor) -> Tensor:
     return (present * 2 ** torch.arange(present.shape[1], device=present.device)).sum(1)
 
 
+def sets_of(numbers: Tensor, bands: int) -> Tensor:
+    """The sets of bands (S, bands) with the numbers (S,)."""
+    return (numbers.unsqueeze(1) >> torch.arange(bands, device=numbers.device) & 1).bool()
+
+
 def set_of(number: int, bands: int) -> Tensor:
     """The set of bands (bands,) with a number."""
-    return torch.tensor([bool(number >> k & 1) for k in range(bands)])
+    return sets_of(torch.tensor([number]), bands)[0]
 
 
 class Photometry(nn.Module):
@@ -66,6 +71,20 @@ class Photometry(nn.Module):
         white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
         hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
         return torch.cat([asinh(white), hidden, (~present).to(white.dtype)], 1), numbers
+
+    def of_sets(self, pixels: Tensor, weights: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """What the bands of each set alone would measure: (S, B, 6 * bands + 6), without which are absent.
+
+        And of which of the sets all bands are visible, (S, B) bool; the features of others mean nothing.
+        Arguments as for `forward`, and numbers (S,) of sets.
+        """
+        magnitudes, visible = self.measure(pixels, weights)
+        visible = visible.unflatten(1, (-1, self.rings.shape[0]))  # (B, bands, 6)
+        members = sets_of(numbers, visible.shape[1]).to(visible)
+        white = (magnitudes - self.centre) @ self.whiten[numbers]
+        hidden = 1 - torch.einsum("bkr,sk->sbr", visible, members) / members.sum(1)[:, None, None]
+        absent = (visible.sum(2) <= 0).to(members) @ members.T
+        return torch.cat([asinh(white), hidden], 2), (absent == 0).T
 
     def measure(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.

@@ -43,6 +43,8 @@ def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
         joint=torch.zeros(2, 512),
         point=torch.tensor([0.15, 1.0]),
         logits=torch.zeros(2, 0),
+        photometric=torch.zeros(2, 0, 0),
+        weights=torch.zeros(2, 0),
     )
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[:, :16] = True
@@ -64,6 +66,8 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
         joint=torch.zeros(2, 64),
         point=torch.tensor([0.15, 1.0]),
         logits=torch.zeros(2, 60),
+        photometric=torch.zeros(2, 3, 60),
+        weights=torch.tensor([0.5, 0.5, 0.0]).expand(2, 3),
     )
     output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
     batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]), unknown(truth))
@@ -74,7 +78,7 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
     # beyond 1 the error less a half counts, below it half its square
     assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
     assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)
-    assert parts[2].item() == pytest.approx(math.log(60) + 0.25)
+    assert parts[2].item() == pytest.approx(2 * math.log(60) + 0.25)  # once from photometry alone
 
 
 @pytest.mark.parametrize("preset", TINY)
@@ -91,6 +95,8 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         joint=torch.zeros(4, config.joint_dim),
         point=torch.tensor([0.1, 0.4, 0.2, 0.9]),
         logits=torch.randn(4, bins, generator=generator),
+        photometric=torch.randn(4, 3, bins, generator=generator),
+        weights=torch.rand(4, 3, generator=generator),
     )
     redshift = torch.tensor([0.2, 0.5, math.nan, math.nan])
     tokens = torch.ones(4, 64, dtype=torch.bool), torch.ones(4, config.spectrum_tokens, dtype=torch.bool)

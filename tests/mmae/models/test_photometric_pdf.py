@@ -1,0 +1,59 @@
+"""p(z) from photometry alone: what a set of bands says, and what teaches its network."""
+
+import math
+
+import torch
+
+from catalogs.products.screen import LEAST_BANDS
+from mmae.models.conditions import unknown
+from mmae.models.mmae import Model
+from mmae.models.photometric_pdf import shares
+from mmae.models.photometry import set_of, sets_of
+from tests.conftest import TINY
+
+
+def outputs(model, image):
+    rows = len(image)
+    whole, none = torch.zeros(rows, 64, dtype=torch.bool), torch.ones(rows, 48, dtype=torch.bool)
+    return model(image, torch.zeros(rows, 1296), whole, none, torch.full((rows,), 0.5))
+
+
+def test_a_galaxy_teaches_every_set_what_it_would_say_without_the_other_bands():
+    """Its photometry for a set of bands is that of its image with the others removed; so are the logits."""
+    torch.manual_seed(0)
+    model = Model(TINY["mmae"])
+    image = torch.randn(60, 5, 64, 64) + torch.randn(60, 5, 1, 1).exp()
+    model.fit(image, unknown(image), [1.0] * 5)
+    for parameter in model.photometric_pdf.parameters():  # as after some training
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    image = image[:3].clone()
+    image[1, 2] = math.nan
+    of_sets = outputs(model.train(), image)
+    assert of_sets.photometric.shape[1] == 2**5 - 5 - 1
+    torch.testing.assert_close(of_sets.weights.sum(1), torch.ones(3))
+    model.eval()
+    for place, number in enumerate(model.photometric_pdf.numbers.tolist()):
+        members = set_of(number, 5)
+        assert members.sum() >= LEAST_BANDS
+        alone = outputs(model, image.masked_fill(~members[:, None, None], math.nan))
+        assert alone.photometric.shape[1] == 0
+        whole = ~image.isnan().flatten(2).any(2)[:, members].any(1)
+        assert (of_sets.weights[:, place] > 0).tolist() == whole.tolist()
+        # the trunk begins with no correction
+        torch.testing.assert_close(of_sets.photometric[whole, place], alone.logits[whole])
+
+
+def test_half_of_the_weight_is_that_of_all_bands_a_galaxy_has():
+    numbers = torch.tensor([0b011, 0b101, 0b110, 0b111])
+    observed = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
+    there = (observed | ~sets_of(numbers, 3).unsqueeze(1)).all(2)
+    assert shares(there).tolist() == [[0.125, 0.125, 0.125, 0.625], [0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_the_trunk_does_not_teach_photometry():
+    """What corrects it must not bend it: the gradient of p(z) itself does not reach it."""
+    torch.manual_seed(0)
+    model = Model(TINY["mmae"]).train()
+    outputs(model, torch.randn(4, 5, 64, 64)).logits.square().sum().backward()
+    assert all(parameter.grad is None for parameter in model.photometric_pdf.parameters())
+    assert model.head[2].weight.grad.abs().max() > 0
