@@ -106,6 +106,8 @@ ALIASES = {
     **{"y_10": "lsst_y", "u_02": "lsst_u", "g_01": "lsst_g", "r_03": "lsst_r", "i_06": "lsst_i"},
     **{"z_03": "lsst_z", "y_04": "lsst_y"},
 }
+MAX_SHIFT = 0.06
+"""Largest difference of the wavelengths of bands that one can stand for, as a share of the smaller."""
 BARE = re.compile(r"[a-z]")
 """A bare filter; a capital letter is of another system (R and I of Johnson and Cousins)."""
 
@@ -157,6 +159,48 @@ def as_in(bands: Sequence[str], survey: Sequence[str]) -> tuple[str, ...]:
         survey[others.index(letter)] if letters.count(letter) == others.count(letter) == 1 else name
         for name, letter in zip(bands, letters, strict=True)
     )
+
+
+def united(stores: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The bands of stores as one list: those of a single one, or of several in the order of wavelength.
+
+    Where surveys have bands of the same filter, hsc_g and lsst_g, it is the bare filter, g, that stands for
+    all, as for those of any other survey (`match`). Raises ValueError where these are too unlike, or a store
+    has two of a filter.
+    """
+    if len(stores) == 1:
+        return tuple(stores[0])
+    names = list(dict.fromkeys(name for bands in stores for name in bands))
+    letters = [name.rpartition("_")[2] for name in names]
+    if len(set(letters)) < len(names):
+        for bands in stores:
+            _check_filters(bands)
+        for letter in letters:
+            _check_alike([name for name in names if name.rpartition("_")[2] == letter])
+        names = list(dict.fromkeys(letters))
+    return tuple(sorted(names, key=lambda name: _wavelength(name, stores)))
+
+
+def _check_filters(bands: Sequence[str]) -> None:
+    letters = [name.rpartition("_")[2] for name in bands]
+    if twice := [name for name, letter in zip(bands, letters, strict=True) if letters.count(letter) > 1]:
+        raise ValueError(
+            f"{' and '.join(twice)} of one store are of one filter: leave one out, or rename it (--bands)"
+        )
+
+
+def _check_alike(bands: Sequence[str]) -> None:
+    known = {name: TABLE[name].wavelength for name in bands if name in TABLE}
+    if known and max(known.values()) > (1 + MAX_SHIFT) * min(known.values()):
+        said = ", ".join(f"{name} ({wavelength} angstrom)" for name, wavelength in known.items())
+        raise ValueError(f"{said} are too unlike to be one band: rename one when it is stored")
+
+
+def _wavelength(name: str, stores: Sequence[Sequence[str]]) -> float:
+    """Of a band, or of the first that a filter stands for; infinite where the table has none."""
+    letter = name.rpartition("_")[2]
+    same = [band for bands in stores for band in bands if band == name or band.rpartition("_")[2] == letter]
+    return next((TABLE[band].wavelength for band in same if band in TABLE), float("inf"))
 
 
 def _by_filter(name: str, wanted: Sequence[str], offered: Sequence[str]) -> int | None:

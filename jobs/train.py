@@ -12,6 +12,7 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
 import dataclasses
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,7 @@ class TrainJob:
     config_file: ClassVar[Path] = CONFIG_FILE
 
     @classmethod
-    def preset(cls, name: str | None, data: str | None = None) -> "TrainJob":
+    def preset(cls, name: str | None, data: Sequence[str] = ()) -> "TrainJob":
         """The defaults of a preset of `mmae train`."""
         return cls(Train.preset(name, data))
 
@@ -83,7 +84,8 @@ def main(config: TrainJob) -> None:
     folder = (config.train.out / "slurm").resolve()
     recipe = config.train
     start = None if recipe.start is None else recipe.start.resolve()
-    task = Training(dataclasses.replace(recipe, data=recipe.data.resolve(), out=folder.parent, start=start))
+    data = tuple(path.resolve() for path in recipe.data)
+    task = Training(dataclasses.replace(recipe, data=data, out=folder.parent, start=start))
     slurm = config.slurm
     submit = partial(submission.submit, task, folder, "mmae-train", slurm, slurm.tasks_per_node)
     submission.run(folder, submit)

@@ -20,7 +20,8 @@ from mmae.bundles.typicality import MIN_TAIL, TAIL
 from mmae.models import checkpoint
 from mmae.models.families import config_of
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
-from mmae.training.made_with import earlier_stores, roles, training_store, with_earlier
+from mmae.training.made_with import earlier_stores, fingerprints, roles, training_stores, with_earlier
+from mmae.training.state import paths_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Export:
     """A run directory (its best checkpoint is taken) or a checkpoint file."""
     out: Path | None = None
     """Bundle to write; by default `bundle` in the run directory."""
-    data: Path | None = None
-    """Training store to whose splits calibration and bf16 weights are fitted, and on which bf16 is compared
-    with fp32; by default the one the checkpoint was trained on. If that is not there, or is another store by
+    data: tuple[Path, ...] = ()
+    """Training stores to whose splits calibration and bf16 weights are fitted, and on which bf16 is compared
+    with fp32; by default those the checkpoint was trained on. If one is not there, or is another store by
     now, p(z) stays as it is, and bf16 is tried on noise."""
 
 
@@ -64,21 +65,26 @@ def main(config: Export) -> None:
 
 def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     """Galaxies of the training and the validation split; noise where the training store is not there."""
-    path = config.data or training_store(state)
-    if path is None:
-        where = Path(state["config"]["data"]).absolute()
+    found = config.data or training_stores(state)
+    paths = [path for path in found if path is not None]
+    if len(paths) < len(found):
+        where = next(
+            Path(place).absolute()
+            for place, path in zip(paths_of(state["config"]), found, strict=True)
+            if path is None
+        )
         there = "another store is there" if where.exists() else "nothing is there"
         print(f"not calibrated: the training store is not at {where} ({there}); name it with --data")
         return noise_sample(len(config_of(state["family"], state["config"]["model"]).bands))
     recipe = state["config"]
     model = config_of(state["family"], recipe["model"])
-    data = TrainingSet(path, model, state["data"], complete=recipe["complete"])
+    data = TrainingSet(paths, model, state["data"], complete=recipe["complete"])
     if data.left_out:
         print(data.left_out)
     data.require_splits()
-    trained_on_it = data.store.fingerprint == state["data"]["fingerprint"]
+    trained_on_it = [store.fingerprint for store in data.stores] == fingerprints(state["data"])
     if not trained_on_it:
-        print(f"{path} is not the store the model was trained on: IN_TRAINING will be null")
+        print(f"{data.name} is not what the model was trained on: IN_TRAINING will be null")
     earlier = earlier_stores(state)
     for place in (place for place, path in earlier.items() if path is None):
         print(f"{place}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
@@ -88,7 +94,7 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
         trained.image,
         others.image,
         others.redshift,
-        with_earlier(roles(data.store, data.usable), filter(None, earlier.values()))
+        with_earlier(roles(data.stores, data.usable), filter(None, earlier.values()))
         if trained_on_it
         else None,
         (trained.conditions, others.conditions),

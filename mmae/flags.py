@@ -25,6 +25,18 @@ def take(flag: str, argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return None, list(argv)
 
 
+def take_all(flag: str, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The values of a flag up to the next flag, and the rest of the command line."""
+    value, rest = take(flag, argv)
+    if value is None:
+        return [], rest
+    if flag not in argv:  # --flag=value
+        return [value], rest
+    after = argv[argv.index(flag) + 1 :]
+    values = list(itertools.takewhile(lambda word: not word.startswith("-"), after)) or [value]
+    return values, [*argv[: argv.index(flag)], *after[len(values) :]]
+
+
 def with_file(argv: Sequence[str]) -> list[str]:
     """The command line, followed by the flags of the TOML file of `--config` that it does not have itself.
 
@@ -50,7 +62,7 @@ def with_preset(config_type: Any, argv: Sequence[str]) -> tuple[Any, list[str]]:
     if not hasattr(config_type, "preset"):
         return None, list(argv)
     preset, given = take("--preset", argv)
-    data, given = take("--data", given)
+    data, given = take_all("--data", given)
     return config_type.preset(preset, data), given
 
 

@@ -47,7 +47,8 @@ from mmae.scores.rebuilding import (
     truth_of,
 )
 from mmae.scores.reconstruction import Reconstruction
-from mmae.training.data import TrainingSet, batches, sample_test_rows, sky_noise
+from mmae.training.batches import batches
+from mmae.training.data import TrainingSet, sample_test_rows, sky_noise
 from mmae.training.made_with import is_held_out
 
 BATCH = 64

@@ -1,6 +1,6 @@
 """`mmae train`: the command and its training loop, on one rank or several.
 
-    mmae train store.zarr --out runs/first              one process
+    mmae train store.zarr --out runs/first              one process, one store or several
     torchrun --nproc-per-node 4 -m mmae.train ...       a process per GPU (or `srun python -m mmae.train ...`)
 
 The run directory holds config.json, metrics.jsonl (one line per report), tensorboard/, checkpoints, and
@@ -24,22 +24,23 @@ import torch
 from torch import nn
 
 from catalogs import atomic
+from catalogs.bands import united
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from catalogs.store.cutouts import open_store
 from mmae import cli, environment
 from mmae.models import checkpoint
 from mmae.models.losses import Losses
 from mmae.training import distributed, panels
-from mmae.training.data import (
-    TRAIN,
-    TrainingSet,
+from mmae.training.batches import (
     batch_order,
     batch_rows,
     batches,
     epoch_order,
+    epoch_rows,
     rank_slice,
     steps_per_epoch,
 )
+from mmae.training.data import TRAIN, TrainingSet
 from mmae.training.distributed import World
 from mmae.training.recipe import (
     Train,
@@ -73,7 +74,7 @@ def main(config: Train) -> None:
     config.check_data()
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
-        start, bands, trained_on = beginning(config), open_store(config.data).bands, None
+        start, bands, trained_on = beginning(config), bands_of(config), None
         if start is None:
             config = config.on_bands(bands)
         else:
@@ -85,6 +86,14 @@ def main(config: Train) -> None:
         data.require_splits(world.size)
         with run_directory_lock(config, world):
             train(config, world, data, stop, start)
+
+
+def bands_of(config: Train) -> tuple[str, ...]:
+    """The bands of all stores; InputRefused where those of a filter are too unlike to be one."""
+    try:
+        return united([open_store(path).bands for path in config.data])
+    except ValueError as error:
+        raise InputRefused(f"{config.names}: {error}") from None
 
 
 def beginning(config: Train) -> Beginning | None:
@@ -140,9 +149,11 @@ def stop_on_signal() -> Iterator[Stop]:
 def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beginning | None = None) -> None:
     """Begin or resume the run in `config.out`, and train to its last epoch."""
     rows = data.rows(TRAIN)
+    kind, shares = data.kind(rows), data.shares(config.shares, config.unlabelled)
+    galaxies = len(epoch_rows(rows, kind, shares, config.seed, 0))
     sample = data.read(data.sample(TRAIN, STATISTICS_ROWS))
     description = describe(data, sample.image, start)
-    steps = steps_per_epoch(len(rows), config.batch, world.size)
+    steps = steps_per_epoch(galaxies, config.batch, world.size)
     state = begin_or_resume(config, world, description, sample, start)
     del sample
     if finished(state, config):
@@ -152,32 +163,34 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
     log = RunLog(config.out, as_json(config), state.step, state.step_in_epoch == 0, world.is_main)
     log.print(f"{config.out}: epoch {state.epoch} of {config.epochs}, step {state.step}")
     log.print(
-        f"{len(rows)} galaxies, {steps} steps an epoch, ranks: {world.size} "
+        f"{galaxies} galaxies, {steps} steps an epoch, ranks: {world.size} "
         f"({world.device.type}, {config.arithmetic})"
     )
     log.print(data.kinds)
     if data.left_out:
         log.print(data.left_out)
-    if differences := data.input.differences(data.store):
-        log.print(f"the model {differences}")
+    for store in data.stores:
+        if differences := data.input.differences(store):
+            log.print(f"of {store.path}, the model {differences}")
     model = data_parallel(state.model, world)
     pin = world.device.type == "cuda"
     saved, skipped = time.monotonic(), 0
 
     with log.progress(config.epochs * steps, state.step) as advance:
         while not finished(state, config):
-            order = epoch_order(rows, data.block_rows, config.batch, config.seed, state.epoch)
+            seen = epoch_rows(rows, kind, shares, config.seed, state.epoch)
+            order = epoch_order(seen, data.block[seen], config.batch, config.seed, state.epoch)
             started, first = time.monotonic(), state.step
             model.train()
             for batch in batches(data, order, config.batch, world.rank, world.size, state.step_in_epoch, pin):
-                size = batch_rows(len(rows), config.batch, state.step_in_epoch)
+                size = batch_rows(galaxies, config.batch, state.step_in_epoch)
                 together = batch_order(order, config.batch, state.step_in_epoch)
                 masks = step_masks(size, config, state.step).of(*data.known(together))
                 own_masks = masks.rows(rank_slice(size, world.rank, world.size)).to(world.device)
                 counts = masks.counts().clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
                 losses = backward(model, batch.to(world.device), own_masks, config, counts)
-                skipped = 0 if step(state, config, len(rows)) else skipped + 1
+                skipped = 0 if step(state, config, galaxies) else skipped + 1
 
                 state.unreported.append(reduced(losses, world))
                 if state.step % REPORT_STEPS == 0:

@@ -137,9 +137,11 @@ TINY = {
 
 
 def recipe(preset, data, out, **flags):
-    """A short training of a tiny model by the recipe of a preset."""
+    """A short training of a tiny model on one store, or several, by the recipe of a preset."""
     short = {"epochs": 2, "batch": 32, "precision": "fp32", "model": TINY[preset]}
-    return dataclasses.replace(Train.preset(preset), data=data, out=out, **short | flags)
+    return dataclasses.replace(
+        Train.preset(preset), data=(data,) if isinstance(data, Path) else data, out=out, **short | flags
+    )
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,23 @@ CHORD = 2 * np.sin(np.radians(RADIUS / 3600) / 2)
 UNKNOWN = -1
 
 
+class Positions:
+    """Positions on the sky (L,), degrees, by which objects are found; NaN: not known."""
+
+    def __init__(self, ra: np.ndarray, dec: np.ndarray):
+        self.rows = np.flatnonzero(has_position(ra, dec))
+        self.tree = KDTree(directions(ra[self.rows], dec[self.rows]))
+
+    def nearest(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+        """Numbers (m,) of the nearest position within RADIUS of others (m,); -1: there is none."""
+        found, placed = np.full(len(ra), -1), np.flatnonzero(has_position(ra, dec))
+        if len(self.rows) and len(placed):
+            distance, nearest = self.tree.query(directions(ra[placed], dec[placed]))
+            near = distance <= CHORD
+            found[placed[near]] = self.rows[nearest[near]]
+        return found
+
+
 class Roles:
     """Roles of galaxies in the making of a model, to be looked up.
 
@@ -21,8 +38,7 @@ class Roles:
     def __init__(self, table: np.ndarray):
         self.table = table
         self.placed = has_position(table["ra"], table["dec"])
-        self.of_placed = table["role"][self.placed]
-        self.tree = KDTree(directions(table["ra"][self.placed], table["dec"][self.placed]))
+        self.positions = Positions(table["ra"], table["dec"])
 
     def of(self, object_id: np.ndarray, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """Roles of objects, (m,) int8: that of the galaxy at the position, 0: none, -1: not known.
@@ -35,10 +51,8 @@ class Roles:
         rows = locate(self.table["object_id"], object_id)
         by_id = (rows >= 0) & ~(placed & self.placed[rows])
         role[by_id] = self.table["role"][rows[by_id]]
-        distance, nearest = self.tree.query(directions(ra[placed], dec[placed]))
-        near = distance <= CHORD
-        role[np.flatnonzero(placed)[near]] = self.of_placed[nearest[near]]
-        return role
+        nearest = self.positions.nearest(ra, dec)
+        return np.where(nearest >= 0, self.table["role"][nearest], role) if len(self.table) else role
 
 
 def has_position(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

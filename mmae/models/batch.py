@@ -1,5 +1,6 @@
 """Input of a model: a batch of images, spectra and redshifts from a store."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -50,13 +51,22 @@ def pooled(spectrum: np.ndarray, spectra: Spectra) -> np.ndarray:
     return pool(spectrum, spectra.spectrum_pool // STORED_POOL)[..., : spectra.spectrum_length]
 
 
-def check_labels(store: CutoutStore) -> None:
-    """Raise InputRefused where a store has neither spectra nor redshifts, or spectra that no model takes."""
-    if store.has_spectra:
+def check_labels(stores: Sequence[CutoutStore], complete: bool) -> None:
+    """Raise InputRefused where no store has spectra or redshifts, or some have spectra that no model takes.
+
+    complete : whether every store must have spectra
+    """
+    with_spectra = [store for store in stores if store.has_spectra or complete]
+    for store in with_spectra:
         check_spectra(store)
-    elif not store.has_redshifts:
+        if not np.array_equal(store.wave, with_spectra[0].wave):
+            raise InputRefused(
+                f"{store.path} has spectra at other wavelengths than {with_spectra[0].path}: train on one"
+            )
+    if not with_spectra and not any(store.has_redshifts for store in stores):
+        names = ", ".join(str(store.path) for store in stores)
         raise InputRefused(
-            f"{store.path} lacks spectra and redshifts: ingest a file of GalaxiesML-Spectra, or of GalaxiesML"
+            f"{names} lacks spectra and redshifts: ingest a file of GalaxiesML-Spectra, or of GalaxiesML"
         )
 
 

@@ -1,9 +1,9 @@
 """Galaxies of a training store: a fixed split, and a shuffled order that reads whole chunks."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,22 +12,19 @@ from catalogs.errors import InputRefused
 from catalogs.object_id import hash_ids
 from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Reject
-from catalogs.products.screen import REASON_DTYPE
 from catalogs.store.checks import REPAIR
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL, WAVE, pool
-from mmae.models.batch import Batch, check_labels, check_spectra, pooled
+from mmae.bundles.roles import Positions
+from mmae.models.batch import Batch, check_labels, pooled
 from mmae.models.families import AnyConfig
 from mmae.models.patches import PATCH
-from mmae.prefetch import Prefetch
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
 BLOCK = 4
 """Chunks per read: the overhead of a read in zarr is the time of 40 galaxies, whatever its size."""
-SEGMENT_ROWS = 2048
-"""Rows, or a few more, that are shuffled together and held in memory together: 170 MB."""
 
 
 def split(object_id: np.ndarray) -> np.ndarray:
@@ -52,65 +49,100 @@ def known_redshifts(store: CutoutStore) -> np.ndarray:
     return np.where(np.isfinite(redshift) & (redshift > -1), redshift, np.nan)
 
 
-def known_spectra(store: CutoutStore, block_rows: int) -> np.ndarray:
-    """Which objects of a store have a spectrum with a valid pixel, (N,); without, it is 0 (spectra.py)."""
-    known = np.zeros(store.n, bool)
-    if store.has_spectra:
-        for start in range(0, store.n, block_rows):
-            rows = slice(start, min(store.n, start + block_rows))
-            known[rows] = store.column("spectrum", rows.start, rows.stop).any(1)
-    return known
+def splits(stores: Sequence[CutoutStore]) -> np.ndarray:
+    """Names of the splits of all objects of stores, one after the other, (N,).
 
-
-def image_reasons(store: CutoutStore, wanted: ModelInput, block_rows: int) -> np.ndarray:
-    """Why inference would reject each image of a store (screen.py), (N,) str, "" for a usable one.
-
-    All images are read once, about 10,000 a second.
+    Those of the first store are its own. An object of another store that is at the position of one before it
+    is in the split of that: no galaxy is trained on in one survey and judged by in another.
     """
-    reason = np.zeros(store.n, REASON_DTYPE)
-    for start in range(0, store.n, block_rows):
-        rows = slice(start, min(store.n, start + block_rows))
-        reason[rows] = wanted.read(store, rows.start, rows.stop).reason
-    return reason
+    ra, dec, names = np.zeros(0), np.zeros(0), np.zeros(0, "<U10")
+    for store in stores:
+        own, *place = (store.column(name) for name in ("object_id", "ra", "dec"))
+        before = Positions(ra, dec).nearest(*place)
+        of_store = split(own)
+        if len(names):
+            of_store = np.where(before >= 0, names[before], of_store)
+        ra, dec = (np.concatenate(pair) for pair in zip((ra, dec), place, strict=True))
+        names = np.concatenate([names, of_store])
+    return names
+
+
+class Block(NamedTuple):
+    """Rows of a store that are read together."""
+
+    store: CutoutStore
+    start: int
+    stop: int
+    first: int
+    """Number of its first row among those of all stores."""
+
+    @classmethod
+    def of(cls, stores: Sequence[CutoutStore]) -> list[Self]:
+        blocks, first = [], 0
+        for store in stores:
+            size = BLOCK * store.chunk_rows
+            starts = range(0, store.n, size)
+            blocks += [cls(store, start, min(store.n, start + size), first + start) for start in starts]
+            first += store.n
+        return blocks
+
+    def has_spectrum(self) -> np.ndarray:
+        """Which of its objects have a spectrum with a valid pixel, (m,); without, it is 0 (spectra.py)."""
+        if not self.store.has_spectra:
+            return np.zeros(self.stop - self.start, bool)
+        return np.asarray(self.store.column("spectrum", self.start, self.stop).any(1))
 
 
 class TrainingSet:
-    """A store opened for a model: its bands, and its format of spectra.
+    """Stores opened for a model: its bands, and its format of spectra. Rows are numbered through all of them.
 
     Its splits are of the objects with an image that inference would not reject, and those of validation and
     test of objects with a redshift. Of the others each teaches what it has: a spectrum, or the image alone.
+    All images are read once, about 10,000 a second, to know which inference would reject.
 
     trained_on : description (state.py) of what a model was trained on, to whose zero point and pixel scale
-        images are brought; by default those of the store. Raises InputRefused where they are too unlike.
+        images are brought; by default those of the first store. Raises InputRefused where they are too
+        unlike.
     least_bands : observed bands that an image must have, if more than the model needs
     complete : whether to leave out what has no spectrum or no redshift
     """
 
     def __init__(
         self,
-        path: Path,
+        paths: Path | Sequence[Path],
         model: AnyConfig,
         trained_on: Mapping[str, Any] | None = None,
         least_bands: int = 0,
         complete: bool = False,
     ):
-        self.store = open_store(path)
-        check_spectra(self.store) if complete else check_labels(self.store)
-        self.model = model
+        self.stores = [open_store(path) for path in ([paths] if isinstance(paths, Path) else paths)]
+        self.store, self.model = self.stores[0], model
+        check_labels(self.stores, complete)
         taken = trained_on or {"zero_point": self.store.zero_point, "pixel_scale": self.store.pixel_scale}
         self.input = ModelInput.of({**taken, "bands": model.bands}, max(least_bands, model.least_bands))
-        self.input.check(self.store)
-        self.wave = pooled(pool(self.store.wave if self.store.has_spectra else WAVE, STORED_POOL), model)
-        self.object_id = self.store.column("object_id")
-        self.redshift = known_redshifts(self.store)
-        self.splits = split(self.object_id)
-        self.block_rows = BLOCK * self.store.chunk_rows
-        self.has_spectrum = known_spectra(self.store, self.block_rows)
-        wanted = np.isfinite(self.redshift) & self.has_spectrum if complete else np.ones(self.store.n, bool)
-        reason = image_reasons(self.store, self.input, self.block_rows)
+        for store in self.stores:
+            self.input.check(store)
+        wave = next((store.wave for store in self.stores if store.has_spectra), WAVE)
+        self.wave = pooled(pool(wave, STORED_POOL), model)
+        self.object_id = np.concatenate([store.column("object_id") for store in self.stores])
+        self.redshift = np.concatenate([known_redshifts(store) for store in self.stores])
+        self.splits = splits(self.stores)
+        self.blocks = Block.of(self.stores)
+        sizes = [block.stop - block.start for block in self.blocks]
+        self.block = np.repeat(np.arange(len(sizes)), sizes)
+        """(N,), index of the block of each row."""
+        self.has_spectrum = np.concatenate([block.has_spectrum() for block in self.blocks])
+        labelled = np.isfinite(self.redshift) & self.has_spectrum
+        wanted = labelled if complete else np.ones(len(labelled), bool)
+        reason = np.concatenate([self.input.read(*block[:3]).reason for block in self.blocks])
         self.usable = wanted & (reason == "")
         self.rejected = Counter(reason[wanted & ~self.usable].tolist())
         """Objects that are left out, by the reason why inference rejects the image."""
+
+    @property
+    def name(self) -> str:
+        """Its stores, by their paths."""
+        return ", ".join(str(store.path) for store in self.stores)
 
     @property
     def left_out(self) -> str:
@@ -138,14 +170,24 @@ class TrainingSet:
         for name, least in ((TRAIN, max(2, ranks)), (VALIDATION, ranks)):
             if (number := int(np.isfinite(self.redshift[self.rows(name)]).sum())) < least:
                 raise InputRefused(
-                    f"{self.store.path} has too few galaxies with a redshift and a usable image: {number} in "
-                    f"the {name} split, at least {least} are needed; take a larger store"
+                    f"{self.name} has too few galaxies with a redshift and a usable image: {number} in the "
+                    f"{name} split, at least {least} are needed; take a larger store"
                 )
 
     def rows(self, name: str) -> np.ndarray:
         """Indices of the rows of a split, ascending; but for that of training, of those with a redshift."""
         wanted = self.usable if name == TRAIN else self.usable & np.isfinite(self.redshift)
         return np.flatnonzero((self.splits == name) & wanted)
+
+    def kind(self, rows: np.ndarray) -> np.ndarray:
+        """Kinds (m,) of galaxies: twice the number of the store, and 1 more for those without a redshift."""
+        of_block = np.array([self.stores.index(block.store) for block in self.blocks])
+        return 2 * of_block[self.block[rows]] + ~np.isfinite(self.redshift[rows])
+
+    def shares(self, of_stores: Sequence[float], unlabelled: float) -> list[float]:
+        """The share of each kind that an epoch sees; of_stores: one a store, or none for all of them."""
+        of_stores = of_stores or [1.0] * len(self.stores)
+        return [share * factor for share in of_stores for factor in (1.0, unlabelled)]
 
     def known(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Which of the rows have a spectrum, and which a redshift: (m,) bool each."""
@@ -158,92 +200,24 @@ class TrainingSet:
 
     def read(self, rows: np.ndarray) -> Batch:
         """Read the galaxies at any row indices, in that order; each block is read once."""
-        size = self.block_rows
         bands = len(self.input.bands)
         image = np.empty((len(rows), bands, SIZE, SIZE), np.float32)
         conditions = np.empty((len(rows), 2 * bands + 1), np.float32)
         spectrum = np.zeros((len(rows), len(self.wave)), np.float32)
-        for block in np.unique(rows // size):
-            start, stop = int(block * size), int(min(self.store.n, (block + 1) * size))
-            of_block = np.flatnonzero(rows // size == block)
-            inside = rows[of_block] - start
-            read = self.input.read(self.store, start, stop)
+        for number in np.unique(self.block[rows]):
+            store, start, stop, first = self.blocks[number]
+            of_block = np.flatnonzero(self.block[rows] == number)
+            inside = rows[of_block] - first
+            read = self.input.read(store, start, stop)
             if (read.reason[inside] == Reject.DAMAGED).any():  # since they were screened
                 raise InputRefused(
-                    f"{self.store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
+                    f"{store.path}: the images of rows {start} to {stop} are damaged: {REPAIR}"
                 )
             image[of_block], conditions[of_block] = read.image[inside], read.conditions[inside]
-            if self.store.has_spectra:
-                spectrum[of_block] = pooled(self.store.column("spectrum", start, stop)[inside], self.model)
+            if store.has_spectra:
+                spectrum[of_block] = pooled(store.column("spectrum", start, stop)[inside], self.model)
         redshift = self.redshift[rows].astype(np.float32)
         return Batch(*map(torch.from_numpy, (image, spectrum, redshift, conditions)))
-
-
-def segment_batches(batch: int) -> int:
-    """Number of batches whose rows are shuffled together and read together."""
-    return -(-SEGMENT_ROWS // batch)
-
-
-def epoch_order(rows: np.ndarray, block_rows: int, batch: int, seed: int, epoch: int) -> np.ndarray:
-    """All `rows` once, in the order of this epoch: blocks are shuffled, then the rows within each segment.
-
-    The order does not depend on the number of ranks, and a run can resume at any position in it.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    position = rng.permutation(rows.max(initial=0) // block_rows + 1)
-    order = rows[np.argsort(position[rows // block_rows], kind="stable")]
-    segment_rows = segment_batches(batch) * batch
-    for start in range(0, len(order), segment_rows):
-        rng.shuffle(order[start : start + segment_rows])
-    return order
-
-
-def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
-    """Batches in an epoch; a last batch with fewer galaxies than ranks is dropped."""
-    return rows // batch + (rows % batch >= ranks)
-
-
-def batch_rows(rows: int, batch: int, step: int) -> int:
-    """Galaxies in a batch of an epoch, over all ranks; the last batch may be smaller."""
-    return min(batch, rows - step * batch)
-
-
-def batch_order(order: np.ndarray, batch: int, step: int) -> np.ndarray:
-    """Rows of a batch of an epoch over all ranks, as they are divided among them: ascending."""
-    return np.sort(order[step * batch : (step + 1) * batch])
-
-
-def rank_slice(size: int, rank: int, ranks: int) -> slice:
-    """Slice of `size` items that belongs to a rank; sizes differ by at most one, larger ones first."""
-    quotient, remainder = divmod(size, ranks)
-    start = rank * quotient + min(rank, remainder)
-    return slice(start, start + quotient + (rank < remainder))
-
-
-def batches(
-    data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0, pin: bool = False
-) -> Iterator[Batch]:
-    """Yield this rank's share of each batch of `order`, from batch number `first` on.
-
-    A share is contiguous in the sorted rows, so that each rank reads only part of the blocks of a segment. A
-    thread prefetches the next segment of batches: two are in memory, pinned for the copy to a GPU if `pin`.
-    """
-    steps = range(first, steps_per_epoch(len(order), batch, ranks))
-    together = (batch_order(order, batch, step) for step in steps)
-    shares = [rows[rank_slice(len(rows), rank, ranks)] for rows in together]
-    size = segment_batches(batch)
-    segments = [shares[start : start + size] for start in range(0, len(shares), size)]
-
-    def load(segment: Sequence[np.ndarray]) -> Batch:
-        galaxies = data.read(np.concatenate(segment))
-        return galaxies.pinned() if pin else galaxies
-
-    with Prefetch(map(load, segments), most=1) as loaded:
-        for segment, galaxies in zip(segments, loaded, strict=True):
-            start = 0
-            for rows in segment:
-                yield galaxies.rows(slice(start, start + len(rows)))
-                start += len(rows)
 
 
 def sample_test_rows(data: TrainingSet, objects: int, seed: int, held_out: bool = False) -> np.ndarray:
@@ -253,5 +227,5 @@ def sample_test_rows(data: TrainingSet, objects: int, seed: int, held_out: bool 
     """
     rows = np.flatnonzero(data.usable) if held_out else data.rows(TEST)
     if not len(rows):
-        raise InputRefused(f"{data.store.path} has no galaxy in the test split: take a larger one")
+        raise InputRefused(f"{data.name} has no galaxy in the test split: take a larger one")
     return np.random.default_rng(seed).permutation(rows)[:objects]

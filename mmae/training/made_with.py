@@ -1,6 +1,6 @@
 """The galaxies that a model was made with: trained on, or chosen and calibrated by."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,37 @@ import numpy as np
 from catalogs.store.cutouts import CutoutStore, open_store
 from mmae.bundles.bundle import CHOSEN_BY, ROLES, TRAINED_ON
 from mmae.bundles.roles import Roles
-from mmae.training.data import TRAIN, VALIDATION, split
+from mmae.training.data import TRAIN, VALIDATION, splits
+from mmae.training.state import paths_of
 
 
-def training_store(state: dict[str, Any]) -> Path | None:
-    """Path of the store that a checkpoint was trained on; None where it is not there, or another one is."""
-    return _found(state["config"]["data"], state["data"])
+def training_stores(state: dict[str, Any]) -> list[Path | None]:
+    """Paths of the stores that a checkpoint was trained on; None: it is not there, or another one is."""
+    return _found(paths_of(state["config"]), state["data"])
 
 
-def _found(place: str, trained_on: dict[str, Any]) -> Path | None:
-    path = Path(place)
-    return path if path.is_dir() and open_store(path).fingerprint == trained_on["fingerprint"] else None
+def fingerprints(trained_on: dict[str, Any]) -> list[str]:
+    """Those of the stores of a description of training data (state.py); an older one is of one store."""
+    return [store["fingerprint"] for store in trained_on.get("stores", [trained_on])]
 
 
-def roles(store: CutoutStore, usable: np.ndarray) -> np.ndarray:
-    """(L,) of bundle.ROLES, by id: the galaxies of the training and of the validation split.
+def _found(places: list[str], trained_on: dict[str, Any]) -> list[Path | None]:
+    return [
+        path if (path := Path(place)).is_dir() and open_store(path).fingerprint == fingerprint else None
+        for place, fingerprint in zip(places, fingerprints(trained_on), strict=True)
+    ]
 
-    usable : (N,) bool, rows of the store that the splits are of
+
+def roles(stores: Sequence[CutoutStore], usable: np.ndarray | None = None) -> np.ndarray:
+    """(L,) of bundle.ROLES, by id: the galaxies of the training and of the validation split of stores.
+
+    usable : (N,) bool, rows of all stores that the splits are of; by default all
     """
-    columns = {name: store.column(name) for name in ("object_id", "ra", "dec")}
-    splits = split(columns["object_id"])
-    role = np.where(splits == TRAIN, TRAINED_ON, np.where(splits == VALIDATION, CHOSEN_BY, 0))
+    names = ("object_id", "ra", "dec")
+    columns = {name: np.concatenate([store.column(name) for store in stores]) for name in names}
+    split = splits(stores)
+    usable = np.ones(len(split), bool) if usable is None else usable
+    role = np.where(split == TRAIN, TRAINED_ON, np.where(split == VALIDATION, CHOSEN_BY, 0))
     rows = np.flatnonzero(usable & (role != 0))
     table = np.zeros(len(rows), ROLES)
     for name, values in {"role": role, **columns}.items():
@@ -39,17 +49,17 @@ def roles(store: CutoutStore, usable: np.ndarray) -> np.ndarray:
 
 def earlier_stores(state: dict[str, Any]) -> dict[str, Path | None]:
     """The stores of the runs that a checkpoint began with: where they are said to be -> where they are."""
-    stores, trained_on = {}, state["data"]
+    stores: dict[str, Path | None] = {}
+    trained_on = state["data"]
     while trained_on := trained_on.get("start"):
-        stores[trained_on["path"]] = _found(trained_on["path"], trained_on)
+        stores |= dict(zip(trained_on["paths"], _found(trained_on["paths"], trained_on), strict=True))
     return stores
 
 
 def with_earlier(table: np.ndarray, stores: Iterable[Path]) -> np.ndarray:
     """Roles with those of the galaxies of other stores: what was trained on once, was."""
     for path in stores:
-        store = open_store(path)
-        earlier = roles(store, np.ones(store.n, bool))
+        earlier = roles([open_store(path)])
         before = Roles(earlier).of(table["object_id"], table["ra"], table["dec"])
         role = np.where(before == TRAINED_ON, TRAINED_ON, table["role"])
         other = Roles(table).of(earlier["object_id"], earlier["ra"], earlier["dec"]) <= 0
@@ -64,11 +74,13 @@ def is_held_out(store: CutoutStore, state: dict[str, Any]) -> bool:
 
     False, too, where a store that it was made with is not there to compare with.
     """
-    path, earlier = training_store(state), list(earlier_stores(state).values())
-    known = [each for each in earlier if each is not None]
-    if path is None or len(known) < len(earlier) or store.fingerprint == state["data"]["fingerprint"]:
+    own, earlier = training_stores(state), list(earlier_stores(state).values())
+    stores = [open_store(path) for path in own if path is not None]
+    known = [path for path in earlier if path is not None]
+    if len(stores) < len(own) or len(known) < len(earlier):
         return False
-    trained_on = open_store(path)
-    table = with_earlier(roles(trained_on, np.ones(trained_on.n, bool)), known)
+    if store.fingerprint in fingerprints(state["data"]):
+        return False
+    table = with_earlier(roles(stores), known)
     object_id, ra, dec = (store.column(name) for name in ("object_id", "ra", "dec"))
     return not (Roles(table).of(object_id, ra, dec) > 0).any()

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -38,6 +39,8 @@ from mmae.models.photometry import MAX_BANDS
 
 DATA, CONFIG_FILE = Path("train.zarr"), Path("train.toml")
 """What is trained on, and the flags that are read, where nothing is named."""
+MAX_SHARE = 1000.0
+"""Most often that a galaxy is seen in an epoch."""
 MASKS, DROPOUT = range(2)
 """Streams of random numbers."""
 LEVELS = 7
@@ -54,11 +57,12 @@ one 10 %."""
 
 @dataclass(frozen=True)
 class Train:
-    """Train the masked autoencoder on a store with spectra and redshifts.
+    """Train the masked autoencoder on stores with spectra and redshifts.
 
-    Parts of images and spectra are hidden, and the model rebuilds them and predicts the redshift. The split
-    is 70/15/15, by object id; galaxies without a redshift, or with an image that inference would reject, are
-    left out. The best epoch is selected by validation without spectra.
+    Parts of images and spectra are hidden, and the model rebuilds them and predicts the redshift. Of a galaxy
+    without spectrum or redshift it learns what there is; those with an image that inference would reject are
+    left out. The split is 70/15/15, by object id; a galaxy that is in several stores is in the split that it
+    has in the first of them. The best epoch is selected by validation without spectra.
 
     --preset himes2025 trains the paper's model by the paper's recipe: 75 % of either modality hidden, half of
     the steps without spectra, loss = 0.1 image + 0.01 spectrum + 1.0 redshift, a constant rate. Give it
@@ -78,14 +82,22 @@ class Train:
     """
 
     # What to read and where to write
-    data: Positional[Path] = DATA
-    """Training store (`mmae ingest`); in a file of flags: data = "survey.zarr"."""
+    data: Positional[tuple[Path, ...]] = (DATA,)
+    """Training stores (`mmae ingest`), of one survey or several, with spectra, redshifts, or images alone:
+    all are brought to the unit and pixels of the first. In a file of flags: data = "survey.zarr", or
+    data = ["a.zarr", "b.zarr"]."""
     out: Path = Path("runs/mmae")
     """Run directory."""
     start: Annotated[Path | None, arg(name="from")] = None
     """Run directory or checkpoint to begin with, such as that of a survey with more redshifts: its model goes
     on learning, with the bands of the store in the places of those of the same filters, and the store is
     brought to its unit and pixels. A lower --lr keeps more of it."""
+
+    shares: tuple[float, ...] = ()
+    """How many of the galaxies of each store an epoch sees, as a share: 0.5 is half of them, drawn anew for
+    every epoch, 2 is each twice. One number a store, in their order; by default all once."""
+    unlabelled: float = 1.0
+    """The same for galaxies without a redshift, of any store."""
 
     # Length and batches
     epochs: int = 100
@@ -157,6 +169,12 @@ class Train:
                 "masks, whole images, dropouts and noisier are shares from 0 to 1, ranges ascend"
             )
         check_range("--seed", self.seed, *SEEDS)
+        if not self.data:
+            raise UsageError("name a training store")
+        if self.shares and len(self.shares) != len(self.data):
+            raise UsageError(f"--shares takes one number a store: {len(self.data)}")
+        if not all(0 < share <= MAX_SHARE for share in self.shares) or not 0 <= self.unlabelled <= MAX_SHARE:
+            raise UsageError(f"shares of an epoch are above 0, and at most {MAX_SHARE:.0f}")
         if min(self.epochs, self.batch, self.accumulate, self.first_cycle) < 1 or self.patience < 0:
             raise UsageError("epochs, batch, accumulate, first cycle must be at least 1, patience at least 0")
         positive = (self.lr, self.clip, self.checkpoint_minutes)
@@ -174,14 +192,22 @@ class Train:
 
     def check_data(self) -> None:
         """Raises UsageError where there is no such store, or nothing to begin with."""
-        if self.data == DATA and not self.data.exists():
+        if self.data == (DATA,) and not DATA.exists():
             raise UsageError(
                 f"there is neither {DATA} nor {CONFIG_FILE} in {Path.cwd()}: name a training store, which "
                 "`mmae ingest` makes, or write flags to that file"
             )
-        check_folder(self.data)
+        for path in self.data:
+            check_folder(path)
+        if len({path.resolve() for path in self.data}) < len(self.data):
+            raise UsageError(f"a store is named twice: {self.names}")
         if self.start is not None and not self.start.exists():
             raise UsageError(f"--from {self.start} does not exist: name a run directory or a checkpoint")
+
+    @property
+    def names(self) -> str:
+        """The paths of the stores."""
+        return ", ".join(map(str, self.data))
 
     def on_bands(self, bands: tuple[str, ...]) -> "Train":
         """The recipe for a store with these bands, which our own model takes as they are."""
@@ -189,17 +215,17 @@ class Train:
             return self
         if not LEAST_BANDS <= len(bands) <= MAX_BANDS:
             raise InputRefused(
-                f"{self.data} has {len(bands)} bands ({' '.join(bands)}): {LEAST_BANDS} to {MAX_BANDS} are "
+                f"{self.names}: {len(bands)} bands ({' '.join(bands)}), {LEAST_BANDS} to {MAX_BANDS} are "
                 "taken"
             )
         return replace(self, model=replace(self.model, bands=bands))
 
     @classmethod
-    def preset(cls, name: str | None, data: str | None = None) -> "Train":
-        """The defaults of a preset, by default our own, for a store; UsageError for an unknown name."""
+    def preset(cls, name: str | None, data: Sequence[str] = ()) -> "Train":
+        """The defaults of a preset, by default our own, for stores; UsageError for an unknown name."""
         if (name := name or ModelConfig.family) not in PRESETS:
             raise UsageError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
-        return cls(Path(data) if data else DATA, **PRESETS[name])
+        return cls(tuple(map(Path, data)) or (DATA,), **PRESETS[name])
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -40,7 +40,7 @@ class Beginning(NamedTuple):
     weights: dict[str, torch.Tensor]
     """With scales of pixels and photometry, which its weights are used to."""
     trained_on: dict[str, Any]
-    """Description of its training data, and where they were: `path`."""
+    """Description of its training data, and where they were: `paths`."""
 
     def on_bands(self, bands: tuple[str, ...]) -> "Beginning":
         """The same model of another survey's bands, which take the places of those of the same filters."""
@@ -53,7 +53,13 @@ class Beginning(NamedTuple):
 def load_beginning(path: Path) -> Beginning:
     """The model of a checkpoint, averaged if it has an average; InputRefused where it is none."""
     model, saved = checkpoint.load_model(path)
-    return Beginning(model.config, model.state_dict(), saved["data"] | {"path": saved["config"]["data"]})
+    return Beginning(model.config, model.state_dict(), saved["data"] | {"paths": paths_of(saved["config"])})
+
+
+def paths_of(config: dict[str, Any]) -> list[str]:
+    """Paths of the stores of a saved configuration; an older one has a single one."""
+    data = config["data"]
+    return [data] if isinstance(data, str) else list(data)
 
 
 @dataclass
@@ -131,7 +137,7 @@ def begin_or_resume(
     if changed := differences(as_json(config), saved["config"]):
         raise UsageError(f"{config.out} was begun with {changed}: give it the same flags, or another --out")
     if saved["data"] != description:
-        raise UsageError(f"{config.out} was begun on other data than {config.data}: give another --out")
+        raise UsageError(f"{config.out} was begun on other data than {config.names}: give another --out")
     model.load_state_dict(saved["model"])
     if average:
         average.load_state_dict(saved["average"])
@@ -208,10 +214,10 @@ def check_bands(data: TrainingSet, sample: torch.Tensor) -> None:
     observed = observed_bands(sample)
     seen = zip(data.input.bands, observed.any(0).tolist(), strict=True)
     if dark := [band for band, has_data in seen if not has_data]:
-        raise InputRefused(f"{data.store.path} has no data in the band {', '.join(dark)}: leave it out")
+        raise InputRefused(f"{data.name} has no data in the band {', '.join(dark)}: leave it out")
     if observed.all(1).sum() < 2:
         raise InputRefused(
-            f"{data.store.path} has no two galaxies with data in all of its bands "
+            f"{data.name} has no two galaxies with data in all of its bands "
             f"({' '.join(data.input.bands)}): leave out one that few have"
         )
 
@@ -230,15 +236,18 @@ def describe(data: TrainingSet, sample: torch.Tensor, start: Beginning | None = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of bands without data
         statistics = np.stack([sky_noise(image), *np.nanpercentile(image, levels, axis=(0, 2, 3))])
-    told = [name for name in TOLD if data.model.hears and data.store.has(name)]
+    told = [name for name in TOLD if data.model.hears and any(store.has(name) for store in data.stores)]
     if start is not None:
         before = [start.trained_on["noise"], *start.trained_on["flux_percentiles"].values()]
         statistics, told = np.where(np.isnan(statistics), before, statistics), start.trained_on["told"]
     noise, *percentiles = statistics.tolist()
     redshift = data.redshift[rows[np.isfinite(data.redshift[rows])]]
     description = {
-        "survey": data.store.survey,
-        "fingerprint": data.store.fingerprint,
+        "survey": ", ".join(dict.fromkeys(store.survey for store in data.stores)),
+        "stores": [
+            {"survey": store.survey, "bands": list(store.bands), "fingerprint": store.fingerprint}
+            for store in data.stores
+        ],
         "galaxies": len(rows),
         "bands": list(data.input.bands),
         "pixel_scale": data.input.pixel_scale,

@@ -12,7 +12,8 @@ from mmae.models.families import AnyModel
 from mmae.models.losses import combined
 from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.metrics import point_metrics
-from mmae.training.data import VALIDATION, TrainingSet, batches, rank_slice
+from mmae.training.batches import batches, rank_slice
+from mmae.training.data import VALIDATION, TrainingSet
 from mmae.training.distributed import World
 from mmae.training.recipe import Train, forward, validation_masks
 

@@ -45,7 +45,8 @@ from mmae.scores.masking_study import FIGURE_1, draw_masks
 from mmae.scores.metrics import EDGES, point_metrics
 from mmae.scores.rebuilding import Survey, Truth, rebuild, rebuilt_lines, true_lines, truth_of
 from mmae.scores.rebuilding import scores as rebuilding_scores
-from mmae.training.data import TEST, TRAIN, TrainingSet, batches, sky_noise
+from mmae.training.batches import batches
+from mmae.training.data import TEST, TRAIN, TrainingSet, sky_noise
 from mmae.training.recipe import Train
 
 COMMON = ("--batch", "64")

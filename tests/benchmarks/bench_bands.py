@@ -116,14 +116,14 @@ class Folder(NamedTuple):
         length = {"epochs": self.epochs, "batch": self.batch}
         everything = self.store(CASES[0])
         recipes: dict[str, Train] = {
-            f"seed {seed}": Train(everything, self.path / "runs" / f"seed {seed}", seed=seed, **length)
+            f"seed {seed}": Train((everything,), self.path / "runs" / f"seed {seed}", seed=seed, **length)
             for seed in SEEDS
         }
         for case in CASES:
             out = self.path / "runs" / case.name
             if case.has_own:
                 recipes[case.name] = Specialist(
-                    self.store(case), out, band_dropout=0.0, noisier=0.0, only=case.bands, **length
+                    (self.store(case),), out, band_dropout=0.0, noisier=0.0, only=case.bands, **length
                 )
         return recipes
 

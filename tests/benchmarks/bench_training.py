@@ -34,7 +34,8 @@ from mmae.models.losses import combined
 from mmae.models.masking import Masks, random_mask, without_spectrum
 from mmae.models.patches import IMAGE_TOKENS
 from mmae.training import distributed
-from mmae.training.data import TRAIN, TrainingSet, batches, epoch_order
+from mmae.training.batches import batches, epoch_order
+from mmae.training.data import TRAIN, TrainingSet
 from mmae.training.recipe import Train, backward, make_optimizer, step_masks
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
@@ -60,7 +61,7 @@ def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
 def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
     """Batches as `mmae train` reads them, epoch after epoch."""
     for epoch in itertools.count():
-        yield from batches(data, epoch_order(rows, data.block_rows, BATCH, 0, epoch), BATCH, 0, 1)
+        yield from batches(data, epoch_order(rows, data.block[rows], BATCH, 0, epoch), BATCH, 0, 1)
 
 
 def released_step(model: Himes2025, config: Train) -> Callable[[Batch], None]:

@@ -93,7 +93,7 @@ def test_a_preset_is_defaults_that_flags_and_files_overrule(tmp_path):
         flags.parse(Train, ["store.zarr", *given], "mmae train")
         for given in ([], ["--config", str(file), "--epochs=3"])
     )
-    assert ours == Train(Path("store.zarr"))
+    assert ours == Train((Path("store.zarr"),))
     assert (ours.model.family, ours.lr, ours.image_mask) == ("mmae", 3e-3, (0.0, 0.75))
     assert (paper.model.family, paper.model.depth, paper.epochs) == ("himes2025", 2, 3)
     assert (paper.lr, paper.image_mask, paper.turn) == (2e-4, (0.1, 0.5), False)
@@ -107,14 +107,14 @@ def test_without_flags_a_training_is_what_lies_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for config_type in (Train, TrainJob):
         config = flags.parse(config_type, [], "mmae train")
-        assert getattr(config, "train", config) == Train(Path("train.zarr"))
+        assert getattr(config, "train", config) == Train((Path("train.zarr"),))
     with pytest.raises(UsageError, match=f"there is neither train.zarr nor train.toml in {tmp_path}"):
         Train().check_data()
     (tmp_path / "train.toml").write_text('data = "survey.zarr"\nbatch = 8\n')
-    assert flags.parse(Train, [], "mmae train") == Train(Path("survey.zarr"), batch=8)
-    assert flags.parse(Train, ["--batch", "9"], "mmae train") == Train(Path("train.zarr"), batch=9)
+    assert flags.parse(Train, [], "mmae train") == Train((Path("survey.zarr"),), batch=8)
+    assert flags.parse(Train, ["--batch", "9"], "mmae train") == Train((Path("train.zarr"),), batch=9)
     given = ["other.zarr", "--config", "train.toml"]
-    assert flags.parse(Train, given, "mmae train") == Train(Path("other.zarr"), batch=8)
+    assert flags.parse(Train, given, "mmae train") == Train((Path("other.zarr"),), batch=8)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_bundle_knows_which_galaxies_the_model_was_made_with(survey, bundle)
 def test_roles_are_told_by_position_whatever_the_id(draw_training, tmp_path):
     ra, dec = np.linspace(10, 20, 256), np.linspace(-5, 5, 256)
     data = TrainingSet(draw_training(tmp_path / "a.zarr", np.arange(256), ra=ra, dec=dec), TINY["mmae"])
-    found = Roles(roles(data.store, data.usable)).of(np.arange(256), ra, dec)
+    found = Roles(roles(data.stores, data.usable)).of(np.arange(256), ra, dec)
     assert {split: set(found[data.rows(split)]) for split in (TRAIN, VALIDATION, TEST)} == {
         TRAIN: {TRAINED_ON},
         VALIDATION: {CHOSEN_BY},
@@ -121,7 +121,7 @@ def test_without_its_training_store_a_bundle_is_measured_on_noise(
 
 def test_another_store_may_be_named_to_calibrate_on(trained, draw_training, tmp_path, capsys):
     other = draw_training(tmp_path / "other.zarr", np.arange(255))
-    export.main(export.Export(trained, tmp_path / "bundle", other))
+    export.main(export.Export(trained, tmp_path / "bundle", (other,)))
     bundle = open_bundle(tmp_path / "bundle")
     assert "galaxies of the validation split" in bundle.card["calibration"]["galaxies"]
     assert bundle.roles() is None

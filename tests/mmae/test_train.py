@@ -24,7 +24,8 @@ from mmae.models import checkpoint
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025, Himes2025Config
 from mmae.training import distributed
-from mmae.training.data import TRAIN, VALIDATION, TrainingSet, steps_per_epoch
+from mmae.training.batches import steps_per_epoch
+from mmae.training.data import TRAIN, VALIDATION, TrainingSet
 from mmae.training.recipe import Train, backward, draw_masks, make_optimizer, rate_factor
 from mmae.training.runlog import METRICS
 from mmae.training.validate import Validation
@@ -246,7 +247,7 @@ def run_ranks(config, ranks, last, seen):
             sys.executable,
             "-c",
             ONE_RANK,
-            config.data,
+            config.data[0],
             config.out,
             file,
             str(last),
@@ -308,7 +309,7 @@ def test_one_rank_and_two_agree_on_the_same_batches(config, mixed, tmp_path):
     """The shares of the ranks differ, 17 and 16 and less at the end, and so do their spectra and labels."""
     outcomes = []
     for ranks in (1, 2):
-        run = replace(config, data=mixed, out=tmp_path / f"run{ranks}", batch=33, epochs=1)
+        run = replace(config, data=(mixed,), out=tmp_path / f"run{ranks}", batch=33, epochs=1)
         run_ranks(run, ranks, -1, tmp_path)
         outcomes.append(outcome(run.out))
     (one_rank, _, reports), (two_ranks, _, reports_of_two) = outcomes
@@ -334,7 +335,16 @@ def test_a_run_directory_has_one_writer(config):
 
 def test_sigterm_saves_and_ends_with_code_4(config):
     flags = ["--epochs", "500", "--batch", "32", *SMALL]
-    command = [sys.executable, "-u", "-m", "mmae.train", str(config.data), "--out", str(config.out), *flags]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "mmae.train",
+        *map(str, config.data),
+        "--out",
+        str(config.out),
+        *flags,
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as process:
         assert any("epoch 1/500" in line for line in process.stdout)
@@ -461,7 +471,7 @@ def test_two_ranks_train_one_model(config):
     ]
     flags = ["--epochs", "1", "--batch", "32", "--precision", "fp32", *SMALL]
     done = subprocess.run(
-        [*command, "-m", "mmae.train", str(config.data), "--out", str(config.out), *flags],
+        [*command, "-m", "mmae.train", *map(str, config.data), "--out", str(config.out), *flags],
         capture_output=True,
         text=True,
     )

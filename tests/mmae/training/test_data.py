@@ -16,16 +16,8 @@ from mmae.bundles.bundle import open_bundle
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.masking import random_mask
 from mmae.models.mmae import ModelConfig
-from mmae.training.data import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    TrainingSet,
-    batches,
-    epoch_order,
-    split,
-    steps_per_epoch,
-)
+from mmae.training.batches import batches, epoch_order, steps_per_epoch
+from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet, split
 
 
 def test_hash_is_splitmix64():
@@ -45,7 +37,7 @@ def test_split_is_70_15_15_and_depends_on_the_id_alone():
 
 def test_epoch_order_has_every_row_once_and_reads_block_by_block():
     rows = np.flatnonzero(np.random.default_rng(0).random(20_000) < 0.7)
-    first, second = (epoch_order(rows, 256, 512, seed=0, epoch=epoch) for epoch in (0, 1))
+    first, second = (epoch_order(rows, rows // 256, 512, seed=0, epoch=epoch) for epoch in (0, 1))
     assert (np.sort(first) == rows).all()
     assert not (first == second).all()
     # 2,048 rows at 179 per block lie in 12 blocks, and in two more that are shared with neighbouring segments
@@ -68,7 +60,7 @@ def test_a_sample_of_a_split_is_not_the_head_of_the_store(survey):
 def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
     data = TrainingSet(survey / "train.zarr", Himes2025Config())
     rows = data.rows(TRAIN)
-    order = epoch_order(rows, data.block_rows, 32, seed=0, epoch=0)
+    order = epoch_order(rows, data.block[rows], 32, seed=0, epoch=0)
     steps = steps_per_epoch(len(rows), 32, ranks)
     seen = [list(batches(data, order, 32, rank, ranks)) for rank in range(ranks)]
     assert {len(share) for share in seen} == {steps}
@@ -80,7 +72,8 @@ def test_ranks_share_each_batch_without_loss_or_repetition(survey, ranks):
 
 def test_an_epoch_resumes_from_any_batch(survey):
     data = TrainingSet(survey / "train.zarr", Himes2025Config())
-    order = epoch_order(data.rows(TRAIN), data.block_rows, 16, seed=0, epoch=0)
+    rows = data.rows(TRAIN)
+    order = epoch_order(rows, data.block[rows], 16, seed=0, epoch=0)
     complete = list(batches(data, order, 16, 0, 1))
     for first in (1, 8, 9):
         rest = list(batches(data, order, 16, 0, 1, first))

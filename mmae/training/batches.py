@@ -1,0 +1,98 @@
+"""The order of an epoch, which reads whole blocks of chunks, and its batches as ranks share them."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mmae.models.batch import Batch
+from mmae.prefetch import Prefetch
+from mmae.training.data import TrainingSet
+
+SEGMENT_ROWS = 2048
+"""Rows, or a few more, that are shuffled together and held in memory together: 170 MB."""
+
+
+def segment_batches(batch: int) -> int:
+    """Number of batches whose rows are shuffled together and read together."""
+    return -(-SEGMENT_ROWS // batch)
+
+
+def epoch_rows(
+    rows: np.ndarray, kind: np.ndarray, shares: Sequence[float], seed: int, epoch: int
+) -> np.ndarray:
+    """The rows that an epoch sees, ascending: of every kind its share, drawn anew for each epoch.
+
+    kind (N,): which of the shares is that of each row. A share above 1 repeats rows. Their number is the same
+    in every epoch.
+    """
+    if all(share == 1 for share in shares):
+        return rows
+    rng, drawn = np.random.default_rng([seed, epoch, 1]), []
+    for number, share in enumerate(shares):
+        of_kind = rows[kind == number]
+        times, more = divmod(round(share * len(of_kind)), max(1, len(of_kind)))
+        drawn += [*[of_kind] * times, rng.permutation(of_kind)[:more]]
+    return np.sort(np.concatenate(drawn))
+
+
+def epoch_order(rows: np.ndarray, block: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray:
+    """All `rows` in the order of this epoch: blocks are shuffled, then the rows within each segment.
+
+    block (N,): that of each row, which are read together.
+    The order does not depend on the number of ranks, and a run can resume at any position in it.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    position = rng.permutation(block.max(initial=0) + 1)
+    order = rows[np.argsort(position[block], kind="stable")]
+    segment_rows = segment_batches(batch) * batch
+    for start in range(0, len(order), segment_rows):
+        rng.shuffle(order[start : start + segment_rows])
+    return order
+
+
+def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
+    """Batches in an epoch; a last batch with fewer galaxies than ranks is dropped."""
+    return rows // batch + (rows % batch >= ranks)
+
+
+def batch_rows(rows: int, batch: int, step: int) -> int:
+    """Galaxies in a batch of an epoch, over all ranks; the last batch may be smaller."""
+    return min(batch, rows - step * batch)
+
+
+def batch_order(order: np.ndarray, batch: int, step: int) -> np.ndarray:
+    """Rows of a batch of an epoch over all ranks, as they are divided among them: ascending."""
+    return np.sort(order[step * batch : (step + 1) * batch])
+
+
+def rank_slice(size: int, rank: int, ranks: int) -> slice:
+    """Slice of `size` items that belongs to a rank; sizes differ by at most one, larger ones first."""
+    quotient, remainder = divmod(size, ranks)
+    start = rank * quotient + min(rank, remainder)
+    return slice(start, start + quotient + (rank < remainder))
+
+
+def batches(
+    data: TrainingSet, order: np.ndarray, batch: int, rank: int, ranks: int, first: int = 0, pin: bool = False
+) -> Iterator[Batch]:
+    """Yield this rank's share of each batch of `order`, from batch number `first` on.
+
+    A share is contiguous in the sorted rows, so that each rank reads only part of the blocks of a segment. A
+    thread prefetches the next segment of batches: two are in memory, pinned for the copy to a GPU if `pin`.
+    """
+    steps = range(first, steps_per_epoch(len(order), batch, ranks))
+    together = (batch_order(order, batch, step) for step in steps)
+    shares = [rows[rank_slice(len(rows), rank, ranks)] for rows in together]
+    size = segment_batches(batch)
+    segments = [shares[start : start + size] for start in range(0, len(shares), size)]
+
+    def load(segment: Sequence[np.ndarray]) -> Batch:
+        galaxies = data.read(np.concatenate(segment))
+        return galaxies.pinned() if pin else galaxies
+
+    with Prefetch(map(load, segments), most=1) as loaded:
+        for segment, galaxies in zip(segments, loaded, strict=True):
+            start = 0
+            for rows in segment:
+                yield galaxies.rows(slice(start, start + len(rows)))
+                start += len(rows)
