@@ -46,7 +46,8 @@ def calibrate_pdf(
 ) -> dict[str, Any]:
     """Fit the width of p(z) of images (N, bands, 64, 64) to their redshifts (N,), for every set of bands.
 
-    Other bands are hidden from galaxies that have those of the set. Gives what was fitted to all bands.
+    Galaxies of a survey that has these bands and no others tell best, if they are enough; else other bands are
+    hidden from those that have more. Gives what was fitted to all bands.
     conditions (N, 2 * bands + 1): of the images; NaN, or None: not known.
     """
     bands = image.shape[1]
@@ -57,7 +58,9 @@ def calibrate_pdf(
     of_a_part = max(LEAST_ROWS, MOST_IMAGES // len(several))
     fits = {number: Width.unknown() for number in sets}
     for number, seen in several.items():
-        rows = observed[:, seen].all(1).nonzero()[:, 0]
+        rows = (observed == seen).all(1).nonzero()[:, 0]
+        if len(rows) < LEAST_ROWS:
+            rows = observed[:, seen].all(1).nonzero()[:, 0]
         rows = rows if seen.all() else rows[:of_a_part]
         if len(rows) >= 2:
             hidden = ~seen

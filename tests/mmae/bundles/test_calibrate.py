@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.bundles.calibrate import Width, temperature, width_of
+from mmae.bundles.calibrate import LEAST_ROWS, Width, calibrate_pdf, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.models import pdf
 from mmae.models.families import build
@@ -48,3 +48,25 @@ def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long(
         covered = ((pit - 0.5).abs() < inside / 2).float()
         for half in (is_wide[rest], ~is_wide[rest]):
             assert covered[half].mean().item() == pytest.approx(inside, abs=tolerance)
+
+
+def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies():
+    """Those of another survey, with that band, have another depth; they count where there are too few."""
+    rng, few = torch.Generator().manual_seed(1), LEAST_ROWS - 1
+    torch.manual_seed(0)
+    model = build(TINY["mmae"])
+    image = torch.randn(3 * LEAST_ROWS, 5, 64, 64, generator=rng)
+    image[LEAST_ROWS:, 1] = torch.nan
+    redshift = torch.rand(len(image), generator=rng)
+
+    def levels_of(rows):
+        program = ImagePdf(model)
+        calibrate_pdf(program, image[rows], redshift[rows])
+        return program.levels[0b11101], program.levels[0b11111]
+
+    everything, own = levels_of(slice(None)), levels_of(slice(LEAST_ROWS, None))
+    assert torch.equal(everything[0], own[0])
+    whole, both = levels_of(slice(LEAST_ROWS)), levels_of(slice(LEAST_ROWS + few))
+    assert torch.equal(whole[1], everything[1])
+    assert not torch.equal(whole[0], both[0])
+    assert not torch.equal(both[0], own[0])
