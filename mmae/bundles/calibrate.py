@@ -46,8 +46,8 @@ def calibrate_pdf(
 ) -> dict[str, Any]:
     """Fit the width of p(z) of images (N, bands, 64, 64) to their redshifts (N,), for every set of bands.
 
-    Galaxies of a survey that has these bands and no others tell best, if they are enough; else other bands are
-    hidden from those that have more. Gives what was fitted to all bands.
+    Galaxies of a survey that has these bands and no others tell best, if they are enough; else other bands
+    are hidden from those that have more. Gives what was fitted to all bands.
     conditions (N, 2 * bands + 1): of the images; NaN, or None: not known.
     """
     bands = image.shape[1]
