@@ -21,14 +21,15 @@ from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
 
 SURVEYS = ("hsc", "rubin", "legacy")
 ALL = "all three"
+HEADER = ["survey", "model of", "sigma_NMAD", "outliers", "HSC loss", "68 % hold", "95 % hold", "ratio"]
 
 
 def draw(folder: Path, survey: str, arguments: argparse.Namespace) -> Path:
-    """The mock of a survey and its training store, whose galaxies have ids and a sky of their own."""
+    """The mock of a survey, and its training store."""
     place = folder / survey
     place.mkdir(parents=True, exist_ok=True)
     store, log = place / "train.zarr", place / "log"
-    if not (place / "rubin_tile.truth.fits").exists():
+    if not list(place.glob("*_tile.truth.fits")):
         size = ["--galaxies", arguments.galaxies, "--tile", arguments.tile, "--processes", "1"]
         call(log, "mock", place, "--survey", survey, "--seed", "5", *size)
     if not store.exists():
@@ -49,10 +50,10 @@ def train(folder: Path, name: str, stores: list[Path], epochs: int, seed: int, b
 
 def judged(folder: Path, survey: str, bundle: Path) -> list[float]:
     """sigma_NMAD, outliers, HSC loss, and how many truths the 68 and 95 % intervals hold, on the tile."""
-    tile, out = folder / survey / "rubin_tile.zarr", bundle.parent / survey
+    (tile,), out = (folder / survey).glob("*_tile.zarr"), bundle.parent / survey
     call(bundle.parent / "log", "infer", "--catalog", tile, "--model", bundle, "--out", out, "--workers", "1")
-    catalogue = Table.read(out / "rubin_tile.photoz.fits", hdu=1)
-    truth = Table.read(folder / survey / "rubin_tile.truth.fits")
+    catalogue = Table.read(out / f"{tile.stem}.photoz.fits", hdu=1)
+    truth = Table.read(tile.with_suffix(".truth.fits"))
     rows = np.searchsorted(truth["OBJECT_ID"], catalogue["OBJECT_ID"])
     spec = np.array(truth["Z_SPEC"], float)[rows]
     known = np.isfinite(spec)
@@ -66,8 +67,8 @@ def judged(folder: Path, survey: str, bundle: Path) -> list[float]:
 
 
 def rows(folder: Path, own: dict[str, list[Path]], one: list[Path]) -> Iterator[str]:
-    yield "| survey | model of | sigma_NMAD | outliers | HSC loss | 68 % hold | 95 % hold | ratio of sigma_NMAD |"
-    yield "|---" * 8 + "|"
+    yield f"| {' | '.join(HEADER)} |"
+    yield "|---" * len(HEADER) + "|"
     for survey, bundles in own.items():
         alone, together = (
             np.mean([judged(folder, survey, bundle) for bundle in of], axis=0) for of in (bundles, one)
@@ -97,13 +98,14 @@ def main() -> None:
     jobs += [(ALL, list(stores.values()), arguments.epochs // len(stores), seed) for seed in seeds]
     with ThreadPoolExecutor(2) as pool:
         bundles = list(pool.map(made, jobs))
-    of = {
-        name: bundles[k * arguments.seeds : (k + 1) * arguments.seeds]
-        for k, name in enumerate((*SURVEYS, ALL))
-    }
-    one = of.pop(ALL)
+    *own, one = [bundles[k : k + arguments.seeds] for k in range(0, len(jobs), arguments.seeds)]
     command = " ".join(["bench_several.py", "FOLDER", *sys.argv[2:]])
-    report.write("several_surveys", "One model of three surveys", command, rows(folder, of, one))
+    report.write(
+        "several_surveys",
+        "One model of three surveys",
+        command,
+        rows(folder, dict(zip(SURVEYS, own, strict=True)), one),
+    )
 
 
 if __name__ == "__main__":
