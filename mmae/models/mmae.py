@@ -392,8 +392,8 @@ class Model(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, S, K) of p(z) from photometry alone, and their weights (B, S) in the loss: in training.
 
-        Of all sets of bands: once from whole images, once from their visible tokens if any are hidden. Half
-        of the weight is that of the set of all bands a galaxy has. Arguments as for `encode`.
+        Of all sets of bands: once from whole images, once from their visible tokens if any are hidden.
+        Arguments as for `encode`.
         """
         if not self.training:
             return pixels.new_zeros(len(pixels), 0, self.config.bins), pixels.new_zeros(len(pixels), 0)

@@ -19,7 +19,7 @@ class Output(NamedTuple):
     photometric: Tensor
     """(B, S, K) logits of p(z) from photometry alone, of sets of bands; S = 0 but in training"""
     weights: Tensor
-    """(B, S) of these in the loss: 1 in all; 0 where a band of the set is absent"""
+    """(B, S) of these in the loss; 0 where a band of the set is absent"""
 
 
 class Estimate(NamedTuple):

@@ -78,14 +78,14 @@ class PhotometricPdf(nn.Module):
 
 
 def shares(there: Tensor) -> Tensor:
-    """Weights (B, S) of sets of bands in the loss, 1 in all; there (S, B): which sets a galaxy has all of.
+    """Weights (B, S) of sets of bands in the loss; there (S, B): which sets a galaxy has all bands of.
 
-    Half of it is that of all bands that the galaxy has: of the last of these sets, in the order of numbers.
+    Half is that of the set of all bands, the last one; the other half is shared by all alike. No galaxy counts
+    more than others for a set: where those that lack bands did, the networks of such sets learned little.
     """
-    sets, number = torch.arange(len(there), device=there.device).unsqueeze(1), there.sum(0)
-    weights = there / (2 * number.clamp(min=1))
-    last = sets == (sets * there).argmax(0)
-    return (weights + 0.5 * (last & there)).T
+    weights = there.T / (2 * len(there))
+    weights[:, -1] += there[-1] / 2
+    return weights
 
 
 def of_each(start: Tensor, sets: int) -> nn.Parameter:
