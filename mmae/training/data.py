@@ -75,14 +75,18 @@ class Block(NamedTuple):
     stop: int
     first: int
     """Number of its first row among those of all stores."""
+    number: int
+    """Of the store."""
 
     @classmethod
     def of(cls, stores: Sequence[CutoutStore]) -> list[Self]:
         blocks, first = [], 0
-        for store in stores:
+        for number, store in enumerate(stores):
             size = BLOCK * store.chunk_rows
-            starts = range(0, store.n, size)
-            blocks += [cls(store, start, min(store.n, start + size), first + start) for start in starts]
+            blocks += [
+                cls(store, start, min(store.n, start + size), first + start, number)
+                for start in range(0, store.n, size)
+            ]
             first += store.n
         return blocks
 
@@ -181,7 +185,7 @@ class TrainingSet:
 
     def kind(self, rows: np.ndarray) -> np.ndarray:
         """Kinds (m,) of galaxies: twice the number of the store, and 1 more for those without a redshift."""
-        of_block = np.array([self.stores.index(block.store) for block in self.blocks])
+        of_block = np.array([block.number for block in self.blocks])
         return 2 * of_block[self.block[rows]] + ~np.isfinite(self.redshift[rows])
 
     def shares(self, of_stores: Sequence[float], unlabelled: float) -> list[float]:
@@ -205,7 +209,7 @@ class TrainingSet:
         conditions = np.empty((len(rows), 2 * bands + 1), np.float32)
         spectrum = np.zeros((len(rows), len(self.wave)), np.float32)
         for number in np.unique(self.block[rows]):
-            store, start, stop, first = self.blocks[number]
+            store, start, stop, first, _ = self.blocks[number]
             of_block = np.flatnonzero(self.block[rows] == number)
             inside = rows[of_block] - first
             read = self.input.read(store, start, stop)

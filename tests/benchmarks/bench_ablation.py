@@ -36,6 +36,7 @@ from mmae.models.masking import Masks
 from mmae.models.mmae import Model, ModelConfig
 from mmae.models.output import Output
 from mmae.models.patches import known_pixels, patches
+from mmae.models.photometric_pdf import PhotometricPdf
 from mmae.models.photometry import Photometry
 from mmae.models.radial_profile import RadialProfile
 from mmae.scores import line_scores, photoz_scores
@@ -79,6 +80,15 @@ def without_photometry() -> None:
     Photometry.fit = lambda self, pixels, weights: self.whiten.zero_()  # type: ignore[method-assign]
 
 
+def without_photometric_pdf() -> None:
+    """p(z) is what the trunk says, and nothing that photometry says alone."""
+
+    def nothing(self: PhotometricPdf, measured: Tensor, *_: Tensor) -> Tensor:
+        return measured.new_zeros(len(measured), len(self.out))
+
+    PhotometricPdf.forward = nothing  # type: ignore[method-assign]
+
+
 def without_profile() -> None:
     RadialProfile.forward = lambda self, pixels, shown: torch.zeros_like(pixels)  # type: ignore[method-assign]
 
@@ -112,6 +122,7 @@ def with_slopes() -> None:
 
 MODEL_CHANGES: dict[str, Callable[[], None]] = {
     "without photometry": without_photometry,
+    "without p(z) from photometry alone": without_photometric_pdf,
     "without the radial profile": without_profile,
     "losses over their running means": by_running_means,
     "a loss of the continuum's slope": with_slopes,
