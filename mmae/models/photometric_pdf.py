@@ -80,8 +80,8 @@ class PhotometricPdf(nn.Module):
 def shares(there: Tensor) -> Tensor:
     """Weights (B, S) of sets of bands in the loss; there (S, B): which sets a galaxy has all bands of.
 
-    Half is that of the set of all bands, the last one; the other half is shared by all alike. No galaxy counts
-    more than others for a set: where those that lack bands did, the networks of such sets learned little.
+    Half is that of the set of all bands, the last one; the others share the rest alike. No galaxy counts more
+    than others for a set: where those that lack bands did, the networks of such sets learned little.
     """
     weights = there.T / (2 * len(there))
     weights[:, -1] += there[-1] / 2
