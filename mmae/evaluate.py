@@ -23,7 +23,7 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import SEEDS, check_range
 from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
-from mmae.scores import calibration, metrics
+from mmae.scores import calibration, metrics, suspects
 from mmae.scores.pairs import INTERVALS, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
 from mmae.scores.score_tables import flat_table, json_row, text_table
@@ -35,7 +35,7 @@ TEXT_WIDTH = 200
 """Width of the printed tables in characters, whatever the terminal's: it must not cut or fold a number."""
 
 
-MAX_DRAWS = 100_000
+MAX_DRAWS, MAX_SUSPECTS = 100_000, 10**7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Evaluate:
     F is a polyline through the 20 stored quantiles, and beyond them a guess. For a Gaussian p(z) that is
     exactly right, that alone gives PIT KS 0.013 and PIT outliers 2.6 %. In bins of z_spec, coverage and PIT
     can be wrong even if all p(z) are right: selecting on z_spec selects errors of one sign.
+
+    With --suspect N, the N spectroscopic redshifts that p(z) disbelieves most are listed instead, those of
+    IN_TRAINING, too: redshifts of another galaxy or another line, and objects like nothing in the training
+    set. To look through a training store, infer on it: `mmae infer --catalog train.zarr`.
     """
 
     catalogue: tyro.conf.Positional[Path]
@@ -79,6 +83,12 @@ class Evaluate:
     out: Path | None = None
     """Folder for metrics.json, metrics.ecsv, zphot_zspec.png, calibration.ecsv, calibration.png; without it
     X.evaluation beside X.fits."""
+
+    suspect: int = 0
+    """List so many suspect spectroscopic redshifts, the worst first, in suspects.ecsv; measure nothing."""
+
+    images: Path | None = None
+    """With --suspect: the cutout store of the catalogue, from which they are drawn, to suspects.png."""
 
     draws: int = 200
     """Bootstrap samples behind each error; 0 for no errors."""
@@ -99,6 +109,9 @@ def main(config: Evaluate) -> None:
     """Evaluate one catalogue; UsageError or InputRefused, and nothing written, when that cannot be done."""
     out = config.out or config.catalogue.parent / f"{config.catalogue.stem}.evaluation"
     _check(config, out)
+    if config.suspect:
+        list_suspects(config, out)
+        return
     pairs = read_pairs(config.catalogue, config.truth)
     rng = np.random.default_rng(config.seed)
     rows = metrics.table(pairs.z_phot, pairs.z_spec, metrics.EDGES, config.draws, rng)
@@ -121,9 +134,22 @@ def main(config: Evaluate) -> None:
     print(f"wrote {', '.join(written[:-1])} and {written[-1]} to {out}")
 
 
+def list_suspects(config: Evaluate, out: Path) -> None:
+    pairs = read_pairs(config.catalogue, config.truth, all_objects=True)
+    table = suspects.suspects(pairs, config.suspect)
+    written = suspects.write(table, out, config.images)
+    beyond = int((table[suspects.DISTANCE] > 1).sum())
+    print(f"{len(table)} redshifts that p(z) disbelieves most, of {len(pairs.z_spec)}:")
+    print(f"{beyond:>8} of them are beyond the outermost quantiles of p(z)")
+    print(f"wrote {' and '.join(written)} to {out}")
+
+
 def _check(config: Evaluate, out: Path) -> None:
     check_range("--draws", config.draws, 0, MAX_DRAWS)
     check_range("--seed", config.seed, *SEEDS)
+    check_range("--suspect", config.suspect, 0, MAX_SUSPECTS)
+    if config.images and not config.suspect:
+        raise UsageError("--images is for --suspect N, which draws the suspect objects")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; pass a folder with --out")
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())

@@ -17,7 +17,7 @@ RADII = (3.0, 5.0, 8.0, 12.0, 20.0, 32.0)
 FLOOR = 1e-4
 """Smallest variance of the asinh magnitudes with information: that of 0.01 mag."""
 MAX_BANDS = 8
-"""There is a matrix for each set of bands: 2.4 MB for 8 bands, four times as much for one more."""
+"""There are a matrix and a network for each set of bands: 90 MB for 8 bands, twice as much for one more."""
 
 
 def asinh(x: Tensor) -> Tensor:

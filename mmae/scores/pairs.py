@@ -56,8 +56,10 @@ class Pairs(NamedTuple):
         return self.columns[self.z_phot_column]
 
 
-def read_pairs(path: Path, truth: Path | None) -> Pairs:
+def read_pairs(path: Path, truth: Path | None, all_objects: bool = False) -> Pairs:
     """Read a catalogue and its truth: a table with OBJECT_ID and Z_SPEC, or else columns of the catalogue.
+
+    all_objects : keep those that the model was made with, too
 
     Raises UsageError or InputRefused where there is nothing to compare, or a z_spec is not above -1.
     """
@@ -77,7 +79,8 @@ def read_pairs(path: Path, truth: Path | None) -> Pairs:
             f"{path} has no redshift in a column {Z_SPEC}; pass a table with {ID} and {Z_SPEC} as --truth"
         )
 
-    pairs = _without_training_objects(pairs)
+    if not all_objects:
+        pairs = _without_training_objects(pairs)
     if not np.isfinite(pairs.z_phot).any():
         raise InputRefused(
             f"no object of {path} has both a photo-z and a spectroscopic redshift; "
