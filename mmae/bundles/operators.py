@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "aten": (
-        "Bool __getitem__ __is__ __isnot__ __not__ abs add any append arange bitwise_not cat clamp "
-        "contiguous copy_ copysign cumsum diff div einsum eq exp expand expand_as flatten floor_divide "
-        "floordiv full full_like gather ge gelu gt index_copy index_select isnan layer_norm len lerp linear "
-        "log masked_fill maximum mean minimum mul ne neg nonzero ones ones_like pad permute pow relu relu_ "
-        "scaled_dot_product_attention scatter searchsorted select size slice softmax sort sqrt square "
-        "squeeze stack sub sum t tensor to transpose unbind unflatten unsqueeze view where xlogy zeros "
-        "zeros_like"
+        "Bool __getitem__ __is__ __isnot__ __not__ abs add add_ any append arange bitwise_not cat clamp "
+        "contiguous copy_ copysign copysign_ cumsum diff div einsum eq exp expand expand_as flatten "
+        "floor_divide floordiv full full_like gather ge gelu gt index_copy index_select isnan layer_norm "
+        "len lerp linear log log_ masked_fill maximum mean minimum mul ne neg nonzero ones ones_like pad "
+        "permute pow relu relu_ scaled_dot_product_attention scatter searchsorted select size slice "
+        "softmax sort sqrt sqrt_ square squeeze stack sub sum t tensor to transpose unbind unflatten "
+        "unsqueeze view where xlogy zeros zeros_like"
     ),
     "mkldnn": "_is_mkldnn_bf16_supported _linear_pointwise",
     "prim": (
         "Constant GetAttr If ListConstruct ListUnpack Loop TupleConstruct TupleUnpack device dtype "
-        "is_cuda max tolist unchecked_cast"
+        "is_cuda max requires_grad tolist unchecked_cast"
     ),
 }
 """What our programs are made of, by namespace, in both families and precisions. None touches a file."""

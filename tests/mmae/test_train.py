@@ -79,7 +79,7 @@ def test_a_store_of_a_galaxy_or_two_is_refused(survey, draw_training, trained, t
             train.main(recipe(preset, path, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputRefused, match="too few galaxies"):
-        export.main(export.Export(trained, tmp_path / "bundle", path))
+        export.main(export.Export(trained, tmp_path / "bundle", (path,)))
     assert not (tmp_path / "bundle").exists()
 
 
