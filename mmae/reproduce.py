@@ -317,7 +317,7 @@ def draw_galaxy(
     rebuilt = rebuild(model, truth.image, truth.spectrum, *masks)
     inputs = truth.image, pooled(truth.spectrum, model.config), truth.redshift
     image, spectrum, redshift = (torch.from_numpy(array) for array in inputs)
-    batch = Batch(image[0], spectrum[0], redshift[0], unknown(image)[0])
+    batch = Batch(image[0], spectrum[0], redshift[0], unknown(image)[0], torch.ones(()))
     first = Reconstruction(*(tensor[0] for tensor in rebuilt))
     return figures.galaxy(str(truth.object_id[0]), pooled_wave(survey, model), batch, first, fits)
 

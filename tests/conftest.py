@@ -235,7 +235,8 @@ def draw_training(survey):
         def block(start, stop):
             return {name: values[start:stop] for name, values in drawn.items()}
 
-        cutouts.write(path, block, n=len(rows), survey="mock", wave=source.wave, shard_rows=64)
+        known = [name for name in columns if name not in (*names, "image")]
+        cutouts.write(path, block, n=len(rows), survey="mock", wave=source.wave, shard_rows=64, known=known)
         return path
 
     return draw

@@ -5,6 +5,7 @@
                  NaN: no data, also in all of a band that an object lacks
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       redshift   (N,) NaN: not known                        (stores to train on)
+      redshift_weight  (N,) probability that it is right; NaN: nothing is said      (beside redshift, or not)
       flux, ivar (N, P) float32      wave (P,) angstrom      (with spectra)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
       noise      (N, bands) sigma of the sky a pixel, flux      psf_fwhm  (N, bands) arcsec, of the seeing
@@ -36,6 +37,8 @@ SHARD = 4096
 
 REQUIRED = ("image", "object_id", "ra", "dec")
 TRAINING = ("flux", "ivar", "redshift", "spectrum")
+LABELS = ("redshift", "redshift_weight")
+"""What may be known of the redshift of an object, with a spectrum or without."""
 OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
 """What may be known of each object beside its image."""
 SPARSE = ("mask",)
@@ -49,6 +52,7 @@ AXES = {
     "flux": ("N", "P"),
     "ivar": ("N", "P"),
     "redshift": ("N",),
+    "redshift_weight": ("N",),
     "spectrum": ("N", "L"),
     "noise": ("N", "bands"),
     "psf_fwhm": ("N", "bands"),

@@ -11,6 +11,7 @@ from catalogs.store.format import (
     AXES,
     CHUNK,
     FORMAT,
+    LABELS,
     OPTIONAL,
     REQUIRED,
     SHARD,
@@ -89,8 +90,9 @@ def write(
 
 def _columns(bands: int, size: int, wave: np.ndarray | None, known: Sequence[str]) -> Columns:
     """Columns of a store, with those of a training store if it has wavelengths."""
-    if not set(known) <= {*OPTIONAL, "redshift"}:
-        raise ValueError(f"known {', '.join(known)}: a store may hold {', '.join(OPTIONAL)}, redshift")
+    if not set(known) <= {*OPTIONAL, *LABELS}:
+        possible = ", ".join((*OPTIONAL, *LABELS))
+        raise ValueError(f"known {', '.join(known)}: a store may hold {possible}")
     lengths = {"bands": bands, "size": size}
     types = dict.fromkeys(AXES, "float32") | {"object_id": "int64", "mask": "uint8"}
     types |= dict.fromkeys(("ra", "dec", "redshift"), "float64")

@@ -21,6 +21,8 @@ class Batch(NamedTuple):
     """(B,) float32; NaN: not known"""
     conditions: Tensor
     """(B, 2 * bands + 1) float32, of the observation of the image (conditions.py); NaN: not known"""
+    right: Tensor
+    """(B,) float32, probability that the redshift is right"""
 
     def rows(self, which: slice) -> "Batch":
         return Batch(*(tensor[which] for tensor in self))

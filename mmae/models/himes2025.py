@@ -254,7 +254,7 @@ class Himes2025(nn.Module):
         parts = (
             masked_mean((output.image - image) ** 2, pixels),
             masked_mean((output.spectrum - batch.spectrum) ** 2, spectrum),
-            hsc_loss(output.point, batch.redshift, masks.labelled),
+            hsc_loss(output.point, batch.redshift, batch.right, masks.labelled),
         )
         return torch.stack(parts)
 

@@ -28,9 +28,24 @@ def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:
     return 1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)
 
 
-def hsc_loss(predicted: Tensor, redshift: Tensor, known: Tensor) -> Tensor:
-    """Mean of `hsc` over the galaxies whose redshift is known; inputs (B,)."""
-    return masked_mean(hsc(predicted, redshift), known)
+def hsc_loss(predicted: Tensor, redshift: Tensor, right: Tensor, known: Tensor) -> Tensor:
+    """Mean of `hsc`, times the probability that the redshift is right, where one is known; inputs (B,)."""
+    return masked_mean(hsc(predicted, redshift) * right, known)
+
+
+def crossed(logits: Tensor, labels: Tensor, right: Tensor) -> Tensor:
+    """Cross-entropy of p(z), where a redshift may be another galaxy's: (B, ...).
+
+    Minus the mean of ln(r p + (1 - r) / K) over the soft labels: with the probability 1 - r it is any of the
+    K bins. So a redshift that p(z) excludes pulls at it the less, the surer p(z) is; r = 1 is the usual case.
+
+    logits (B, ..., K); labels, of this shape or one that expands to it, sum to 1; right (B,)
+    """
+    log_p = logits.log_softmax(-1)
+    if (right < 1).any():
+        share = right.view(-1, *[1] * (logits.ndim - 1))
+        log_p = torch.logaddexp(log_p + share.log(), ((1 - share) / logits.shape[-1]).log())
+    return -(labels * log_p).sum(-1)
 
 
 def masked_mean(values: Tensor, hidden: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from catalogs.ranges import check_range, check_sizes
 from catalogs.store.spectra import STORED_POOL
 from mmae.models.batch import Batch
 from mmae.models.conditions import Conditions, unknown
-from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
+from mmae.models.losses import crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.output import Output
 from mmae.models.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
@@ -440,12 +440,11 @@ class Model(nn.Module):
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
         known = batch.redshift.nan_to_num(0.0)  # what is not known is left out of the means
         labels = self.config.grid.soft_labels(known)
-        crossed = F.cross_entropy(output.logits, labels, reduction="none")
-        of_sets = (output.photometric.log_softmax(2) * labels.unsqueeze(1)).sum(2)
-        crossed = crossed - (of_sets * output.weights).sum(1)
+        of_sets = crossed(output.photometric, labels.unsqueeze(1), batch.right) * output.weights
+        of_pdf = crossed(output.logits, labels, batch.right) + of_sets.sum(1)
         parts = (
             masked_mean(image, image_pixels(masks.image, image.shape) | masks.bands[:, :, None, None]),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),
-            masked_mean(crossed, masks.labelled) + hsc_loss(output.point, known, masks.labelled),
+            masked_mean(of_pdf, masks.labelled) + hsc_loss(output.point, known, batch.right, masks.labelled),
         )
         return torch.stack(parts)

@@ -49,6 +49,22 @@ def known_redshifts(store: CutoutStore) -> np.ndarray:
     return np.where(np.isfinite(redshift) & (redshift > -1), redshift, np.nan)
 
 
+def redshifts_right(store: CutoutStore) -> np.ndarray:
+    """Probabilities (N,) float32 that the redshifts of a store are right; 1 where it says nothing.
+
+    Raises InputRefused for what is no probability.
+    """
+    if not store.has("redshift_weight"):
+        return np.ones(store.n, np.float32)
+    weight = store.column("redshift_weight").astype(np.float32)
+    if (wrong := (weight < 0) | (weight > 1)).any():
+        raise InputRefused(
+            f"{store.path} has a redshift_weight of {weight[wrong][0]:g}: write the probability that the "
+            "redshift is right, from 0 to 1, and NaN where nothing is known of it"
+        )
+    return np.where(np.isnan(weight), np.float32(1), weight)
+
+
 def splits(stores: Sequence[CutoutStore]) -> np.ndarray:
     """Names of the splits of all objects of stores, one after the other, (N,).
 
@@ -130,6 +146,7 @@ class TrainingSet:
         self.wave = pooled(pool(wave, STORED_POOL), model)
         self.object_id = np.concatenate([store.column("object_id") for store in self.stores])
         self.redshift = np.concatenate([known_redshifts(store) for store in self.stores])
+        self.right = np.concatenate([redshifts_right(store) for store in self.stores])
         self.splits = splits(self.stores)
         self.blocks = Block.of(self.stores)
         sizes = [block.stop - block.start for block in self.blocks]
@@ -220,8 +237,8 @@ class TrainingSet:
             image[of_block], conditions[of_block] = read.image[inside], read.conditions[inside]
             if store.has_spectra:
                 spectrum[of_block] = pooled(store.column("spectrum", start, stop)[inside], self.model)
-        redshift = self.redshift[rows].astype(np.float32)
-        return Batch(*map(torch.from_numpy, (image, spectrum, redshift, conditions)))
+        labels = (self.redshift[rows].astype(np.float32), conditions, self.right[rows])
+        return Batch(*map(torch.from_numpy, (image, spectrum, *labels)))
 
 
 def sample_test_rows(data: TrainingSet, objects: int, seed: int, held_out: bool = False) -> np.ndarray:

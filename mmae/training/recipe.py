@@ -145,6 +145,9 @@ class Train:
     noise they have."""
     turn: bool = True
     """Turn and flip images at random."""
+    wrong: float = 0.0
+    """Share of the redshifts that may be wrong, beside what a store says of each (redshift_weight): those
+    that p(z) excludes then count less."""
     complete: bool = False
     """Train on galaxies with spectrum and redshift alone; else each teaches what it has."""
 
@@ -163,10 +166,10 @@ class Train:
 
     def __post_init__(self) -> None:
         shares: tuple[float, ...] = (*self.image_mask, self.whole_images, self.spectrum_mask)
-        shares += (self.spectrum_dropout, self.band_dropout, self.noisier)
+        shares += (self.spectrum_dropout, self.band_dropout, self.noisier, self.wrong)
         if not all(0 <= share <= 1 for share in shares) or self.image_mask[0] > self.image_mask[1]:
             raise UsageError(
-                "masks, whole images, dropouts and noisier are shares from 0 to 1, ranges ascend"
+                "masks, whole images, dropouts, noisier and wrong are shares from 0 to 1, ranges ascend"
             )
         check_range("--seed", self.seed, *SEEDS)
         if not self.data:
@@ -346,7 +349,7 @@ def unwrapped(model: nn.Module) -> AnyModel:
 def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
     """Forward pass; losses of image, spectrum and redshift: (3,)."""
     device = batch.image.device.type
-    batch = batch._replace(image=turned(batch.image, masks.turn))
+    batch = batch._replace(image=turned(batch.image, masks.turn), right=batch.right * (1 - config.wrong))
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
         image = batch.image.masked_fill(masks.bands[:, :, None, None], math.nan)

@@ -55,7 +55,7 @@ def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
                 redshift = file["DESI_fibermap/DESI_redshift"][row]
                 items.append((file["image"][row], np.float32(spectrum), np.float32(redshift)))
             image, *others = (torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True))
-            yield Batch(image, *others, unknown(image))
+            yield Batch(image, *others, unknown(image), torch.ones(len(image)))
 
 
 def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
@@ -149,7 +149,7 @@ def rank(number: int, port: int, results: Path) -> None:
         parallel_step = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
         single_step = own_step(model, model, config)
         image = torch.randn(BATCH, 5, 64, 64)
-        batch = Batch(image, torch.randn(BATCH, 259), torch.rand(BATCH), unknown(image))
+        batch = Batch(image, torch.randn(BATCH, 259), torch.rand(BATCH), unknown(image), torch.ones(BATCH))
         rates = []
         for _ in range(ROUNDS + 1):
             single_rate = rate(single_step, itertools.repeat(batch), STEPS) if world.is_main else 0.0

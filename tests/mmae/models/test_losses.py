@@ -10,7 +10,7 @@ from mmae.models.batch import Batch
 from mmae.models.conditions import unknown
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025
-from mmae.models.losses import combined, image_pixels, masked_mean, spectrum_pixels
+from mmae.models.losses import combined, crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.mmae import Model
 from mmae.models.output import Output
@@ -35,7 +35,11 @@ def test_token_masks_cover_their_pixels():
 
 def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
     batch = Batch(
-        torch.zeros(2, 5, 64, 64), torch.zeros(2, 259), torch.tensor([0.0, 1.0]), torch.zeros(2, 11)
+        torch.zeros(2, 5, 64, 64),
+        torch.zeros(2, 259),
+        torch.tensor([0.0, 1.0]),
+        torch.zeros(2, 11),
+        torch.ones(2),
     )
     output = Output(
         image=torch.full((2, 5, 64, 64), 2.0),
@@ -70,7 +74,7 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
         weights=torch.tensor([0.5, 0.5, 0.0]).expand(2, 3),
     )
     output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
-    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]), unknown(truth))
+    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]), unknown(truth), torch.ones(2))
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[0, 5] = True
     target = torch.ones(2, 48, dtype=torch.bool)
@@ -79,6 +83,28 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
     assert parts[0].item() == pytest.approx((3 - 0.5) / 5)
     assert parts[1].item() == pytest.approx(((3 - 0.5) + 0.1**2 / 2) / 2)
     assert parts[2].item() == pytest.approx(2 * math.log(60) + 0.25)  # once from photometry alone
+
+
+def test_a_redshift_that_may_be_wrong_pulls_less_the_surer_p_of_z_is():
+    """p = (0.97, 0.01, 0.01, 0.01), and a redshift in the second bin, right with probability 1, 0.9, 0."""
+    logits = torch.tensor([0.97, 0.01, 0.01, 0.01]).log().repeat(3, 1).requires_grad_()
+    labels = torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat(3, 1)
+    losses = crossed(logits, labels, torch.tensor([1.0, 0.9, 0.0]))
+    expected = [-math.log(0.01), -math.log(0.9 * 0.01 + 0.1 / 4), math.log(4)]
+    torch.testing.assert_close(losses, torch.tensor(expected))
+    losses.sum().backward()
+    # d/dlogit: p - label, of which a share r p / (r p + (1 - r) / K) is left
+    left = 0.9 * 0.01 / (0.9 * 0.01 + 0.1 / 4)
+    pull = torch.tensor([0.97, -0.99, 0.01, 0.01])
+    torch.testing.assert_close(logits.grad, torch.stack([pull, left * pull, 0 * pull]))
+    of_sets = crossed(logits[:, None].expand(3, 2, 4), labels[:, None], torch.tensor([1.0, 0.9, 0.0]))
+    torch.testing.assert_close(of_sets, losses[:, None].expand(3, 2))
+    usual = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    torch.testing.assert_close(crossed(logits, labels, torch.ones(3)), usual)
+    assert (
+        hsc_loss(torch.ones(2), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2) > 0)
+        == hsc_loss(torch.ones(1), torch.zeros(1), torch.ones(1), torch.ones(1) > 0) / 2
+    )
 
 
 @pytest.mark.parametrize("preset", TINY)
@@ -102,7 +128,7 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
     tokens = torch.ones(4, 64, dtype=torch.bool), torch.ones(4, config.spectrum_tokens, dtype=torch.bool)
     masks = Masks.of_tokens(tokens[0], tokens[1], tokens[1], 5)
     masks = masks.of(torch.tensor([False, True, True, False]), ~redshift.isnan())
-    batch = Batch(image, spectrum, redshift, unknown(image))
+    batch = Batch(image, spectrum, redshift, unknown(image), torch.ones(4))
     found = model.losses(output, batch, masks)
     assert masks.counts().tolist() == [4 * 5 * 64, 2 * config.spectrum_tokens, 2]
     for part, rows in ((1, slice(1, 3)), (2, slice(2))):

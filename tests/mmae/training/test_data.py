@@ -13,6 +13,7 @@ from catalogs.store.resampling import resample
 from catalogs.store.spectra import normalise, pool
 from mmae import export, train
 from mmae.bundles.bundle import open_bundle
+from mmae.models import checkpoint
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.masking import random_mask
 from mmae.models.mmae import ModelConfig
@@ -233,3 +234,19 @@ def test_a_store_of_redshifts_alone_is_trained_on(survey, tmp_path, capsys):
     export.main(export.Export(tmp_path / "run"))
     with pytest.raises(InputRefused, match="lacks spectra"):
         train.main(recipe("himes2025", path, tmp_path / "other", epochs=1))
+
+
+def test_a_store_may_say_how_probably_a_redshift_is_right(survey, draw_training, tmp_path):
+    weight = np.ones(256, np.float32)
+    weight[:3] = 0.25, np.nan, 0
+    path = draw_training(tmp_path / "weighted.zarr", np.arange(256), redshift_weight=weight)
+    right = TrainingSet(path, ModelConfig()).read(np.array([0, 1, 2, 200])).right
+    assert right.tolist() == [0.25, 1, 0, 1]
+    assert (TrainingSet(survey / "train.zarr", ModelConfig()).read(np.arange(5)).right == 1).all()
+    weight[7] = 95
+    percent = draw_training(tmp_path / "percent.zarr", np.arange(256), redshift_weight=weight)
+    with pytest.raises(InputRefused, match="has a redshift_weight of 95: write the probability"):
+        TrainingSet(percent, ModelConfig())
+    config = recipe("mmae", path, tmp_path / "run", wrong=0.1, epochs=1)
+    train.main(config)  # to its end, without a loss that is not finite
+    assert checkpoint.load(config.out / checkpoint.BEST)["step"] > 0
