@@ -88,7 +88,7 @@ def test_the_galaxies_of_both_are_of_those_the_model_was_made_with(survey, train
         data = TrainingSet(path, load_beginning(checkpoint.find(run)).config)
         assert np.isin(data.object_id[data.rows(TRAIN)], trained_on).all()
     content = checkpoint.load(checkpoint.find(tmp_path / "run"))
-    content["data"]["start"]["path"] = str(tmp_path / "gone.zarr")
+    content["data"]["start"]["paths"] = [str(tmp_path / "gone.zarr")]
     checkpoint.save(tmp_path / "run/moved.pt", content)
     capsys.readouterr()
     export.main(export.Export(tmp_path / "run/moved.pt", tmp_path / "bundle"))
