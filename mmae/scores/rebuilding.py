@@ -45,7 +45,7 @@ class Truth(NamedTuple):
 
 def truth_of(object_id: np.ndarray, batch: Batch) -> Truth:
     """Truth of a batch that has the resolution of the store."""
-    image, spectrum, redshift, _ = (part.numpy() for part in batch)
+    image, spectrum, redshift, *_ = (part.numpy() for part in batch)
     noise = spectrum_scores.noise(spectrum)
     galaxy = image_scores.measure(np.nan_to_num(image))
     return Truth(object_id, image, spectrum, redshift.astype(np.float64), noise, galaxy)
