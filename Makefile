@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian or Ubuntu machine with Python >= 3.11:
-#   make demo   sets up, then goes from mock survey to photo-z catalogue, metrics and figure (7 minutes)
+#   make demo   sets up, then goes from mock survey to photo-z catalogue, metrics and figure (8 minutes)
 #   make test   sets up, then runs all tests (half an hour)
 # Beside them: make check (3 minutes), make lint, make clean.
 PYTHON ?= python3
