@@ -10,6 +10,7 @@ from catalogs.errors import InputRefused
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.store.cutouts import open_store
 from catalogs.store.preview import contact_sheet, read_composites
+from catalogs.surveys.desi import locate
 from mmae.bundles.columns import QUANTILES
 from mmae.scores.pairs import ID, IN_TRAINING, INTERVALS, Z_SPEC, Pairs, take
 
@@ -77,10 +78,8 @@ def write(table: Table, out: Path, images: Path | None) -> list[str]:
     composites, drawn = None, table[:MOST_DRAWN]
     if images is not None:
         store = open_store(images)
-        ids = store.column("object_id")
-        order = np.argsort(ids, kind="stable")
-        rows = order[np.searchsorted(ids, drawn[ID], sorter=order).clip(max=len(ids) - 1)]
-        if (missing := drawn[ID][ids[rows] != drawn[ID]]).size:
+        rows = locate(store.column("object_id"), np.asarray(drawn[ID]))
+        if (missing := drawn[ID][rows < 0]).size:
             raise InputRefused(f"{images} lacks object {missing[0]}: name the store that was inferred on")
         composites = read_composites(store, rows.tolist())
     out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Galaxies of a training store: a fixed split, and a shuffled order that reads whole chunks."""
+"""Galaxies of training stores: their splits, what is known of each, and their rows as batches."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
