@@ -152,9 +152,14 @@ def match(wanted: Sequence[str], offered: Sequence[str]) -> list[int | None]:
     return [offered.index(name) if name in offered else _by_filter(name, wanted, offered) for name in wanted]
 
 
+def _filter(name: str) -> str:
+    """The filter of a band: g of hsc_g, and of a bare g."""
+    return name.rpartition("_")[2]
+
+
 def as_in(bands: Sequence[str], survey: Sequence[str]) -> tuple[str, ...]:
     """Bands with the names of another survey's, where a filter is of one in both: hsc_g becomes lsst_g."""
-    letters, others = ([name.rpartition("_")[2] for name in names] for names in (bands, survey))
+    letters, others = ([_filter(name) for name in names] for names in (bands, survey))
     return tuple(
         survey[others.index(letter)] if letters.count(letter) == others.count(letter) == 1 else name
         for name, letter in zip(bands, letters, strict=True)
@@ -171,18 +176,18 @@ def united(stores: Sequence[Sequence[str]]) -> tuple[str, ...]:
     if len(stores) == 1:
         return tuple(stores[0])
     names = list(dict.fromkeys(name for bands in stores for name in bands))
-    letters = [name.rpartition("_")[2] for name in names]
+    letters = [_filter(name) for name in names]
     if len(set(letters)) < len(names):
         for bands in stores:
             _check_filters(bands)
         for letter in letters:
-            _check_alike([name for name in names if name.rpartition("_")[2] == letter])
+            _check_alike([name for name in names if _filter(name) == letter])
         names = list(dict.fromkeys(letters))
     return tuple(sorted(names, key=lambda name: _wavelength(name, stores)))
 
 
 def _check_filters(bands: Sequence[str]) -> None:
-    letters = [name.rpartition("_")[2] for name in bands]
+    letters = [_filter(name) for name in bands]
     if twice := [name for name, letter in zip(bands, letters, strict=True) if letters.count(letter) > 1]:
         raise ValueError(
             f"{' and '.join(twice)} of one store are of one filter: leave one out, or rename it (--bands)"
@@ -198,15 +203,15 @@ def _check_alike(bands: Sequence[str]) -> None:
 
 def _wavelength(name: str, stores: Sequence[Sequence[str]]) -> float:
     """Of a band, or of the first that a filter stands for; infinite where the table has none."""
-    letter = name.rpartition("_")[2]
-    same = [band for bands in stores for band in bands if band == name or band.rpartition("_")[2] == letter]
+    letter = _filter(name)
+    same = [band for bands in stores for band in bands if band == name or _filter(band) == letter]
     return next((TABLE[band].wavelength for band in same if band in TABLE), float("inf"))
 
 
 def _by_filter(name: str, wanted: Sequence[str], offered: Sequence[str]) -> int | None:
-    letter = name.rpartition("_")[2]
-    same = [other for other in offered if other.rpartition("_")[2] == letter and other not in wanted]
-    rivals = [other for other in wanted if other.rpartition("_")[2] == letter]
+    letter = _filter(name)
+    same = [other for other in offered if _filter(other) == letter and other not in wanted]
+    rivals = [other for other in wanted if _filter(other) == letter]
     if len(same) != 1 or len(rivals) != 1 or (name != letter and same[0] != letter):
         return None
     return offered.index(same[0])
