@@ -88,12 +88,14 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     earlier = earlier_stores(state)
     for place in (place for place, path in earlier.items() if path is None):
         print(f"{place}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
-    trained, others = (data.read(data.sample(split, CALIBRATED_ROWS)) for split in (TRAIN, VALIDATION))
+    samples = (data.sample(split, CALIBRATED_ROWS, model.classes) for split in (TRAIN, VALIDATION))
+    trained, others = map(data.read, samples)
     return Sample(
         "galaxies of the validation split",
         trained.image,
         others.image,
         others.redshift,
+        others.spectype,
         with_earlier(roles(data.stores, data.usable), filter(None, earlier.values()))
         if trained_on_it
         else None,

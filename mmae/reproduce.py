@@ -28,7 +28,6 @@ from mmae import cli
 from mmae.bundles.program import Program, program_of
 from mmae.models import checkpoint
 from mmae.models.batch import Batch, pooled
-from mmae.models.conditions import unknown
 from mmae.models.families import AnyModel
 from mmae.models.mmae import ModelConfig
 from mmae.progress import bar
@@ -317,7 +316,7 @@ def draw_galaxy(
     rebuilt = rebuild(model, truth.image, truth.spectrum, *masks)
     inputs = truth.image, pooled(truth.spectrum, model.config), truth.redshift
     image, spectrum, redshift = (torch.from_numpy(array) for array in inputs)
-    batch = Batch(image[0], spectrum[0], redshift[0], unknown(image)[0], torch.ones(()))
+    batch = Batch(*(part[0] for part in Batch.of_pairs(image, spectrum, redshift)))
     first = Reconstruction(*(tensor[0] for tensor in rebuilt))
     return figures.galaxy(str(truth.object_id[0]), pooled_wave(survey, model), batch, first, fits)
 

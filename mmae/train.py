@@ -17,7 +17,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from torch import nn
 from catalogs import atomic
 from catalogs.bands import united
 from catalogs.errors import InputRefused, Interrupted, UsageError
-from catalogs.store.cutouts import open_store
+from catalogs.store.cutouts import CutoutStore, open_store
 from mmae import cli, environment
 from mmae.models import checkpoint
 from mmae.models.losses import Losses
@@ -40,7 +40,7 @@ from mmae.training.batches import (
     rank_slice,
     steps_per_epoch,
 )
-from mmae.training.data import TRAIN, TrainingSet
+from mmae.training.data import TRAIN, TrainingSet, has_stars
 from mmae.training.distributed import World
 from mmae.training.recipe import (
     Train,
@@ -74,12 +74,15 @@ def main(config: Train) -> None:
     config.check_data()
     environment.keep_freed()
     with stop_on_signal() as stop, distributed.world() as world:
-        start, bands, trained_on = beginning(config), bands_of(config), None
+        stores = [open_store(path) for path in config.data]
+        start, bands, trained_on = beginning(config), bands_of(config, stores), None
         if start is None:
             config = config.on_bands(bands)
         else:
             start = start.on_bands(bands)
             config, trained_on = dataclasses.replace(config, model=start.config), start.trained_on
+        if has_stars(stores):
+            config = config.with_classes()
         data = TrainingSet(config.data, config.model, trained_on, complete=config.complete)
         if config.batch < world.size:
             raise UsageError(f"a batch of {config.batch} is too small for {world.size} ranks")
@@ -88,10 +91,10 @@ def main(config: Train) -> None:
             train(config, world, data, stop, start)
 
 
-def bands_of(config: Train) -> tuple[str, ...]:
+def bands_of(config: Train, stores: Iterable[CutoutStore]) -> tuple[str, ...]:
     """The bands of all stores; InputRefused where those of a filter are too unlike to be one."""
     try:
-        return united([open_store(path).bands for path in config.data])
+        return united([store.bands for store in stores])
     except ValueError as error:
         raise InputRefused(f"{config.names}: {error}") from None
 
@@ -172,7 +175,7 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
     for store in data.stores:
         if differences := data.input.differences(store):
             log.print(f"of {store.path}, the model {differences}")
-    model = data_parallel(state.model, world)
+    model, parts = data_parallel(state.model, world), state.model.loss_weights
     pin = world.device.type == "cuda"
     saved, skipped = time.monotonic(), 0
 
@@ -187,12 +190,12 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
                 together = batch_order(order, config.batch, state.step_in_epoch)
                 masks = step_masks(size, config, state.step).of(*data.known(together))
                 own_masks = masks.rows(rank_slice(size, world.rank, world.size)).to(world.device)
-                counts = masks.counts().clamp(min=1).to(world.device) / world.size
+                counts = masks.counts(parts).clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
                 losses = backward(model, batch.to(world.device), own_masks, config, counts)
                 skipped = 0 if step(state, config, galaxies) else skipped + 1
 
-                state.unreported.append(reduced(losses, world))
+                state.unreported.append(reduced(losses, parts, world))
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
                     log.report("train", state.step, state.report() | {"samples_per_s": rate})
@@ -275,10 +278,10 @@ def stopped(state: State) -> Interrupted:
     return Interrupted(f"stopped and saved at step {state.step}; the same command goes on from there")
 
 
-def reduced(losses: Losses, world: World) -> dict[str, float]:
-    """Means of the losses over ranks."""
-    means = world.mean(torch.stack(losses).detach())
-    return dict(zip(Losses._fields, means.tolist(), strict=True))
+def reduced(losses: Losses, parts: Iterable[str], world: World) -> dict[str, float]:
+    """Means of the losses over ranks, by name."""
+    means = world.mean(torch.cat([losses.total[None], losses.parts]).detach())
+    return dict(zip(("total", *parts), means.tolist(), strict=True))
 
 
 def agree(world: World, *flags: bool) -> list[bool]:

@@ -32,11 +32,11 @@ class Crossmatch:
     """Join GalaxiesML images with DESI spectra: GalaxiesML-Spectra (Himes et al. 2025, section 3).
 
     All pairs of a galaxy and a DESI target within the radius are found. The following are then removed and
-    counted: all spectra of a target except its primary one; stars; duplicates (a pair stays if each is the
-    other's nearest); redshifts with a warning by redrock; redshifts that disagree with HSC's specz_redshift,
-    where known; spectra with more than 80 % of their pixels missing. Pixels that are artefacts get the median
-    flux, and ivar 0. OUT.crossmatch.json holds the cut flow, and a summary as in the paper's Table 1. Rows
-    are in the order of the coadds' paths, then of TARGETID.
+    counted: all spectra of a target except its primary one; stars, unless --keep-stars; duplicates (a pair
+    stays if each is the other's nearest); redshifts with a warning by redrock; redshifts that disagree with
+    HSC's specz_redshift, where known; spectra with more than 80 % of their pixels missing. Pixels that are
+    artefacts get the median flux, and ivar 0. OUT.crossmatch.json holds the cut flow, and a summary as in the
+    paper's Table 1. Rows are in the order of the coadds' paths, then of TARGETID.
 
     --desi is a folder as DESI publishes it, with zcatalog/v1/zall-pix-iron.fits and, below healpix/, the
     coadds needed: if they are missing, their list is written. Or it is any folder with pairs of
@@ -59,6 +59,9 @@ class Crossmatch:
     """Largest |z_DESI - z_HSC| / (1 + z_DESI). The paper's value is not known; its Table 1 has an object at
     z 4.119 for which HSC has 4.000 or less, so it is above 0.023."""
 
+    keep_stars: bool = False
+    """Keep the stars: a model trained on them, too, tells them from galaxies (P_STAR)."""
+
     def __post_init__(self) -> None:
         if not self.galaxies:
             raise UsageError("name the GalaxiesML files")
@@ -79,7 +82,7 @@ def main(config: Crossmatch) -> None:
         redshifts = RedshiftHistogram()
         positions = Positions(galaxies.ra, galaxies.dec)
         pairs = match(positions, _targets(release, positions, redshifts), config.radius)
-        pairs, cuts = cut(pairs, galaxies.object_id, galaxies.column(Z_HSC), config.max_dz)
+        pairs, cuts = cut(pairs, galaxies.object_id, galaxies.column(Z_HSC), config.max_dz, config.keep_stars)
         _refuse_empty(config, cuts)
         _refuse_missing_coadds(config, pairs)
         with _working_folder(config.out) as folder:
@@ -148,6 +151,7 @@ def _report(config: Crossmatch, cuts: list[Cut], artefacts: int, summaries: list
         "galaxies": [path.name for path in config.galaxies],
         "radius_arcsec": config.radius,
         "max_dz": config.max_dz,
+        "keep_stars": config.keep_stars,
         "cuts": [cut._asdict() | {"removed": cut.removed} for cut in cuts],
         "artefact_pixels": artefacts,
         "summary": [summary._asdict() for summary in summaries],

@@ -1,8 +1,9 @@
 """Pairs of a galaxy image and a DESI spectrum: matched on the sky, then selected by cuts that are counted.
 
-The cuts are those of the paper (Himes et al. 2025, section 3): stars, duplicates, inconsistent redshifts, and
-spectra with more than 80 % missing, which is known only when they are read (writer.py). The pairs kept
-depend neither on the order of rows in any file nor on their division into blocks.
+The cuts are those of the paper (Himes et al. 2025, section 3): stars (unless they are to be kept),
+duplicates, inconsistent redshifts, and spectra with more than 80 % missing, which is known only when they are
+read (writer.py). The pairs kept depend neither on the order of rows in any file nor on their division into
+blocks.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,13 +48,16 @@ def match(galaxies: Positions, blocks: Iterable[Targets], radius: float) -> Pair
     )
 
 
-def cut(pairs: Pairs, object_id: np.ndarray, redshift: np.ndarray, max_dz: float) -> tuple[Pairs, list[Cut]]:
+def cut(
+    pairs: Pairs, object_id: np.ndarray, redshift: np.ndarray, max_dz: float, keep_stars: bool = False
+) -> tuple[Pairs, list[Cut]]:
     """Apply, one after the other, the cuts that need no pixels.
 
     Parameters
     ----------
     object_id, redshift : (N,) of the galaxies; a redshift that is not a number above 0 is unknown.
     max_dz : largest |dz| / (1 + z) between redshifts that agree.
+    keep_stars : whether spectra of stars are kept, too, whose Z is near 0 or below.
 
     Returns
     -------
@@ -62,13 +66,13 @@ def cut(pairs: Pairs, object_id: np.ndarray, redshift: np.ndarray, max_dz: float
     """
     cuts: list[tuple[str, str, Callable[[Pairs], np.ndarray]]] = [
         ("repeated spectra", "of a target that has a better one", _is_best_spectrum),
-        ("stars", "SPECTYPE STAR", lambda pairs: pairs.target.spectype != "STAR"),
+        *([] if keep_stars else [("stars", "SPECTYPE STAR", lambda pairs: ~_is_star(pairs))]),
         (
             "duplicates",
             "the galaxy has a nearer target, or the target a nearer galaxy",
             lambda pairs: _is_mutual_nearest(pairs, object_id),
         ),
-        ("bad redshifts", "ZWARN not 0, or Z below 0 or not a number", _has_redshift),
+        ("bad redshifts", "ZWARN not 0, or Z below 0 (but of stars) or not a number", _has_redshift),
         (
             "inconsistent redshifts",
             f"|Z - specz_redshift| / (1 + Z) over {max_dz:g}",
@@ -109,8 +113,13 @@ def _is_mutual_nearest(pairs: Pairs, object_id: np.ndarray) -> np.ndarray:
     return np.isin(np.arange(len(pairs)), np.intersect1d(nearest_target, nearest_galaxy))
 
 
+def _is_star(pairs: Pairs) -> np.ndarray:
+    return np.asarray(pairs.target.spectype == "STAR")
+
+
 def _has_redshift(pairs: Pairs) -> np.ndarray:
-    return (pairs.target.zwarn == 0) & np.isfinite(pairs.target.z) & (pairs.target.z >= 0)
+    possible = np.isfinite(pairs.target.z) & ((pairs.target.z >= 0) | _is_star(pairs))
+    return (pairs.target.zwarn == 0) & possible
 
 
 def _is_consistent(pairs: Pairs, redshift: np.ndarray, max_dz: float) -> np.ndarray:

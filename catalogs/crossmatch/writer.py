@@ -12,7 +12,7 @@ from catalogs.crossmatch.galaxies import Galaxies
 from catalogs.crossmatch.pairs import Pairs
 from catalogs.store.format import CHUNK
 from catalogs.surveys import desi
-from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID, WAVE
+from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, SPECTYPE, TARGETID, WAVE
 
 MAX_MISSING = 0.8
 """Share of missing pixels above which a spectrum is dropped (paper, section 3)."""
@@ -46,6 +46,7 @@ def write_pairs(path: Path, galaxies: Galaxies, pairs: Pairs, folder: Path) -> t
             file[name] = values[written.galaxy]
         file[TARGETID] = written.target.target_id.astype("S20")
         file[REDSHIFT] = written.target.z
+        file[SPECTYPE] = written.target.spectype.astype("S6")
     return written, artefacts
 
 

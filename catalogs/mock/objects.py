@@ -12,7 +12,7 @@ from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.population import draw_star, draw_target
 from catalogs.mock.sed import galactic
 from catalogs.mock.spectrum import fibre_spectrum, observe_spectrum
-from catalogs.store.format import SIZE
+from catalogs.store.format import SIZE, spectype_codes
 
 TRAINING, TILE = 0, 1
 """Random streams: training pairs, and the field that the model is applied to."""
@@ -61,6 +61,11 @@ class Objects:
     ivar: np.ndarray
     """(N, 7783) float32, inverse variance of `flux`; 0 marks a lost pixel"""
 
+    @property
+    def spectype(self) -> np.ndarray:
+        """(N,) uint8, codes of the kinds (format.SPECTYPES)."""
+        return spectype_codes(self.kind)
+
     def truth(self, bands: Sequence[str]) -> Table:
         """Table of the true properties, N rows; magnitudes are named by the bands: MAG_HSC_G, ..."""
         table = Table({"OBJECT_ID": self.object_id, "Z_SPEC": self.redshift, "SPECTYPE": self.kind})
@@ -71,13 +76,20 @@ class Objects:
 
 
 def _observe(
-    seed: int, stream: int, index: int, artefacts: float, camera: Camera, missing_bands: float
+    seed: int,
+    stream: int,
+    index: int,
+    artefacts: float,
+    camera: Camera,
+    missing_bands: float,
+    stars: float | None,
 ) -> dict[str, Any]:
     """One row of Objects, which depends on its own number only: each object has its own generators."""
     rng = np.random.default_rng([seed, stream, index])
     star_rng, band_rng, dust_rng = rng.spawn(3)
     source = draw_target(rng)
-    if stream == TILE and star_rng.random() < camera.star_share:
+    usual = camera.star_share if stream == TILE else 0.0
+    if star_rng.random() < (usual if stars is None else stars):
         source = draw_star(star_rng)
     ebv = min(MAX_REDDENING, camera.reddening * dust_rng.lognormal(0, REDDENING_SCATTER))
     dust = galactic(ebv) if ebv else None
@@ -132,10 +144,12 @@ def draw(
     artefacts: float = ARTEFACTS,
     camera: Camera = HSC,
     missing_bands: float = 0.0,
+    stars: float | None = None,
 ) -> Objects:
     """Draw objects by number; object k is the same, bit for bit, whichever others are drawn.
 
-    artefacts : share of images with an artefact; missing_bands : share of the bands that are NaN throughout
+    artefacts : share of images with an artefact; missing_bands : share of the bands that are NaN throughout;
+        stars : share of the objects that are stars; None: in a tile those of its survey, else none
     """
-    rows = [_observe(seed, stream, index, artefacts, camera, missing_bands) for index in indices]
+    rows = [_observe(seed, stream, index, artefacts, camera, missing_bands, stars) for index in indices]
     return Objects(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})

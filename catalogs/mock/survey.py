@@ -25,7 +25,7 @@ from catalogs.mock.workers import workers
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store import cutouts
 from catalogs.store.format import CHUNK, OPTIONAL, REQUIRED, SIZE, beside, manifest_path
-from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, TARGETID
+from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, SPECTYPE, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
 SURVEY = "mock"
@@ -79,6 +79,9 @@ class Mock:
     """Share of images with a bleed trail, a missing band, a patch of NaN or a saturated neighbour."""
     missing_bands: float = 0.0
     """Share of the bands of objects that were not observed: NaN throughout. Every object has one."""
+    stars: float | None = None
+    """Share of the objects that are stars, of training pairs and of the tile alike: a model trained on such
+    pairs tells them apart. By default there are none but 3 % in the tiles of Rubin and Legacy."""
     shard_rows: int = 4096
     """Rows per shard of a store, a multiple of 64; a shard of the tile is one unit of inference."""
     processes: int = dataclasses.field(default_factory=cpus)
@@ -161,6 +164,7 @@ def _check(config: Mock, files: Iterable[Path]) -> None:
     check_range("--seed", config.seed, *SEEDS)
     check_range("--artefacts", config.artefacts, 0, 1)
     check_range("--missing-bands", config.missing_bands, 0, 1)
+    check_range("--stars", config.stars or 0, 0, 1)
     if config.years != 10 and config.survey != "rubin":
         raise UsageError("--years is of Rubin's coadds: pass --survey rubin too, or leave it out")
     if config.shard_rows < 1 or config.shard_rows % CHUNK:
@@ -183,6 +187,7 @@ def drawing(config: Mock, stream: int) -> Callable[[Iterable[int]], Objects]:
         artefacts=config.artefacts,
         camera=config.camera,
         missing_bands=config.missing_bands,
+        stars=config.stars,
     )
 
 
@@ -209,12 +214,14 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
         redshift = file.create_dataset(REDSHIFT, (count,), np.float64)
         file.attrs["survey"] = SURVEY
         targetid = file.create_dataset(TARGETID, (count,), "S17")
+        spectype = file.create_dataset(SPECTYPE, (count,), "S6")
         start = 0
         for objects in blocks:
             rows = slice(start, start := start + len(objects.redshift))
             image[rows], flux[rows], ivar[rows], wave[rows] = objects.image, objects.flux, objects.ivar, WAVE
             redshift[rows] = objects.redshift
             targetid[rows] = objects.object_id.astype("S17")
+            spectype[rows] = objects.kind.astype("S6")
             truths.append(objects.truth(HSC.bands))
             check()
     return vstack(truths)
@@ -227,6 +234,8 @@ def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int
     """
     camera = config.camera
     known = OPTIONAL if camera.tells else ()
+    if stream == TRAINING:
+        known = (*known, "spectype")
     columns = (*COLUMNS[stream], *known)
     count, what = (config.galaxies, "training pairs") if stream == TRAINING else (config.tile, "tile objects")
     truths: list[Table] = []

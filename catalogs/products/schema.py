@@ -35,6 +35,7 @@ class Flag(IntFlag):
     UNLIKE_TRAINING_PIXELS = 1 << 7
     RESAMPLED = 1 << 8
     MISSING_BAND = 1 << 9
+    LIKELY_STAR = 1 << 10
 
 
 FLAG_MEANINGS = {
@@ -48,6 +49,7 @@ FLAG_MEANINGS = {
     Flag.UNLIKE_TRAINING_PIXELS: "sky unlike the training set's",
     Flag.RESAMPLED: "brought from PZINPIX to PZPIXEL",
     Flag.MISSING_BAND: "a band of the model was not observed",
+    Flag.LIKELY_STAR: "more likely a star than not",
 }
 
 

@@ -26,6 +26,8 @@ BROAD = 0.15
 """Half of the 68 % interval, over 1 + z, above which a p(z) is flagged as broad."""
 ATYPICAL = 0.001
 """OOD_SCORE, the share of galaxies less like the training set, below which a galaxy is flagged."""
+LIKELY = 0.5
+"""P_STAR above which an object is flagged as a star."""
 
 
 class Screened(NamedTuple):
@@ -130,7 +132,8 @@ def screen_estimates(
     """Screen the output of the model: (N,) redshifts, and columns of the catalogue by name.
 
     Returns (reason, flags) as above. A redshift that is not finite, or not above -1, is rejected; one outside
-    the training set, with a broad or two-peaked p(z), or of a galaxy unlike the training set, is flagged.
+    the training set, with a broad or two-peaked p(z), of a likely star, or of an object unlike the training
+    set, is flagged.
     """
     possible = np.isfinite(redshift) & (redshift > -1)
     reason = np.where((reason == "") & ~possible, str(Reject.BAD_OUTPUT), reason).astype(REASON_DTYPE)
@@ -138,6 +141,8 @@ def screen_estimates(
     flags = np.where(outside, Flag.Z_LIMIT.value, 0).astype(np.int64)
     if "OOD_SCORE" in columns:
         flags |= np.where(columns["OOD_SCORE"] < ATYPICAL, Flag.ATYPICAL.value, 0)
+    if "P_STAR" in columns:
+        flags |= np.where(columns["P_STAR"] > LIKELY, Flag.LIKELY_STAR.value, 0)
     if "PHOTOZ_MODE2" in columns:
         flags |= np.where(np.isfinite(columns["PHOTOZ_MODE2"]), Flag.TWO_PEAKS.value, 0)
         width = (columns["PHOTOZ_ERR68_MAX"] - columns["PHOTOZ_ERR68_MIN"]) / 2

@@ -28,6 +28,7 @@ METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 WHOLE_NUMBERS = {
     "object_id": "ids must be integers",
     "mask": "it must be integers, 0 where a pixel is good",
+    "spectype": "it must be integers, 1 for a star, 2 for a galaxy, 3 for a quasar, 0 where it is not known",
 }
 """Arrays that are not of real numbers, and what they must be."""
 MAX_CHUNK_BYTES = 2**30

@@ -6,6 +6,7 @@
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       redshift   (N,) NaN: not known                        (stores to train on)
       redshift_weight  (N,) probability that it is right; NaN: nothing is said      (beside redshift, or not)
+      spectype   (N,) uint8, code of SPECTYPES; 0: not known                        (beside redshift, or not)
       flux, ivar (N, P) float32      wave (P,) angstrom      (with spectra)
       spectrum   (N, P // 6) float32, flux normalised and pooled (spectra.py): what training reads
       noise      (N, bands) sigma of the sky a pixel, flux      psf_fwhm  (N, bands) arcsec, of the seeing
@@ -37,8 +38,10 @@ SHARD = 4096
 
 REQUIRED = ("image", "object_id", "ra", "dec")
 TRAINING = ("flux", "ivar", "redshift", "spectrum")
-LABELS = ("redshift", "redshift_weight")
-"""What may be known of the redshift of an object, with a spectrum or without."""
+LABELS = ("redshift", "redshift_weight", "spectype")
+"""What may be known of the redshift of an object, with a spectrum or without, and of what it is."""
+SPECTYPES = ("", "STAR", "GALAXY", "QSO")
+"""What an object is by its spectrum, in the words of DESI, by code; the first: not known."""
 OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
 """What may be known of each object beside its image."""
 SPARSE = ("mask",)
@@ -53,6 +56,7 @@ AXES = {
     "ivar": ("N", "P"),
     "redshift": ("N",),
     "redshift_weight": ("N",),
+    "spectype": ("N",),
     "spectrum": ("N", "L"),
     "noise": ("N", "bands"),
     "psf_fwhm": ("N", "bands"),
@@ -63,6 +67,14 @@ AXES = {
 FILL_VALUES = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")}
 FILL_VALUES |= {"int64": -(2**63), "uint8": 255}
 """Fill values that occur in no data: zarr omits a shard that is all fill, and reads a lost one as fill."""
+
+
+def spectype_codes(names: np.ndarray) -> np.ndarray:
+    """Codes (N,) uint8 of the names (N,) of SPECTYPES, str or bytes; 0 for any other."""
+    words, codes = np.char.strip(names.astype(str)), np.zeros(len(names), np.uint8)
+    for code, name in enumerate(SPECTYPES):
+        codes[words == name] = code
+    return codes
 
 
 def beside(store: Path, ending: str) -> Path:

@@ -55,8 +55,8 @@ def write(
     bands : names in the table of bands (catalogs/bands.py), in the order of the planes.
     pixel_scale, zero_point : arcsec a pixel, AB mag.
     wave : (P,) angstrom; makes a training store, whose rows have flux, ivar and redshift too.
-    known : which of `noise`, `psf_fwhm`, `ebv`, `mask` the rows have, too, and of `redshift` where there are
-        no spectra; see format.py.
+    known : which of `noise`, `psf_fwhm`, `ebv`, `mask`, `redshift_weight`, `spectype` the rows have, too, and
+        of `redshift` where there are no spectra; see format.py.
     shard_rows : a multiple of 64. Memory in use is a few times a shard.
     source, comm, progress : as for `write_shards`.
 
@@ -94,7 +94,7 @@ def _columns(bands: int, size: int, wave: np.ndarray | None, known: Sequence[str
         possible = ", ".join((*OPTIONAL, *LABELS))
         raise ValueError(f"known {', '.join(known)}: a store may hold {possible}")
     lengths = {"bands": bands, "size": size}
-    types = dict.fromkeys(AXES, "float32") | {"object_id": "int64", "mask": "uint8"}
+    types = dict.fromkeys(AXES, "float32") | {"object_id": "int64", "mask": "uint8", "spectype": "uint8"}
     types |= dict.fromkeys(("ra", "dec", "redshift"), "float64")
     names = dict.fromkeys((*REQUIRED, *known))
     if wave is not None:

@@ -2,7 +2,7 @@
 
 GalaxiesML-Spectra: `image` (N, 5, 64, 64) or (N, 5, 127, 127); `spectrum/flux`, `spectrum/ivar`,
 `spectrum/wave` (N, 7783) each; `DESI_fibermap/DESI_redshift` (N,); `targetid` (N,), bytes of a decimal
-integer.
+integer. `mmae crossmatch` adds `DESI_fibermap/SPECTYPE` (N,), bytes: GALAXY, QSO or STAR.
 GalaxiesML, its parent: `image`, and a 1-D dataset per catalogue column, among them `object_id`, `ra`, `dec`,
 and `specz_redshift` of the surveys that HSC collects.
 """
@@ -23,11 +23,11 @@ from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 from catalogs.store.checks import MAX_COMPRESSION
-from catalogs.store.format import SIZE
+from catalogs.store.format import SIZE, spectype_codes
 from catalogs.surveys.hdf5_chunks import check_chunks
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
-REDSHIFT, TARGETID = "DESI_fibermap/DESI_redshift", "targetid"
+REDSHIFT, SPECTYPE, TARGETID = "DESI_fibermap/DESI_redshift", "DESI_fibermap/SPECTYPE", "targetid"
 Z_HSC = "specz_redshift"
 SURVEY, PIXEL_SCALE, ZERO_POINT = "HSC PDR2", 0.168, 27.0
 """Survey, arcsec a pixel, AB mag of HSC-SSP Wide coadds (Do et al. 2024, GalaxiesML)."""
@@ -96,6 +96,8 @@ class GalaxiesML:
                 rows |= self._spectra(start, stop)
             elif self.has_redshifts:
                 rows["redshift"] = self.file[Z_HSC][start:stop].astype(np.float64)
+            if SPECTYPE in self.file:
+                rows["spectype"] = spectype_codes(self.file[SPECTYPE][start:stop])
         if _version(self.path) != self.version:
             raise InputRefused(f"{self.path} was changed while it was being read: run the command again")
         return rows
@@ -104,9 +106,15 @@ class GalaxiesML:
     def has_redshifts(self) -> bool:
         return self.wave is not None or Z_HSC in self.file
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Which of LABELS of the cutout store the rows have, beside the redshifts of spectra."""
+        redshift = ("redshift",) if self.wave is None and self.has_redshifts else ()
+        return (*redshift, "spectype") if SPECTYPE in self.file else redshift
+
     def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """Name and dataset of all that is read row by row."""
-        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT, Z_HSC):
+        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT, SPECTYPE, Z_HSC):
             if name in self.file:
                 yield name, self.file[name]
 
@@ -202,6 +210,8 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
             if dataset.shape != (n, pixels):
                 raise InputRefused(f"{path}: {dataset.name} has shape {dataset.shape}, not ({n}, {pixels})")
         lengths[REDSHIFT] = _dataset(path, file, REDSHIFT, 1).shape[0]
+        if SPECTYPE in file:
+            lengths[SPECTYPE] = _dataset(path, file, SPECTYPE, 1, "SO").shape[0]
         check_chunks(spectra[2], 0, min(n, 1))
         wave = spectra[2][0].astype(np.float64) if n else np.zeros(pixels)
     if set(lengths.values()) != {n}:

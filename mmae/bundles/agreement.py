@@ -21,12 +21,14 @@ def disagreement(
 ) -> float:
     """Largest difference between the full model and the program, with none and with parts of images hidden.
 
-    In the redshift of the scalar head, and in the mass of a bin of p(z).
+    In the redshift of the scalar head, in the mass of a bin of p(z), and in the probability of a class.
     """
     rows = len(image)
     spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
     no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
-    calibrated = getattr(program, "calibrated", lambda logits, bands: logits)  # the paper's model has no p(z)
+    as_they_are = lambda logits, bands: logits  # noqa: E731, the paper's model has no p(z)
+    calibrated = getattr(program, "calibrated", as_they_are)
+    classified = getattr(program, "classified", as_they_are)
     bands = set_numbers(observed_bands(image))
     largest = []
     for ratio in CHECKED_MASKS:
@@ -36,7 +38,9 @@ def disagreement(
             full = model(image, spectrum, hidden, no_spectrum, conditions=conditions)
             own = program(image, visible if ratio else None, conditions)
         mass = calibrated(full.logits, bands)
+        spectype = classified(full.spectype, bands)
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
+        largest += (spectype - own.spectype).abs().amax(0)
     return float(torch.stack(largest).max())  # NaN if any is
 
 

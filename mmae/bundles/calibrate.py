@@ -1,16 +1,19 @@
-"""What is fitted to galaxies after training: the width of p(z), and what is typical."""
+"""What is fitted to galaxies after training: the width of p(z), how sure a class is, and what is typical."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from catalogs.products.screen import LEAST_BANDS
+from catalogs.store.format import SPECTYPES
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
 from mmae.models import pdf
 from mmae.models.conditions import unknown
+from mmae.models.output import Estimate
 from mmae.models.patches import observed_bands
 from mmae.models.pdf import Grid
 from mmae.models.photometry import set_of
@@ -30,25 +33,64 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     of_trained, of_others = sample.conditions
     others = estimates(program, sample.image, of_others)
     program.typicality.fit(estimates(program, sample.trained, of_trained).joint, others.joint)
-    fitted: dict[str, Any] | str = "none"
+    fitted: dict[str, Any] = {"p(z)": "none"}
     if isinstance(program, ImagePdf):
-        fitted = calibrate_pdf(program, sample.image, sample.redshift, of_others)
+        fitted = calibrate_sets(program, sample.image, sample.redshift, of_others, sample.spectype)
     return {
         "galaxies": f"{len(others.joint)} {sample.name}",
-        "p(z)": fitted,
+        **fitted,
         "typicality": f"distances of {len(others.joint)} galaxies from {len(sample.trained)}",
         "tail": bool(program.typicality.threshold.isfinite()),
     }
 
 
-def calibrate_pdf(
-    program: ImagePdf, image: Tensor, redshift: Tensor, conditions: Tensor | None = None
+def calibrate_sets(
+    program: ImagePdf,
+    image: Tensor,
+    redshift: Tensor,
+    conditions: Tensor | None = None,
+    spectype: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Fit the width of p(z) of images (N, bands, 64, 64) to their redshifts (N,), for every set of bands.
+    """Fit p(z), and the probabilities of classes, to images (N, bands, 64, 64), for every set of bands.
 
-    Galaxies of a survey that has these bands and no others tell best, if they are enough; else other bands
-    are hidden from those that have more. Gives what was fitted to all bands.
-    conditions (N, 2 * bands + 1): of the images; NaN, or None: not known.
+    Gives what was fitted to all bands.
+    redshift (N,): NaN of a star; conditions (N, 2 * bands + 1): of the images; NaN, or None: not known;
+    spectype (N,): codes of SPECTYPES; 0, or None: not known.
+    """
+    bands = image.shape[1]
+    fits, sureness = {number: Width.unknown() for number in range(2**bands)}, torch.ones(2**bands)
+    spectype = torch.zeros(len(image)) if spectype is None else spectype
+    for number, rows, estimate in estimates_of_sets(program, image, conditions):
+        has_redshift, has_class = redshift[rows].isfinite(), spectype[rows] > 0
+        if has_redshift.sum() >= 2:
+            mass = estimate.mass[has_redshift]
+            fits[number] = width_of(mass, redshift[rows][has_redshift], program.grid)
+        if program.class_head is not None and has_class.any():
+            logits = estimate.spectype[has_class].clamp(min=1e-30).log()
+            sureness[number] = temperature(logits, spectype[rows][has_class].long() - 1)
+    temperatures, levels, widths = (torch.stack(parts) for parts in zip(*fits.values(), strict=True))
+    program.temperature, program.levels, program.widths = temperatures, levels, widths
+    program.class_temperature = sureness
+    of_all = fits[2**bands - 1]
+    fitted = {
+        "temperature": float(of_all.temperature),
+        "entropies": of_all.entropies.tolist(),
+        "PIT levels": of_all.levels.tolist(),
+        "sets of bands": 2**bands - bands - 1,
+    }
+    if program.class_head is None:
+        return {"p(z)": fitted}
+    counts = {name: int((spectype == code).sum()) for code, name in enumerate(SPECTYPES) if name}
+    return {"p(z)": fitted, "classes": {"temperature": float(sureness[-1]), "objects": counts}}
+
+
+def estimates_of_sets(
+    program: ImagePdf, image: Tensor, conditions: Tensor | None
+) -> Iterator[tuple[int, Tensor, Estimate]]:
+    """Of every set of two bands or more of images (N, bands, 64, 64): its number, the rows, estimates.
+
+    Objects of a survey that has these bands and no others tell best, if they are enough; else other bands are
+    hidden from those that have more. Sets that fewer than two objects have are left out.
     """
     bands = image.shape[1]
     observed = observed_bands(image)
@@ -56,7 +98,6 @@ def calibrate_pdf(
     sets = {number: set_of(number, bands) for number in range(2**bands)}
     several = {number: seen for number, seen in sets.items() if seen.sum() >= LEAST_BANDS}
     of_a_part = max(LEAST_ROWS, MOST_IMAGES // len(several))
-    fits = {number: Width.unknown() for number in sets}
     for number, seen in several.items():
         rows = (observed == seen).all(1).nonzero()[:, 0]
         if len(rows) < LEAST_ROWS:
@@ -65,17 +106,7 @@ def calibrate_pdf(
         if len(rows) >= 2:
             hidden = ~seen
             seen_only = image[rows].masked_fill(hidden[:, None, None], torch.nan)
-            mass = estimates(program, seen_only, told[rows]).mass
-            fits[number] = width_of(mass, redshift[rows], program.grid)
-    temperatures, levels, widths = (torch.stack(parts) for parts in zip(*fits.values(), strict=True))
-    program.temperature, program.levels, program.widths = temperatures, levels, widths
-    of_all = fits[2**bands - 1]
-    return {
-        "temperature": float(of_all.temperature),
-        "entropies": of_all.entropies.tolist(),
-        "PIT levels": of_all.levels.tolist(),
-        "sets of bands": len(several),
-    }
+            yield number, rows, estimates(program, seen_only, told[rows])
 
 
 class Width(NamedTuple):
@@ -103,7 +134,7 @@ def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:
     wider one are mapped apart.
     """
     logits = mass.clamp(min=1e-30).log()
-    divisor = temperature(logits, redshift, grid)
+    divisor = temperature(logits, grid.bin(redshift))
     mass = (logits / divisor).softmax(1)
     pit, width = pdf.cdf(mass, grid, redshift), pdf.entropy(mass)
     order, n = width.argsort(), len(width)
@@ -124,9 +155,8 @@ def pit_levels(pit: Tensor) -> Tensor:
     return (levels - least).cummax(0).values.clamp(max=1 - least[-1]) + least
 
 
-def temperature(logits: Tensor, redshift: Tensor, grid: Grid) -> float:
-    """What to divide logits (N, K) by for the redshifts (N,) to be likeliest, from 1/4 to 4."""
+def temperature(logits: Tensor, right: Tensor) -> float:
+    """What to divide logits (N, K) by for the answers (N,), from 0 to K - 1, to be likeliest: 1/4 to 4."""
     candidates = torch.logspace(-2, 2, 161, base=2.0)
-    bins = grid.bin(redshift)
-    losses = [nn.functional.cross_entropy(logits / candidate, bins) for candidate in candidates]
+    losses = [nn.functional.cross_entropy(logits / candidate, right) for candidate in candidates]
     return float(candidates[torch.stack(losses).argmin()])

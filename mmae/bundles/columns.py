@@ -4,10 +4,13 @@ import numpy as np
 
 from catalogs.object_id import hash_ids
 from catalogs.products.schema import QUANTILE_LEVELS
+from catalogs.store.format import SPECTYPES
 
 MC_SEED = 1
 """Seed of PHOTOZ_MC; in the header of every catalogue."""
 POINT, QUANTILES = "PHOTOZ_POINT", "PDF_QUANT"
+CLASSES = tuple(f"P_{name}" for name in SPECTYPES[1:])
+"""Probabilities of star, galaxy and quasar."""
 SHAPE = {
     POINT: 1,
     "OOD_SCORE": 1,
@@ -25,8 +28,10 @@ SHAPE = {
     "PHOTOZ_ERR95_MIN": 1,
     "PHOTOZ_ERR95_MAX": 1,
     QUANTILES: len(QUANTILE_LEVELS),
+    **dict.fromkeys(CLASSES, 1),
 }
-"""Columns in order, and their widths; a model without p(z) has only the first two."""
+"""Columns in order, and their widths; a model without p(z) has only the first two, one without classes has
+NaN in the last three."""
 
 
 def draws(object_id: np.ndarray) -> np.ndarray:

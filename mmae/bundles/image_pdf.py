@@ -73,6 +73,8 @@ class ImagePdf(nn.Module):
     """(S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
     widths: Tensor
     """(S, 2) entropies of such p(z); between them the levels are so, too."""
+    class_temperature: Tensor
+    """(S,), as that of p(z), for the probabilities of star, galaxy and quasar."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -87,8 +89,13 @@ class ImagePdf(nn.Module):
         self.norm = model.norm
         up, _, down = model.head
         self.head = nn.Sequential(copied(up, gelu=True), copied(down))
+        self.class_head: nn.Module | None = None
+        if model.class_head is not None:
+            up, _, down = model.class_head
+            self.class_head = nn.Sequential(copied(up, gelu=True), copied(down))
         sets = 2 ** len(model.config.bands)
         self.register_buffer("temperature", torch.ones(sets))
+        self.register_buffer("class_temperature", torch.ones(sets))
         self.register_buffer("levels", torch.zeros(sets, 2, 0))
         self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(sets, 1))
         self.typicality = Typicality(model.config.embed_dim)
@@ -128,7 +135,16 @@ class ImagePdf(nn.Module):
         joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
         logits = self.photometric_pdf(measured, circumstances, bands) + answer[:, 1:]
-        return Estimate(answer[:, 0], self.calibrated(logits, bands), joint, self.typicality(joint))
+        spectype = joint[:, :0]
+        if self.class_head is not None:
+            spectype = self.classified(self.class_head(joint), bands)
+        mass = self.calibrated(logits, bands)
+        return Estimate(answer[:, 0], mass, joint, self.typicality(joint), spectype)
+
+    @torch.jit.export
+    def classified(self, logits: Tensor, bands: Tensor) -> Tensor:
+        """Probabilities of star, galaxy and quasar from what the head says, (B, 3); bands: as below."""
+        return (logits / self.class_temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
 
     @torch.jit.export
     def calibrated(self, logits: Tensor, bands: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class Sample(NamedTuple):
     image: Tensor
     """(N, bands, 64, 64), that the model was not trained on."""
     redshift: Tensor | None = None
-    """(N,)"""
+    """(N,); NaN: of a star"""
+    spectype: Tensor | None = None
+    """(N,), codes of catalogs.store.format.SPECTYPES"""
     roles: np.ndarray | None = None
     """(L,) of bundle.ROLES, by id: all galaxies that the model was made with."""
     conditions: tuple[Tensor | None, Tensor | None] = (None, None)

@@ -35,6 +35,7 @@ def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
     values = {columns.POINT: estimate.point, "OOD_SCORE": estimate.typical}
     if grid:
         values |= columns_of_pdf(estimate.mass / estimate.mass.sum(1, keepdim=True), grid, drawn)
+        values |= columns_of_class(estimate.spectype)
     return torch.cat([values[name].reshape(len(drawn), -1) for name in columns.SHAPE if name in values], 1)
 
 
@@ -57,3 +58,10 @@ def columns_of_pdf(mass: Tensor, grid: Grid, drawn: Tensor) -> dict[str, Tensor]
         **dict(zip(LEVELS, levels, strict=True)),
         columns.QUANTILES: quantiles[:, 1 + len(LEVELS) :],
     }
+
+
+def columns_of_class(spectype: Tensor) -> dict[str, Tensor]:
+    """Columns (B,) of the probabilities of classes (B, 3), or of (B, 0): NaN."""
+    if not spectype.shape[1]:
+        spectype = spectype.new_full((len(spectype), len(columns.CLASSES)), torch.nan)
+    return dict(zip(columns.CLASSES, spectype.unbind(1), strict=True))

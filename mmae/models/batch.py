@@ -10,6 +10,7 @@ from torch import Tensor
 from catalogs.errors import InputRefused
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
+from mmae.models.conditions import unknown
 
 
 class Batch(NamedTuple):
@@ -23,6 +24,14 @@ class Batch(NamedTuple):
     """(B, 2 * bands + 1) float32, of the observation of the image (conditions.py); NaN: not known"""
     right: Tensor
     """(B,) float32, probability that the redshift is right"""
+    spectype: Tensor
+    """(B,) uint8, what the object is: code of catalogs.store.format.SPECTYPES; 0: not known"""
+
+    @classmethod
+    def of_pairs(cls, image: Tensor, spectrum: Tensor, redshift: Tensor) -> "Batch":
+        """Images, spectra and redshifts of which nothing else is known."""
+        nothing = torch.zeros(len(image), dtype=torch.uint8)
+        return cls(image, spectrum, redshift, unknown(image), torch.ones(len(image)), nothing)
 
     def rows(self, which: slice) -> "Batch":
         return Batch(*(tensor[which] for tensor in self))

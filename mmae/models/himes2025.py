@@ -52,6 +52,7 @@ class Himes2025Config:
     least_bands: ClassVar[int] = len(HSC)
     """The model takes complete images; single pixels without data are 0 to it, the mean sky."""
     hears: ClassVar[bool] = False
+    classes: ClassVar[bool] = False
     grid: ClassVar[None] = None
     """There is no p(z)."""
 
@@ -237,14 +238,15 @@ class Himes2025(nn.Module):
             logits=joint.new_zeros(len(joint), 0),
             photometric=joint.new_zeros(len(joint), 0, 0),
             weights=joint.new_zeros(len(joint), 0),
+            spectype=joint.new_zeros(len(joint), 0),
         )
 
     def redshift(self, output: Output) -> Tensor:
         """Point estimate of the redshift, (B,): that of the scalar head."""
         return output.point
 
-    loss_weights: ClassVar[tuple[float, float, float]] = (0.1, 0.01, 1.0)
-    """Weights of the losses of image, spectrum and redshift (paper, section 4)."""
+    loss_weights: ClassVar[dict[str, float]] = {"image": 0.1, "spectrum": 0.01, "redshift": 1.0}
+    """Weights of the parts of the loss (paper, section 4)."""
 
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
         """Mean squared errors over hidden pixels of image and spectrum, and the HSC loss: (3,)."""

@@ -1,5 +1,6 @@
 """Loss functions; each model defines which it uses, and their weights."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,14 +13,14 @@ HSC_WIDTH = 0.15
 
 class Losses(NamedTuple):
     total: Tensor
-    image: Tensor
-    spectrum: Tensor
-    redshift: Tensor
+    """()"""
+    parts: Tensor
+    """(P,)"""
 
 
-def combined(parts: Tensor, weights: tuple[float, float, float]) -> Losses:
-    """Losses of image, spectrum and redshift, (3,), and their weighted sum."""
-    return Losses((parts * parts.new_tensor(weights)).sum(), *parts)
+def combined(parts: Tensor, weights: Mapping[str, float]) -> Losses:
+    """Losses (P,) of what a model learns, in the order of their weights by name, and their weighted sum."""
+    return Losses((parts * parts.new_tensor(list(weights.values()))).sum(), parts)
 
 
 def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:

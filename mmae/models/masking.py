@@ -1,5 +1,6 @@
 """What is hidden in training: masks are boolean, True = hidden; and how images are changed otherwise."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ class Masks(NamedTuple):
     """(B, bands) bool, True = hidden, in all of the image"""
     labelled: Tensor
     """(B,) bool, True = the redshift is known"""
+    classified: Tensor
+    """(B,) bool, True = it is known whether it is a star, a galaxy or a quasar"""
     turn: Tensor
     """(B,) int64, index of one of the eight symmetries of a square, applied to the image; 0: identity"""
     noise: Tensor
@@ -46,6 +49,7 @@ class Masks(NamedTuple):
             target=target,
             bands=nothing.bool()[:, None].expand(-1, bands),
             labelled=~nothing.bool(),
+            classified=~nothing.bool(),
             turn=nothing,
             noise=1.0 + nothing,
             noise_seed=nothing,
@@ -58,17 +62,26 @@ class Masks(NamedTuple):
     def to(self, device: torch.device) -> "Masks":
         return Masks(*(tensor.to(device) for tensor in self))
 
-    def counts(self) -> Tensor:
-        """Numbers of patches, in single bands, and spectrum tokens to be rebuilt, and of redshifts: (3,)."""
-        patches = self.image.unsqueeze(1) | self.bands.unsqueeze(2)
-        return torch.stack([mask.sum() for mask in (patches, self.target, self.labelled)]).float()
+    def counts(self, parts: Iterable[str]) -> Tensor:
+        """How many there are of what the parts of a loss are means over, (P,).
 
-    def of(self, has_spectrum: Tensor, has_redshift: Tensor) -> "Masks":
-        """The masks of galaxies some of which have no spectrum, or no redshift; both (B,) bool."""
+        Patches, in single bands, and spectrum tokens to be rebuilt; redshifts; and objects of a known class.
+        """
+        of = {
+            "image": self.image.unsqueeze(1) | self.bands.unsqueeze(2),
+            "spectrum": self.target,
+            "redshift": self.labelled,
+            "spectype": self.classified,
+        }
+        return torch.stack([of[part].sum() for part in parts]).float()
+
+    def of(self, has_spectrum: Tensor, has_redshift: Tensor, has_class: Tensor) -> "Masks":
+        """The masks of objects some of which have no spectrum, no redshift, or no class; all (B,) bool."""
         return self._replace(
             spectrum=without_spectrum(self.spectrum, has_spectrum),
             target=self.target & has_spectrum[:, None],
             labelled=has_redshift,
+            classified=has_class,
         )
 
 

@@ -34,6 +34,7 @@ from tyro.conf import Suppress
 from catalogs.bands import HSC
 from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import check_range, check_sizes
+from catalogs.store.format import SPECTYPES
 from catalogs.store.spectra import STORED_POOL
 from mmae.models.batch import Batch
 from mmae.models.conditions import Conditions, unknown
@@ -83,6 +84,8 @@ class ModelConfig:
 
     bands: Annotated[tuple[str, ...], Suppress] = HSC
     """Names of the planes of images, in the table of bands; those of the training store."""
+    classes: Annotated[bool, Suppress] = False
+    """Whether it tells stars, galaxies and quasars apart: where there are stars in the training stores."""
 
     family: ClassVar[str] = "mmae"
     least_bands: ClassVar[int] = LEAST_BANDS
@@ -242,6 +245,13 @@ class Decoder(nn.Module):
         return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
 
 
+def class_head(width: int) -> nn.Sequential:
+    """Joint representations (B, D) -> logits (B, 3) of star, galaxy and quasar, at first all alike."""
+    last = nn.Linear(width, len(SPECTYPES) - 1)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
+
+
 class Model(nn.Module):
     """The model; inference needs `image_embed`, the blocks and the head (program.py)."""
 
@@ -267,6 +277,7 @@ class Model(nn.Module):
         with torch.no_grad():  # at first, p(z) is that of photometry alone
             last.weight[1:], last.bias[1:] = 0.0, 0.0
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
+        self.class_head = class_head(width) if config.classes else None
         self.profile = RadialProfile()
         self.decoder = Decoder(config)
         self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
@@ -363,9 +374,11 @@ class Model(nn.Module):
                 seen[rows], known[rows], shown[rows], told[rows], present, indices
             )
             point, correction = self.head(joint).split([1, self.config.bins], 1)
-            outputs.append((*self.decoder(encoded, indices, joint), joint, point, photometric + correction))
+            spectype = joint[:, :0] if self.class_head is None else self.class_head(joint)
+            answers = (point, photometric + correction, spectype)
+            outputs.append((*self.decoder(encoded, indices, joint), joint, *answers))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, point, logits = (
+        pixels, flux, joint, point, logits, spectype = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
         with torch.autocast(image.device.type, enabled=False):
@@ -385,6 +398,7 @@ class Model(nn.Module):
             logits=logits,
             photometric=photometric,
             weights=weights,
+            spectype=spectype,
         )
 
     def by_photometry(
@@ -429,11 +443,18 @@ class Model(nn.Module):
         """Redshifts (B,) from logits (B, K) of p(z)."""
         return best(logits.softmax(1), self.config.grid)[0]
 
-    loss_weights: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)
-    """Weights of the losses of image, spectrum and redshift."""
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of the parts of the loss."""
+        parts = ("image", "spectrum", "redshift", *(("spectype",) if self.config.classes else ()))
+        return dict.fromkeys(parts, 1.0)
 
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
-        """Smooth L1 losses of hidden pixels of image and spectrum; cross-entropy plus HSC loss: (3,)."""
+        """The parts of the loss, (P,), in the order of `loss_weights`.
+
+        Smooth L1 losses of hidden pixels of image and spectrum, cross-entropy of p(z) plus HSC loss, and
+        cross-entropy of the class.
+        """
         noise, (truth, known) = self.noise.view(-1, 1, 1), known_pixels(batch.image)
         image = F.smooth_l1_loss(asinh(output.image / noise), asinh(truth / noise), reduction="none") * known
         spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
@@ -442,9 +463,13 @@ class Model(nn.Module):
         labels = self.config.grid.soft_labels(known)
         of_sets = crossed(output.photometric, labels.unsqueeze(1), batch.right) * output.weights
         of_pdf = crossed(output.logits, labels, batch.right) + of_sets.sum(1)
-        parts = (
+        parts = [
             masked_mean(image, image_pixels(masks.image, image.shape) | masks.bands[:, :, None, None]),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),
             masked_mean(of_pdf, masks.labelled) + hsc_loss(output.point, known, batch.right, masks.labelled),
-        )
+        ]
+        if self.config.classes:
+            right = (batch.spectype.long() - 1).clamp(min=0)  # where it is not known, it does not count
+            of_class = F.cross_entropy(output.spectype, right, reduction="none")
+            parts.append(masked_mean(of_class, masks.classified))
         return torch.stack(parts)

@@ -20,6 +20,8 @@ class Output(NamedTuple):
     """(B, S, K) logits of p(z) from photometry alone, of sets of bands; S = 0 but in training"""
     weights: Tensor
     """(B, S) of these in the loss; 0 where a band of the set is absent"""
+    spectype: Tensor
+    """(B, 3) logits of star, galaxy and quasar, in this order; (B, 0) for a model without classes"""
 
 
 class Estimate(NamedTuple):
@@ -33,3 +35,5 @@ class Estimate(NamedTuple):
     """(B, J) joint representation"""
     typical: Tensor
     """(B,) fraction of galaxies that are less typical of the training set; NaN where it is not known"""
+    spectype: Tensor
+    """(B, 3) probabilities of star, galaxy and quasar; (B, 0) for a model without classes"""

@@ -1,7 +1,7 @@
 """Galaxies of training stores: their splits, what is known of each, and their rows as batches."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +14,7 @@ from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Reject
 from catalogs.store.checks import REPAIR
 from catalogs.store.cutouts import CutoutStore, open_store
-from catalogs.store.format import SIZE
+from catalogs.store.format import SIZE, SPECTYPES
 from catalogs.store.spectra import STORED_POOL, WAVE, pool
 from mmae.bundles.roles import Positions
 from mmae.models.batch import Batch, check_labels, pooled
@@ -23,6 +23,7 @@ from mmae.models.patches import PATCH
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
+STAR = SPECTYPES.index("STAR")
 BLOCK = 4
 """Chunks per read: the overhead of a read in zarr is the time of 40 galaxies, whatever its size."""
 
@@ -42,11 +43,31 @@ def sky_noise(image: np.ndarray) -> np.ndarray:
 
 
 def known_redshifts(store: CutoutStore) -> np.ndarray:
-    """Redshifts (N,) float64 of the objects of a store; NaN: not known."""
+    """Redshifts (N,) float64 of the objects of a store; NaN: not known, or of a star."""
     if not store.has_redshifts:
         return np.full(store.n, np.nan)
     redshift = store.column("redshift").astype(np.float64)
-    return np.where(np.isfinite(redshift) & (redshift > -1), redshift, np.nan)
+    known = np.isfinite(redshift) & (redshift > -1) & (spectypes(store) != STAR)
+    return np.where(known, redshift, np.nan)
+
+
+def spectypes(store: CutoutStore) -> np.ndarray:
+    """What the objects of a store are, (N,) uint8, codes of SPECTYPES.
+
+    Raises InputRefused for other codes.
+    """
+    if not store.has("spectype"):
+        return np.zeros(store.n, np.uint8)
+    codes = store.column("spectype")
+    if (wrong := (codes < 0) | (codes >= len(SPECTYPES))).any():
+        meanings = ", ".join(f"{code} {name or 'not known'}" for code, name in enumerate(SPECTYPES))
+        raise InputRefused(f"{store.path} has a spectype of {codes[wrong][0]}: write one of {meanings}")
+    return codes.astype(np.uint8)
+
+
+def has_stars(stores: Iterable[CutoutStore]) -> bool:
+    """Whether an object of the stores is known to be a star."""
+    return any((spectypes(store) == STAR).any() for store in stores)
 
 
 def redshifts_right(store: CutoutStore) -> np.ndarray:
@@ -117,7 +138,8 @@ class TrainingSet:
     """Stores opened for a model: its bands, and its format of spectra. Rows are numbered through all of them.
 
     Its splits are of the objects with an image that inference would not reject, and those of validation and
-    test of objects with a redshift. Of the others each teaches what it has: a spectrum, or the image alone.
+    test of objects with a redshift, which no star has. Of the others each teaches what it has: what it is, a
+    spectrum, or the image alone.
     All images are read once, about 10,000 a second, to know which inference would reject.
 
     trained_on : description (state.py) of what a model was trained on, to whose zero point and pixel scale
@@ -147,6 +169,7 @@ class TrainingSet:
         self.object_id = np.concatenate([store.column("object_id") for store in self.stores])
         self.redshift = np.concatenate([known_redshifts(store) for store in self.stores])
         self.right = np.concatenate([redshifts_right(store) for store in self.stores])
+        self.spectype = np.concatenate([spectypes(store) for store in self.stores])
         self.splits = splits(self.stores)
         self.blocks = Block.of(self.stores)
         sizes = [block.stop - block.start for block in self.blocks]
@@ -184,7 +207,9 @@ class TrainingSet:
             "with a spectrum alone": spectrum & ~redshift,
             "with neither": ~(redshift | spectrum),
         }
-        return ", ".join(f"{int(of_kind.sum())} {name}" for name, of_kind in numbers.items() if of_kind.any())
+        kinds = [f"{int(of_kind.sum())} {name}" for name, of_kind in numbers.items() if of_kind.any()]
+        stars = int((self.spectype[rows] == STAR).sum())
+        return ", ".join(kinds) + (f"; {stars} of these are stars" if stars else "")
 
     def require_splits(self, ranks: int = 1) -> None:
         """Raise InputRefused where a split has no galaxy for each rank, or too few for a covariance."""
@@ -195,10 +220,13 @@ class TrainingSet:
                     f"{name} split, at least {least} are needed; take a larger store"
                 )
 
-    def rows(self, name: str) -> np.ndarray:
-        """Indices of the rows of a split, ascending; but for that of training, of those with a redshift."""
-        wanted = self.usable if name == TRAIN else self.usable & np.isfinite(self.redshift)
-        return np.flatnonzero((self.splits == name) & wanted)
+    def rows(self, name: str, stars: bool = False) -> np.ndarray:
+        """Indices of the rows of a split, ascending; but for that of training, of those with a redshift.
+
+        stars : and of stars
+        """
+        wanted = np.isfinite(self.redshift) | ((self.spectype == STAR) & stars) | (name == TRAIN)
+        return np.flatnonzero((self.splits == name) & self.usable & wanted)
 
     def kind(self, rows: np.ndarray) -> np.ndarray:
         """Kinds (m,) of galaxies: twice the number of the store, and 1 more for those without a redshift."""
@@ -210,13 +238,14 @@ class TrainingSet:
         of_stores = of_stores or [1.0] * len(self.stores)
         return [share * factor for share in of_stores for factor in (1.0, unlabelled)]
 
-    def known(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which of the rows have a spectrum, and which a redshift: (m,) bool each."""
-        return torch.from_numpy(self.has_spectrum[rows]), torch.from_numpy(np.isfinite(self.redshift[rows]))
+    def known(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Which of the rows have a spectrum, which a redshift, and which a class: (m,) bool each."""
+        known = (self.has_spectrum[rows], np.isfinite(self.redshift[rows]), self.spectype[rows] > 0)
+        return tuple(map(torch.from_numpy, known))
 
-    def sample(self, name: str, n: int) -> np.ndarray:
-        """Up to n rows of a split, drawn by object id: stores are in the order of the sky or a program."""
-        rows = self.rows(name)
+    def sample(self, name: str, n: int, stars: bool = False) -> np.ndarray:
+        """Up to n of the `rows`, drawn by object id: stores are in the order of the sky or a program."""
+        rows = self.rows(name, stars)
         return rows[np.argsort(hash_ids(hash_ids(self.object_id[rows])), kind="stable")[:n]]
 
     def read(self, rows: np.ndarray) -> Batch:
@@ -237,7 +266,7 @@ class TrainingSet:
             image[of_block], conditions[of_block] = read.image[inside], read.conditions[inside]
             if store.has_spectra:
                 spectrum[of_block] = pooled(store.column("spectrum", start, stop)[inside], self.model)
-        labels = (self.redshift[rows].astype(np.float32), conditions, self.right[rows])
+        labels = (self.redshift[rows].astype(np.float32), conditions, self.right[rows], self.spectype[rows])
         return Batch(*map(torch.from_numpy, (image, spectrum, *labels)))
 
 

@@ -223,6 +223,12 @@ class Train:
             )
         return replace(self, model=replace(self.model, bands=bands))
 
+    def with_classes(self) -> "Train":
+        """The recipe for stores with stars, which our own model tells from galaxies and quasars."""
+        if not isinstance(self.model, ModelConfig):
+            return self
+        return replace(self, model=replace(self.model, classes=True))
+
     @classmethod
     def preset(cls, name: str | None, data: Sequence[str] = ()) -> "Train":
         """The defaults of a preset, by default our own, for stores; UsageError for an unknown name."""
@@ -310,6 +316,7 @@ def draw_masks(
         target=target,
         bands=bands,
         labelled=torch.ones(size, dtype=torch.bool),
+        classified=torch.ones(size, dtype=torch.bool),
         turn=turns if turn else torch.zeros_like(turns),
         noise=random_noise(size, config.noisier, generator),
         noise_seed=torch.randint(2**62, (size,), generator=generator),
@@ -347,7 +354,7 @@ def unwrapped(model: nn.Module) -> AnyModel:
 
 
 def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
-    """Forward pass; losses of image, spectrum and redshift: (3,)."""
+    """Forward pass; the parts of the loss, (P,)."""
     device = batch.image.device.type
     batch = batch._replace(image=turned(batch.image, masks.turn), right=batch.right * (1 - config.wrong))
     attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
@@ -370,18 +377,18 @@ def without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, counts: Tensor) -> Losses:
     """Accumulate the gradients of a batch, one micro-batch at a time; returns the batch's losses.
 
-    Every loss is a mean, so a micro-batch is weighted by its fraction of `counts`, (3,): the counts of all
+    Every loss is a mean, so a micro-batch is weighted by its fraction of `counts`, (P,): the counts of all
     masks of the step, divided by the number of ranks, as ranks average their gradients. So the sum is that of
     the whole batch, however it is divided. Ranks exchange gradients once, at the end.
     """
     micro_batches = torch.arange(len(batch.image)).chunk(config.accumulate)
     weights = unwrapped(model).loss_weights
-    sums = torch.zeros(3, device=batch.image.device)
+    sums = torch.zeros(len(weights), device=batch.image.device)
     for indices in micro_batches:
         rows = slice(int(indices[0]), int(indices[-1]) + 1)
         part = masks.rows(rows)
         with without_sync(model) if indices is not micro_batches[-1] else contextlib.nullcontext():
-            losses = forward(model, batch.rows(rows), part, config) * (part.counts() / counts)
+            losses = forward(model, batch.rows(rows), part, config) * (part.counts(weights) / counts)
             combined(losses, weights).total.backward()
         sums += losses.detach()
     return combined(sums, weights)

@@ -116,7 +116,9 @@ def begin_or_resume(
     if start is None:
         model.fit(sample.image, sample.conditions, description["noise"])
     else:
-        model.load_state_dict(start.weights)
+        missing, unexpected = model.load_state_dict(start.weights, strict=False)
+        assert not unexpected
+        assert all(name.startswith("class_head.") for name in missing)  # which is then a new one
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)

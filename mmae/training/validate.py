@@ -30,10 +30,11 @@ class Validation(NamedTuple):
 def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) -> Validation:
     """Losses and redshift metrics without spectra; the metrics are of images without hidden tokens."""
     model.eval()
-    rows = data.rows(VALIDATION)
+    rows = data.rows(VALIDATION, stars=config.model.classes)
     own = np.arange(len(rows))[rank_slice(len(rows), world.rank, world.size)]
     masks = validation_masks(len(rows), config).of(*data.known(rows))
-    sums, counts = torch.zeros(2, 3, dtype=torch.float64, device=world.device)
+    parts = model.loss_weights
+    sums, counts = torch.zeros(2, len(parts), dtype=torch.float64, device=world.device)
     redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)
     start = 0
     pin = world.device.type == "cuda"
@@ -42,17 +43,16 @@ def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) ->
         size = len(batch.image)
         indices = own[start : start + size]
         own_masks = masks.rows(indices).to(world.device)
-        number = own_masks.counts().double()
+        number = own_masks.counts(parts).double()
         sums += forward(model, batch, own_masks, config) * number
         counts += number
         redshifts[0, indices] = predict(model, batch, config).double().cpu()
         redshifts[1, indices] = batch.redshift.double().cpu()
         start += size
     sums, counts = world.sum(torch.stack([sums, counts]))
-    losses = combined(sums / counts.clamp(min=1), model.loss_weights)
-    z_phot, z_spec = collect(redshifts, world)
-    names = ("loss", "image", "spectrum", "redshift")
-    metrics = dict(zip(names, (float(loss) for loss in losses), strict=True))
+    losses = combined(sums / counts.clamp(min=1), parts)
+    z_phot, z_spec = collect(redshifts, world)[:, np.isfinite(data.redshift[rows])]
+    metrics = {"loss": float(losses.total)} | dict(zip(parts, losses.parts.tolist(), strict=True))
     return Validation(metrics | point_metrics(z_phot, z_spec), z_phot, z_spec)
 
 

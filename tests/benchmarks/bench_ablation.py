@@ -95,16 +95,16 @@ def without_profile() -> None:
 
 def by_running_means() -> None:
     """Divide every loss by its running mean over about a hundred steps."""
-    means, losses, weights = torch.ones(3), Model.losses, Model.loss_weights
+    means, losses, parts = torch.ones(3), Model.losses, ("image", "spectrum", "redshift")
 
     def recorded(self: Model, *inputs: Any) -> Tensor:
-        parts = losses(self, *inputs)
+        values = losses(self, *inputs)
         if self.training:  # an image loss of 0 is that of a step without masks
-            means.lerp_(torch.where(parts > 0, parts, means).detach(), 0.01)
-        return parts
+            means.lerp_(torch.where(values > 0, values, means).detach(), 0.01)
+        return values
 
     Model.losses = recorded  # type: ignore[method-assign]
-    scaled = property(lambda self: tuple((torch.tensor(weights) / means).tolist()))
+    scaled = property(lambda self: dict(zip(parts, (1 / means).tolist(), strict=True)))
     Model.loss_weights = scaled  # type: ignore[assignment]
 
 

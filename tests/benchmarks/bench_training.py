@@ -27,7 +27,6 @@ from catalogs import ingest
 from catalogs.mock import survey as mock
 from catalogs.store.spectra import normalise, pool
 from mmae.models.batch import Batch
-from mmae.models.conditions import unknown
 from mmae.models.families import AnyModel, build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined
@@ -55,7 +54,7 @@ def read_singly(path: Path, rows: np.ndarray) -> Iterator[Batch]:
                 redshift = file["DESI_fibermap/DESI_redshift"][row]
                 items.append((file["image"][row], np.float32(spectrum), np.float32(redshift)))
             image, *others = (torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True))
-            yield Batch(image, *others, unknown(image), torch.ones(len(image)))
+            yield Batch.of_pairs(image, *others)
 
 
 def read_together(data: TrainingSet, rows: np.ndarray) -> Iterator[Batch]:
@@ -91,7 +90,7 @@ def own_step(model: nn.Module, inner: AnyModel, config: Train) -> Callable[[Batc
     def step(batch: Batch) -> None:
         masks = step_masks(len(batch.image), config, next(number))
         optimizer.zero_grad(set_to_none=True)
-        backward(model, batch, masks, config, masks.counts().clamp(min=1))
+        backward(model, batch, masks, config, masks.counts(model.loss_weights).clamp(min=1))
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 
@@ -149,7 +148,7 @@ def rank(number: int, port: int, results: Path) -> None:
         parallel_step = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
         single_step = own_step(model, model, config)
         image = torch.randn(BATCH, 5, 64, 64)
-        batch = Batch(image, torch.randn(BATCH, 259), torch.rand(BATCH), unknown(image), torch.ones(BATCH))
+        batch = Batch.of_pairs(image, torch.randn(BATCH, 259), torch.rand(BATCH))
         rates = []
         for _ in range(ROUNDS + 1):
             single_rate = rate(single_step, itertools.repeat(batch), STEPS) if world.is_main else 0.0

@@ -13,7 +13,6 @@ from bench_mock_realism import SKY
 from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL, normalise, pool, pooled_noise
 from mmae.models.batch import Batch
-from mmae.models.conditions import unknown
 from mmae.models.mmae import ModelConfig
 from mmae.scores.image_scores import RADIUS, magnitude, measure
 from mmae.scores.rebuilding import Truth, truth_of
@@ -43,7 +42,7 @@ class Cutouts(NamedTuple):
 
 def cutouts(image: np.ndarray, noise: np.ndarray) -> Cutouts:
     pixels, redshift = torch.from_numpy(image.astype(np.float32)), torch.zeros(len(image))
-    batch = Batch(pixels, torch.zeros(len(image), PIXELS), redshift, unknown(pixels), torch.ones(len(image)))
+    batch = Batch.of_pairs(pixels, torch.zeros(len(image), PIXELS), redshift)
     return Cutouts(truth_of(np.arange(1, len(image) + 1), batch), noise)
 
 
@@ -82,9 +81,7 @@ def real_spectra(folder: Path) -> tuple[Truth, list[str]]:
         flux, ivar, redshift, kind = (arrays[name] for name in ("flux", "ivar", "z", "spectype"))
     spectrum = pool(normalise(flux, ivar), STORED_POOL)[:, :PIXELS].astype(np.float32)
     image = torch.zeros(len(flux), 5, SIZE, SIZE)
-    batch = Batch(
-        image, torch.from_numpy(spectrum), torch.from_numpy(redshift), unknown(image), torch.ones(len(image))
-    )
+    batch = Batch.of_pairs(image, torch.from_numpy(spectrum), torch.from_numpy(redshift))
     truth = truth_of(np.arange(1, len(flux) + 1), batch)
     return truth._replace(noise=pooled_noise(flux, ivar, STORED_POOL)[:, :PIXELS]), kind.tolist()
 

@@ -125,9 +125,7 @@ def test_errors_are_those_of_hidden_pixels():
 def test_the_figure_shows_what_was_seen_hidden_and_rebuilt():
     torch.manual_seed(0)
     model = build(TINY["himes2025"])
-    truth = Batch(
-        torch.randn(1, 5, 64, 64), torch.randn(1, 259), torch.tensor([2.0]), torch.zeros(1, 11), torch.ones(1)
-    )
+    truth = Batch.of_pairs(torch.randn(1, 5, 64, 64), torch.randn(1, 259), torch.tensor([2.0]))
     rebuilt = reconstruct(model, truth.image, truth.spectrum, *half_hidden(model, 1))
     wave = pool(3600 + 0.8 * np.arange(7783))
     galaxy = Batch(*(part[0] for part in truth)), Reconstruction(*(part[0] for part in rebuilt))

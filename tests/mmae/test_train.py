@@ -450,11 +450,11 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(config, preset)
     model = build(config.model).eval()  # without dropout
     generator = torch.Generator().manual_seed(0)
     masks = draw_masks(torch.arange(20) < 5, config, generator, whole_images=False, turn=True)
-    results = []
+    counts, results = masks.counts(model.loss_weights), []
     for micro_batches in (1, 3):
         model.zero_grad()
-        losses = backward(model, batch, masks, replace(config, accumulate=micro_batches), masks.counts())
-        results.append([*losses, *(parameter.grad for parameter in model.parameters())])
+        losses = backward(model, batch, masks, replace(config, accumulate=micro_batches), counts)
+        results.append([losses.total, losses.parts, *(parameter.grad for parameter in model.parameters())])
     for of_batch, summed in zip(*results, strict=True):
         torch.testing.assert_close(summed, of_batch, rtol=1e-3, atol=1e-3)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.bundles.calibrate import LEAST_ROWS, Width, calibrate_pdf, temperature, width_of
+from mmae.bundles.calibrate import LEAST_ROWS, Width, calibrate_sets, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.models import pdf
 from mmae.models.families import build
@@ -20,8 +20,8 @@ def test_p_of_z_is_made_as_wide_as_its_errors():
     x = torch.log1p(grid.centres).float()
     logits = -0.5 * ((x - centre[:, None]) / 0.01) ** 2
     redshift = torch.expm1(centre + 0.02 * torch.randn(4000, generator=rng))
-    assert temperature(logits, redshift, grid) == pytest.approx(4, rel=0.05)
-    assert temperature(logits / 4, redshift, grid) == pytest.approx(1, rel=0.05)
+    assert temperature(logits, grid.bin(redshift)) == pytest.approx(4, rel=0.05)
+    assert temperature(logits / 4, grid.bin(redshift)) == pytest.approx(1, rel=0.05)
 
 
 def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long():
@@ -61,7 +61,7 @@ def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies():
 
     def levels_of(rows):
         program = ImagePdf(model)
-        calibrate_pdf(program, image[rows], redshift[rows])
+        calibrate_sets(program, image[rows], redshift[rows])
         return program.levels[0b11101], program.levels[0b11111]
 
     everything, own = levels_of(slice(None)), levels_of(slice(LEAST_ROWS, None))

@@ -7,7 +7,6 @@ import torch
 from conftest import TINY
 
 from mmae.models.batch import Batch
-from mmae.models.conditions import unknown
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined, crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
@@ -34,13 +33,7 @@ def test_token_masks_cover_their_pixels():
 
 
 def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
-    batch = Batch(
-        torch.zeros(2, 5, 64, 64),
-        torch.zeros(2, 259),
-        torch.tensor([0.0, 1.0]),
-        torch.zeros(2, 11),
-        torch.ones(2),
-    )
+    batch = Batch.of_pairs(torch.zeros(2, 5, 64, 64), torch.zeros(2, 259), torch.tensor([0.0, 1.0]))
     output = Output(
         image=torch.full((2, 5, 64, 64), 2.0),
         spectrum=torch.tensor([[3.0], [100.0]]).expand(2, 259),
@@ -49,6 +42,7 @@ def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
         logits=torch.zeros(2, 0),
         photometric=torch.zeros(2, 0, 0),
         weights=torch.zeros(2, 0),
+        spectype=torch.zeros(2, 0),
     )
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[:, :16] = True
@@ -72,9 +66,10 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
         logits=torch.zeros(2, 60),
         photometric=torch.zeros(2, 3, 60),
         weights=torch.tensor([0.5, 0.5, 0.0]).expand(2, 3),
+        spectype=torch.zeros(2, 0),
     )
     output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
-    batch = Batch(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]), unknown(truth), torch.ones(2))
+    batch = Batch.of_pairs(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]))
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[0, 5] = True
     target = torch.ones(2, 48, dtype=torch.bool)
@@ -123,14 +118,15 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         logits=torch.randn(4, bins, generator=generator),
         photometric=torch.randn(4, 3, bins, generator=generator),
         weights=torch.rand(4, 3, generator=generator),
+        spectype=torch.zeros(4, 0),
     )
     redshift = torch.tensor([0.2, 0.5, math.nan, math.nan])
     tokens = torch.ones(4, 64, dtype=torch.bool), torch.ones(4, config.spectrum_tokens, dtype=torch.bool)
     masks = Masks.of_tokens(tokens[0], tokens[1], tokens[1], 5)
-    masks = masks.of(torch.tensor([False, True, True, False]), ~redshift.isnan())
-    batch = Batch(image, spectrum, redshift, unknown(image), torch.ones(4))
+    masks = masks.of(torch.tensor([False, True, True, False]), ~redshift.isnan(), torch.zeros(4) > 0)
+    batch = Batch.of_pairs(image, spectrum, redshift)
     found = model.losses(output, batch, masks)
-    assert masks.counts().tolist() == [4 * 5 * 64, 2 * config.spectrum_tokens, 2]
+    assert masks.counts(model.loss_weights).tolist() == [4 * 5 * 64, 2 * config.spectrum_tokens, 2]
     for part, rows in ((1, slice(1, 3)), (2, slice(2))):
         some = Output(*(values[rows] for values in output))
         expected = model.losses(some, batch.rows(rows), masks.rows(rows))

@@ -1,0 +1,65 @@
+"""Classes of objects against what they are: completeness and purity, and whether their probabilities hold."""
+
+import numpy as np
+from astropy.table import Table
+
+from catalogs.store.format import SPECTYPES
+
+CLASSES = SPECTYPES[1:]
+"""Star, galaxy and quasar, in the order of the columns of a catalogue."""
+LEAST = 10
+"""Objects of a bin of magnitude, at the least."""
+DESCRIPTIONS = {
+    "magnitude": "all, or a range of one magnitude",
+    "class": "what the objects are by their spectra, and are likeliest by their images",
+    "n": "objects of the class",
+    "completeness": "share of them that are likeliest of the class",
+    "purity": "share of those that are likeliest of the class, and are",
+    "expected": "sum of the probabilities of the class over all objects: n, if they are right",
+}
+
+
+def table(probability: np.ndarray, spectype: np.ndarray, magnitude: np.ndarray | None = None) -> Table:
+    """Completeness and purity of each class, of all objects and by magnitude.
+
+    probability (N, 3): of CLASSES; spectype (N,): codes of SPECTYPES, none of them 0; magnitude (N,): NaN
+    where it is not known. A share of no object is NaN.
+    """
+    bins = {"all": np.ones(len(spectype), bool)}
+    if magnitude is not None:
+        whole = np.floor(magnitude)
+        for first in np.unique(whole[np.isfinite(whole)]).astype(int).tolist():
+            inside = whole == first
+            if inside.sum() >= LEAST:
+                bins[f"{first}-{first + 1}"] = inside
+    rows = [
+        {"magnitude": name, **row}
+        for name, inside in bins.items()
+        for row in _scores(probability[inside], spectype[inside])
+    ]
+    scores = Table(rows=rows)
+    for name, description in DESCRIPTIONS.items():
+        scores[name].description = description
+    return scores
+
+
+def _scores(probability: np.ndarray, spectype: np.ndarray) -> list[dict[str, str | int | float]]:
+    likeliest = probability.argmax(1) + 1
+    rows: list[dict[str, str | int | float]] = []
+    for code, name in enumerate(CLASSES, 1):
+        is_one, taken = spectype == code, likeliest == code
+        both = int((is_one & taken).sum())
+        rows.append(
+            {
+                "class": name,
+                "n": int(is_one.sum()),
+                "completeness": _share(both, int(is_one.sum())),
+                "purity": _share(both, int(taken.sum())),
+                "expected": float(probability[:, code - 1].sum()),
+            }
+        )
+    return rows
+
+
+def _share(part: int, of: int) -> float:
+    return part / of if of else float("nan")
