@@ -20,11 +20,11 @@ from catalogs import atomic
 from catalogs.errors import UsageError
 from catalogs.ranges import SEEDS, check_range
 from mmae import cli
+from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig
 from mmae.models.masking import random_mask
-from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.reconstruction import Reconstruction, error_table, reconstruct
 from mmae.scores.reconstruction_figure import figure
 from mmae.training.data import TrainingSet, sample_test_rows

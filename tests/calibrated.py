@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mmae.models.pdf import recalibrated
+from mmae.layers.pdf import recalibrated
 
 
 def calibrated(logits, bundle):

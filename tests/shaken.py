@@ -2,7 +2,7 @@
 
 import torch
 
-from mmae.models.conditions import unknown
+from mmae.layers.conditions import unknown
 from mmae.models.families import build
 
 NOISE = [0.037, 0.057, 0.077, 0.156, 0.287]

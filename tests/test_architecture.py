@@ -19,7 +19,8 @@ COMMON_FILES = {"__init__", "cli", "environment", "flags", "hardware", "prefetch
 STORE = {"catalogs", "catalogs.store"}
 PRODUCTS = {*STORE, "catalogs.products"}
 SURVEYS = {*STORE, "catalogs.surveys"}
-MODELS = {*PRODUCTS, *SURVEYS, COMMON}
+LAYERS = {*PRODUCTS, *SURVEYS, COMMON}
+MODELS = {*LAYERS, "mmae.layers"}
 BUNDLES = {*MODELS, "mmae.models"}
 SCORES = {*BUNDLES, "mmae.bundles"}
 MAY_IMPORT = {
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "catalogs.mock": SURVEYS,
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},
+    "mmae.layers": LAYERS,
     "mmae.models": MODELS,
     "mmae.bundles": BUNDLES,
     "mmae.scores": SCORES,
@@ -101,7 +103,7 @@ def test_imports_run_downward(path):
         ("mmae/evaluate.py", "from mmae.infer import Infer"),
         ("catalogs/store/cutouts.py", "from catalogs.products.schema import Flag"),
         ("catalogs/atomic.py", "import catalogs.store.format"),
-        ("catalogs/products/photoz.py", "def late():\n    from mmae.models import pdf"),
+        ("catalogs/products/photoz.py", "def late():\n    from mmae.layers import pdf"),
     ],
 )
 def test_an_import_that_runs_upward_is_found(file, line):

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from mmae.bundles.image_mask import visible_tokens
+from mmae.layers.patches import IMAGE_TOKENS, observed_bands
+from mmae.layers.photometry import set_numbers
 from mmae.models.families import AnyModel
-from mmae.models.patches import IMAGE_TOKENS, observed_bands
-from mmae.models.photometry import set_numbers
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-4}
 """Largest difference allowed between a program and the full model, in either precision. In float64 it is that

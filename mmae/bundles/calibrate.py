@@ -11,12 +11,12 @@ from catalogs.store.format import SPECTYPES
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
-from mmae.models import pdf
-from mmae.models.conditions import unknown
+from mmae.layers import pdf
+from mmae.layers.conditions import unknown
+from mmae.layers.patches import observed_bands
+from mmae.layers.pdf import Grid
+from mmae.layers.photometry import set_of
 from mmae.models.output import Estimate
-from mmae.models.patches import observed_bands
-from mmae.models.pdf import Grid
-from mmae.models.photometry import set_of
 
 PIT_PIECES, PIT_RESOLUTION = 16, 5e-3
 """Of the polylines that p(z) is calibrated by, and the least step between two of their levels."""

@@ -18,11 +18,11 @@ from mmae.bundles import columns, summary
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.image_mask import WHOLE, visible_tokens
 from mmae.hardware import FP32
-from mmae.models.conditions import unknown
+from mmae.layers.conditions import unknown
+from mmae.layers.patches import IMAGE_TOKENS
+from mmae.layers.pdf import Grid
 from mmae.models.families import config_of
 from mmae.models.output import Estimate
-from mmae.models.patches import IMAGE_TOKENS
-from mmae.models.pdf import Grid
 
 Readout = Callable[[Estimate, np.ndarray], Tensor]
 """Computes numbers (B, C) from the estimates of a batch and its ids."""

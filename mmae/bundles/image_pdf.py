@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.bundles.typicality import Typicality
-from mmae.models.conditions import unknown
-from mmae.models.linear import Linear, copied
-from mmae.models.mmae import Block, Embedding, Model, features
+from mmae.layers.conditions import unknown
+from mmae.layers.linear import Linear, copied
+from mmae.layers.patches import known_pixels, patches
+from mmae.layers.pdf import entropy, recalibrated
+from mmae.layers.transformer import Block, Embedding
+from mmae.models.mmae import Model, features
 from mmae.models.output import Estimate
-from mmae.models.patches import known_pixels, patches
-from mmae.models.pdf import entropy, recalibrated
 
 
 def after_norm(layer: nn.Linear, norm: nn.LayerNorm, gelu: bool = False) -> Linear:

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.bundles.typicality import Typicality
+from mmae.layers.linear import Linear, copied, product
+from mmae.layers.patches import known_pixels, patches
 from mmae.models.himes2025 import FusionBlock, Himes2025, ImageEmbedding
-from mmae.models.linear import Linear, copied, product
 from mmae.models.output import Estimate
-from mmae.models.patches import known_pixels, patches
 
 
 class PatchEmbedding(nn.Module):

@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.image_redshift import ImageRedshift
-from mmae.models import pdf
-from mmae.models.conditions import unknown
+from mmae.layers import pdf
+from mmae.layers.conditions import unknown
+from mmae.layers.pdf import Grid
 from mmae.models.families import AnyModel
 from mmae.models.mmae import Model
 from mmae.models.output import Estimate
-from mmae.models.pdf import Grid
 
 Program = ImagePdf | ImageRedshift
 BATCH = 64

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmae.bundles.program import Program, estimates
-from mmae.models.linear import Linear
+from mmae.layers.linear import Linear
 
 DAMPING = 0.01
 """Added to the squares of the inputs, as a share of their mean, for inputs that the sample lacks."""

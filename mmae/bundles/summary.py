@@ -7,9 +7,9 @@ from torch import Tensor
 
 from catalogs.products.schema import QUANTILE_LEVELS
 from mmae.bundles import columns
-from mmae.models import pdf
+from mmae.layers import pdf
+from mmae.layers.pdf import Grid
 from mmae.models.output import Estimate
-from mmae.models.pdf import Grid
 
 LEVELS = {
     "PHOTOZ_MEDIAN": 0.5,

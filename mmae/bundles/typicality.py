@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mmae.models.linear import product
-from mmae.models.whitening import whitening
+from mmae.layers.linear import product
+from mmae.layers.whitening import whitening
 
 SHRINKAGE = 0.01
 """Fraction of the mean variance added to every direction, for those with hardly any variance."""

@@ -1,1 +1,1 @@
-"""Models of galaxies, ours and the paper's, and their parts."""
+"""Models of galaxies, ours and the paper's: what they take and give, their losses, their weights on disk."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from catalogs.errors import InputRefused
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
-from mmae.models.conditions import unknown
+from mmae.layers.conditions import unknown
 
 
 class Batch(NamedTuple):

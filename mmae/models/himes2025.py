@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from catalogs.bands import HSC
 from catalogs.ranges import check_sizes
 from catalogs.store.spectra import POOL
+from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, unpatch
 from mmae.models.batch import Batch
 from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.output import Output
-from mmae.models.patches import IMAGE_TOKENS, PATCH, known_pixels, unpatch
 
 PIXELS = len(HSC) * PATCH**2
 """Values of a patch, band after band."""

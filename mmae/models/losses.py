@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HSC_WIDTH = 0.15
-"""Width of the HSC loss in dz."""
+from mmae.layers.pdf import hsc
 
 
 class Losses(NamedTuple):
@@ -21,12 +20,6 @@ class Losses(NamedTuple):
 def combined(parts: Tensor, weights: Mapping[str, float]) -> Losses:
     """Losses (P,) of what a model learns, in the order of their weights by name, and their weighted sum."""
     return Losses((parts * parts.new_tensor(list(weights.values()))).sum(), parts)
-
-
-def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:
-    """1 - 1 / (1 + (dz / 0.15)^2) of each galaxy, dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018)."""
-    dz = (predicted - redshift) / (1 + redshift)
-    return 1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)
 
 
 def hsc_loss(predicted: Tensor, redshift: Tensor, right: Tensor, known: Tensor) -> Tensor:

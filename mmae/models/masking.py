@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmae.models.conditions import SHALLOWEST, border, sky_noise
-from mmae.models.patches import known_pixels, patches
+from mmae.layers.conditions import SHALLOWEST, border, sky_noise
+from mmae.layers.patches import known_pixels, patches
 
 UNTOLD = 0.2
 """Share of the galaxies of which nothing is told but their image: so it may be with those to come."""

@@ -36,18 +36,19 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import check_range, check_sizes
 from catalogs.store.format import SPECTYPES
 from catalogs.store.spectra import STORED_POOL
+from mmae.layers.conditions import Conditions, unknown
+from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
+from mmae.layers.pdf import Grid, best
+from mmae.layers.photometric_pdf import PhotometricPdf, shares
+from mmae.layers.photometry import Photometry, asinh
+from mmae.layers.radial_profile import RadialProfile
+from mmae.layers.rest_frame import LOG_STEP, RestFrame
+from mmae.layers.template_fit import TemplateFit
+from mmae.layers.transformer import Block, Embedding
 from mmae.models.batch import Batch
-from mmae.models.conditions import Conditions, unknown
 from mmae.models.losses import crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
 from mmae.models.output import Output
-from mmae.models.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
-from mmae.models.pdf import Grid, best
-from mmae.models.photometric_pdf import PhotometricPdf, shares
-from mmae.models.photometry import Photometry, asinh
-from mmae.models.radial_profile import RadialProfile
-from mmae.models.rest_frame import LOG_STEP, RestFrame
-from mmae.models.template_fit import TemplateFit
 
 HEAD_DIM, DECODER_HEAD_DIM = 64, 32
 """Width of an attention head. A CPU is fastest with 64, and with 64 tokens: so there is no class token."""
@@ -131,76 +132,6 @@ class ModelConfig:
     @property
     def grid(self) -> Grid:
         return Grid(self.bins, self.z_max)
-
-
-class Attention(nn.Module):
-    def __init__(self, width: int, head_dim: int):
-        super().__init__()
-        self.head_dim = head_dim
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        qkv = self.qkv(tokens).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention: (B, heads, N, d) each -> the same.
-
-    Written out on a CPU: torch's fused kernel has a slow backward pass, and its unfused one searches for rows
-    with all keys masked.
-    """
-    if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v)
-    weights = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
-    return weights.softmax(3, dtype=torch.promote_types(q.dtype, torch.float32)).to(v.dtype) @ v
-
-
-class FeedForward(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-        nn.init.zeros_(self.down.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(tokens)))
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block, initialised to the identity, so that depth does no harm at first."""
-
-    def __init__(self, width: int, head_dim: int):
-        super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, head_dim)
-        self.norm2, self.ffn = nn.LayerNorm(width), FeedForward(width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attention(self.norm1(tokens))
-        return tokens + self.ffn(self.norm2(tokens))
-
-
-class Embedding(nn.Module):
-    """Features of tokens (B, N, F) -> tokens (B, N, D), with their positions added.
-
-    The last features, `remarks` in number, are 0 for most galaxies: they say what is missing or unusual.
-    Nothing is made of them at first, and the others begin as if they were alone.
-    """
-
-    def __init__(self, tokens: int, features: int, width: int, remarks: int = 0):
-        super().__init__()
-        self.up, self.down = nn.Linear(features, 2 * width), nn.Linear(2 * width, width)
-        self.position = nn.Parameter(0.02 * torch.randn(1, tokens, width))
-        with torch.no_grad():
-            heard = features - remarks
-            self.up.weight *= (features / heard) ** 0.5
-            self.up.weight[:, heard:] = 0
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(features))) + self.position
 
 
 def features(pixels: Tensor, known: Tensor | None, noise: Tensor, patch: int = PATCH) -> Tensor:

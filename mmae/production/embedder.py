@@ -19,10 +19,10 @@ from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import CARD, open_bundle
 from mmae.bundles.engine import Engine, device_of_this_process, engine_of_this_process, filled
 from mmae.hardware import FP32, Precision
+from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models import checkpoint
 from mmae.models.batch import check_spectra, pooled
 from mmae.models.families import config_of
-from mmae.models.patches import IMAGE_TOKENS
 from mmae.production.actor import Actor
 from mmae.production.plan import BATCH
 from mmae.production.units import Rows

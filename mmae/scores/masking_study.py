@@ -7,8 +7,8 @@ import numpy as np
 from astropy.table import Table
 from torch import Tensor
 
+from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models.families import AnyConfig, AnyModel
-from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.image_scores import magnitude
 from mmae.scores.line_scores import median
 from mmae.scores.metrics import EDGES, point_metrics, ranges

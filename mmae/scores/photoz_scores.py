@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmae.bundles.image_mask import visible_tokens
 from mmae.bundles.program import Program, best_redshift
-from mmae.models.patches import IMAGE_TOKENS
-from mmae.models.pdf import Grid
+from mmae.layers.patches import IMAGE_TOKENS
+from mmae.layers.pdf import Grid
 from mmae.scores.metrics import EDGES, point_metrics
 
 SHARES = (0.25, 0.0)

@@ -17,8 +17,8 @@ from catalogs.products.screen import screen_images
 from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL
 from catalogs.surveys.desi import ARMS, SKY_LINES
+from mmae.layers.patches import IMAGE_TOKENS, PATCH, SIDE
 from mmae.models.families import AnyConfig, AnyModel
-from mmae.models.patches import IMAGE_TOKENS, PATCH, SIDE
 from mmae.scores.image_scores import I_BAND
 from mmae.scores.line_scores import median
 from mmae.scores.masking_study import scatter

@@ -17,9 +17,9 @@ from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import SIZE, SPECTYPES
 from catalogs.store.spectra import STORED_POOL, WAVE, pool
 from mmae.bundles.roles import Positions
+from mmae.layers.patches import PATCH
 from mmae.models.batch import Batch, check_labels, pooled
 from mmae.models.families import AnyConfig
-from mmae.models.patches import PATCH
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}

@@ -18,6 +18,8 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store.checks import check_folder
 from mmae.hardware import BF16, FP32, Precision, has_bf16
+from mmae.layers.patches import IMAGE_TOKENS
+from mmae.layers.photometry import MAX_BANDS
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
 from mmae.models.himes2025 import Himes2025Config
@@ -34,8 +36,6 @@ from mmae.models.masking import (
 )
 from mmae.models.mmae import ModelConfig
 from mmae.models.output import Output
-from mmae.models.patches import IMAGE_TOKENS
-from mmae.models.photometry import MAX_BANDS
 
 DATA, CONFIG_FILE = Path("train.zarr"), Path("train.toml")
 """What is trained on, and the flags that are read, where nothing is named."""

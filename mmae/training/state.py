@@ -18,11 +18,11 @@ from catalogs.bands import as_in
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.model_input import TOLD
 from mmae import __version__
+from mmae.layers.patches import observed_bands
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel, build
 from mmae.models.mmae import ModelConfig
-from mmae.models.patches import observed_bands
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World
 from mmae.training.recipe import DROPOUT, Train, make_optimizer, stream_seed

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models.batch import Batch
 from mmae.models.families import AnyModel
 from mmae.models.losses import combined
-from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.metrics import point_metrics
 from mmae.training.batches import batches, rank_slice
 from mmae.training.data import VALIDATION, TrainingSet

@@ -29,16 +29,16 @@ from mmae import cli, train
 from mmae.bundles.program import program_of
 from mmae.bundles.rounding import reduce_precision
 from mmae.hardware import BF16, FP32, has_bf16
+from mmae.layers.patches import known_pixels, patches
+from mmae.layers.photometric_pdf import PhotometricPdf
+from mmae.layers.photometry import Photometry
+from mmae.layers.radial_profile import RadialProfile
 from mmae.models import checkpoint
 from mmae.models.batch import Batch, pooled
 from mmae.models.families import AnyModel
 from mmae.models.masking import Masks
 from mmae.models.mmae import Model, ModelConfig
 from mmae.models.output import Output
-from mmae.models.patches import known_pixels, patches
-from mmae.models.photometric_pdf import PhotometricPdf
-from mmae.models.photometry import Photometry
-from mmae.models.radial_profile import RadialProfile
 from mmae.scores import line_scores, photoz_scores
 from mmae.scores.line_scores import LineFits
 from mmae.scores.lines import signal_to_noise

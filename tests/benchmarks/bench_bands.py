@@ -33,9 +33,9 @@ from mmae.bundles import calibrate
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.program import estimates
 from mmae.hardware import FP32
-from mmae.models import pdf
+from mmae.layers import pdf
+from mmae.layers.pdf import Grid
 from mmae.models.families import config_of
-from mmae.models.pdf import Grid
 from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
 from mmae.training.data import TEST, TrainingSet
 from mmae.training.recipe import Train

@@ -28,10 +28,10 @@ from mmae.bundles.image_mask import WHOLE, Masking
 from mmae.bundles.image_redshift import ImageRedshift
 from mmae.bundles.sample import noise_sample
 from mmae.hardware import BF16, FP32, Precision
+from mmae.layers.patches import IMAGE_TOKENS, PIXELS
 from mmae.models.families import AnyModel
 from mmae.models.himes2025 import Himes2025, Himes2025Config
 from mmae.models.mmae import Model, ModelConfig
-from mmae.models.patches import IMAGE_TOKENS, PIXELS
 
 OBJECTS, BATCH, ROUNDS = 128, 64, 9
 RELEASED_WORK = 1294.6e6

@@ -26,12 +26,12 @@ from torch import nn
 from catalogs import ingest
 from catalogs.mock import survey as mock
 from catalogs.store.spectra import normalise, pool
+from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models.batch import Batch
 from mmae.models.families import AnyModel, build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined
 from mmae.models.masking import Masks, random_mask, without_spectrum
-from mmae.models.patches import IMAGE_TOKENS
 from mmae.training import distributed
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, TrainingSet

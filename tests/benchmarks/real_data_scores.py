@@ -7,9 +7,9 @@ import torch
 from real_data import Cutouts, Library, round_galaxy, seen_mean, straight_lines
 
 from catalogs.store.spectra import POOL, pool
+from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models.families import AnyModel
 from mmae.models.losses import spectrum_pixels
-from mmae.models.patches import IMAGE_TOKENS
 from mmae.scores.rebuilding import (
     Truth,
     filled_spectrum,

@@ -8,9 +8,9 @@ from conftest import TINY
 
 from mmae.bundles.calibrate import LEAST_ROWS, Width, calibrate_sets, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
-from mmae.models import pdf
+from mmae.layers import pdf
+from mmae.layers.pdf import Grid
 from mmae.models.families import build
-from mmae.models.pdf import Grid
 
 
 def test_p_of_z_is_made_as_wide_as_its_errors():

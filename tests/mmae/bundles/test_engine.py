@@ -14,7 +14,8 @@ from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.engine import Engine
 from mmae.bundles.image_mask import WHOLE, Masking, visible_tokens
 from mmae.hardware import BF16, FP32, PRECISIONS
-from mmae.models import checkpoint, pdf
+from mmae.layers import pdf
+from mmae.models import checkpoint
 
 CPU = torch.device("cpu")
 MASKINGS = {"whole": WHOLE, "masked": Masking(0.25, draws=2)}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmae.layers.pdf import hsc
 from mmae.models.himes2025 import Dropout, Himes2025
-from mmae.models.losses import hsc
 
 
 def formula_weight(name, shape):

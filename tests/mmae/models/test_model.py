@@ -8,9 +8,9 @@ from conftest import TINY
 from shaken import images, shaken
 
 from mmae.bundles.image_pdf import ImagePdf
+from mmae.layers.patches import patches, unpatch
 from mmae.models.masking import random_mask, turned
 from mmae.models.mmae import ModelConfig
-from mmae.models.patches import patches, unpatch
 
 CONFIGS = {
     "default": ModelConfig(),

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalogs.products.screen import LEAST_BANDS
-from mmae.models.conditions import features_of
-from mmae.models.linear import affine
-from mmae.models.photometry import sets_of
+from mmae.layers.conditions import features_of
+from mmae.layers.linear import affine
+from mmae.layers.photometry import sets_of
 
 
 class PhotometricPdf(nn.Module):

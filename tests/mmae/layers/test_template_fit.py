@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from mmae.models.pdf import Grid
-from mmae.models.rest_frame import GAIN, LOG_STEP, RestFrame
-from mmae.models.template_fit import INDEPENDENT, TemplateFit, on_log_grid
+from mmae.layers.pdf import Grid
+from mmae.layers.rest_frame import GAIN, LOG_STEP, RestFrame
+from mmae.layers.template_fit import INDEPENDENT, TemplateFit, on_log_grid
 
 GRID = Grid(100, 4.5)
 PIXELS = 1296

@@ -9,8 +9,8 @@ that are known are then what they would be with all bands.
 import torch
 from torch import Tensor, nn
 
-from mmae.models.rings import rings, sums
-from mmae.models.whitening import completing, whitening
+from mmae.layers.rings import rings, sums
+from mmae.layers.whitening import completing, whitening
 
 RADII = (3.0, 5.0, 8.0, 12.0, 20.0, 32.0)
 """Radii of the apertures, pixels: 0.5 to 5.4 arcsec of HSC."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmae.models.rest_frame import GAIN, LOG_STEP, RestFrame
+from mmae.layers.rest_frame import GAIN, LOG_STEP, RestFrame
 
 HALPHA = 6564.6
 

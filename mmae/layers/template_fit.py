@@ -12,8 +12,8 @@ from torch import Tensor
 
 from catalogs.store.spectra import STORED_POOL
 from catalogs.surveys.desi import STEP
-from mmae.models.pdf import Grid
-from mmae.models.rest_frame import GAIN, LOG_STEP, RestFrame
+from mmae.layers.pdf import Grid
+from mmae.layers.rest_frame import GAIN, LOG_STEP, RestFrame
 
 MIN_RELATIVE_MASS = 1e-4
 """Smallest mass of a bin of p(z), relative to the highest, for which redshifts are tried."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmae.models import pdf
-from mmae.models.pdf import Grid
+from mmae.layers import pdf
+from mmae.layers.pdf import Grid
 
 GRID = Grid(300, 5.0)
 

@@ -5,10 +5,10 @@ import math
 import torch
 
 from catalogs.products.screen import LEAST_BANDS
-from mmae.models.conditions import unknown
+from mmae.layers.conditions import unknown
+from mmae.layers.photometric_pdf import shares
+from mmae.layers.photometry import set_of, sets_of
 from mmae.models.mmae import Model
-from mmae.models.photometric_pdf import shares
-from mmae.models.photometry import set_of, sets_of
 from tests.conftest import TINY
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from catalogs.store.format import SIZE
-from mmae.models.linear import product
-from mmae.models.patches import patches
+from mmae.layers.linear import product
+from mmae.layers.patches import patches
 
 
 def rings(edges: Sequence[float]) -> Tensor:

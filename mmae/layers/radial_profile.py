@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from mmae.models.patches import IMAGE_TOKENS
-from mmae.models.rings import rings, sums
+from mmae.layers.patches import IMAGE_TOKENS
+from mmae.layers.rings import rings, sums
 
 WIDTH = 0.7
 """Pixels over which the profile is smoothed."""

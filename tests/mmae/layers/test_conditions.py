@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.models.conditions import SHALLOWEST, Conditions, border, sky_noise, unknown
+from mmae.layers.conditions import SHALLOWEST, Conditions, border, sky_noise, unknown
+from mmae.layers.patches import known_pixels, patches
 from mmae.models.masking import Masks, random_noise, shallower
 from mmae.models.mmae import Model
-from mmae.models.patches import known_pixels, patches
 
 BANDS = 3
 SIGMA = torch.tensor([0.5, 1.0, 4.0])

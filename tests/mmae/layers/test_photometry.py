@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from mmae.models.patches import patches
-from mmae.models.photometry import RADII, Photometry
-from mmae.models.radial_profile import RadialProfile
-from mmae.models.whitening import completing
+from mmae.layers.patches import patches
+from mmae.layers.photometry import RADII, Photometry
+from mmae.layers.radial_profile import RadialProfile
+from mmae.layers.whitening import completing
 
 
 def spread(shown):

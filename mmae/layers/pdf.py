@@ -14,13 +14,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mmae.models.linear import product
-from mmae.models.losses import HSC_WIDTH, hsc
+from mmae.layers.linear import product
 
 CONF_WIDTH = 0.03
 """Half-width of the confidence interval about a redshift, in units of 1 + z."""
 PEAK_RATIO = 0.05
 """Smallest density of a second peak, relative to the highest."""
+HSC_WIDTH = 0.15
+"""Width of the HSC loss in dz."""
+
+
+def hsc(predicted: Tensor, redshift: Tensor) -> Tensor:
+    """1 - 1 / (1 + (dz / 0.15)^2) of each galaxy, dz = (z_pred - z) / (1 + z) (Tanaka et al. 2018)."""
+    dz = (predicted - redshift) / (1 + redshift)
+    return 1 - 1 / (1 + (dz / HSC_WIDTH) ** 2)
 
 
 @dataclass(frozen=True)

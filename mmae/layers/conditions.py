@@ -6,7 +6,7 @@ Depth is the noise of the sky in each band. Where it is not told it is measured,
 import torch
 from torch import Tensor, nn
 
-from mmae.models.patches import SIDE
+from mmae.layers.patches import SIDE
 
 SHALLOWEST = 3.0
 """Factor by which the noise may exceed that of the training images: they are made so much noisier."""
