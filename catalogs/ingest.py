@@ -29,6 +29,8 @@ class Ingest:
     """HDF5 file to read."""
     output: Positional[Path]
     """Store to write, usually NAME.zarr."""
+    columns: tuple[str, ...] = ()
+    """Columns of the file to keep, such as g_cmodel_mag: a model may be trained to take them, too."""
     shard_rows: int = SHARD
     """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
 
@@ -40,7 +42,7 @@ def main(config: Ingest, comm: Any = None) -> None:
     def progress(shards: Sequence[int], what: str) -> Iterable[int]:
         return track(shards, what) if first and shards else shards
 
-    with open_galaxiesml(config.input) as source:
+    with open_galaxiesml(config.input, config.columns) as source:
         cutouts.write(
             config.output,
             source.rows,
@@ -50,6 +52,7 @@ def main(config: Ingest, comm: Any = None) -> None:
             zero_point=ZERO_POINT,
             wave=source.wave,
             known=source.labels,
+            extra=config.columns,
             shard_rows=config.shard_rows,
             source=source.fingerprint,
             comm=comm,

@@ -17,7 +17,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -81,6 +81,7 @@ def main(config: Train) -> None:
         else:
             start = start.on_bands(bands)
             config, trained_on = dataclasses.replace(config, model=start.config), start.trained_on
+        check_columns(config, stores)
         if has_stars(stores):
             config = config.with_classes()
         data = TrainingSet(config.data, config.model, trained_on, complete=config.complete)
@@ -97,6 +98,17 @@ def bands_of(config: Train, stores: Iterable[CutoutStore]) -> tuple[str, ...]:
         return united([store.bands for store in stores])
     except ValueError as error:
         raise InputRefused(f"{config.names}: {error}") from None
+
+
+def check_columns(config: Train, stores: Sequence[CutoutStore]) -> None:
+    """Raise UsageError for columns that no store has, or that a model to begin with does not know."""
+    there = sorted({path.partition("/")[2] for store in stores for path in store.extra})
+    if missing := [name for name in config.columns if name not in there]:
+        has = f"they have {', '.join(there)}" if there else "they have none"
+        raise UsageError(f"no store has the column {', '.join(missing)}: {has}")
+    if config.start is not None and config.columns not in ((), config.model.columns):
+        known = " ".join(config.model.columns) or "none"
+        raise UsageError(f"--columns {' '.join(config.columns)}: {config.start} knows {known}, leave it out")
 
 
 def beginning(config: Train) -> Beginning | None:

@@ -55,6 +55,11 @@ class Camera:
         """Weights that turn f_lambda on GRID into image flux, (bands, len(GRID))."""
         return _weights(self.bands, self.zero_point)
 
+    @property
+    def cmodel_names(self) -> tuple[str, ...]:
+        """Names of the magnitudes of its catalogue, in the words of HSC's."""
+        return tuple(f"{letter}_cmodel_mag" for letter in self.filters)
+
     def flux(self, sed: np.ndarray) -> np.ndarray:
         """Image flux of f_lambda on GRID, (len(GRID),) 1e-17 erg/s/cm2/A -> (bands,)."""
         return weighted_sum(self.weights, sed)

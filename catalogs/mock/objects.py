@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from catalogs.mock.cameras import HSC, Camera
+from catalogs.mock.cameras import GAUSSIAN_AREA, HSC, Camera
 from catalogs.mock.image import observe_image, transforms
 from catalogs.mock.population import draw_star, draw_target
 from catalogs.mock.sed import galactic
@@ -20,6 +20,8 @@ FIRST_ID = (39_627_000_000_000_000, 43_000_000_000_000_000)
 """First object id of each stream."""
 FIELD_CENTRE, FIELD_SIDE = (150.1, 2.2), 0.5
 """Centre (ra, dec) and side of the field, deg: COSMOS."""
+CMODEL_ERROR = 0.02
+"""Least error of a magnitude of a catalogue, of models and of deblending; an assumption."""
 REDDENING_SCATTER, MAX_REDDENING = 0.6, 0.2
 """Scatter of ln E(B - V) between the objects of a survey, and its upper end, mag: assumptions, too."""
 ARTEFACTS = 0.015
@@ -42,6 +44,9 @@ class Objects:
     """(N,) str, GALAXY, QSO or STAR"""
     magnitudes: np.ndarray
     """(N, bands) float64, true total AB magnitudes, without the dust of the Galaxy"""
+    cmodel: np.ndarray
+    """(N, bands) float32, magnitudes as catalogues have them: with the dust of the Galaxy, and errors of the
+    sky within the galaxy, and of CMODEL_ERROR; NaN in a band that was not observed"""
     radius: np.ndarray
     """(N,) float64, true half-light semi-major axis before the PSF, arcsec; 0 for a point"""
     artefact: np.ndarray
@@ -86,7 +91,7 @@ def _observe(
 ) -> dict[str, Any]:
     """One row of Objects, which depends on its own number only: each object has its own generators."""
     rng = np.random.default_rng([seed, stream, index])
-    star_rng, band_rng, dust_rng = rng.spawn(3)
+    star_rng, band_rng, dust_rng, cmodel_rng = rng.spawn(4)
     source = draw_target(rng)
     usual = camera.star_share if stream == TILE else 0.0
     if star_rng.random() < (usual if stars is None else stars):
@@ -101,7 +106,9 @@ def _observe(
     image, artefact, psf_fwhm, mask = observe_image(rng, camera, seen, shape, artefacts, dust)
     if stream == TILE and camera.has_edges:
         image[:, beyond_field(ra, dec, camera.pixel_scale)] = np.nan
-    image[unobserved(band_rng, len(image), missing_bands)] = np.nan
+    missing = unobserved(band_rng, len(image), missing_bands)
+    image[missing] = np.nan
+    cmodel = catalogue_magnitudes(cmodel_rng, seen.magnitudes(camera), source.radius, psf_fwhm, camera)
     return {
         "object_id": np.int64(FIRST_ID[stream] + index),
         "ra": ra,
@@ -109,6 +116,7 @@ def _observe(
         "redshift": source.redshift,
         "kind": source.kind,
         "magnitudes": source.magnitudes(camera),
+        "cmodel": np.where(missing, np.nan, cmodel).astype(np.float32),
         "radius": source.radius,
         "artefact": artefact,
         "image": image,
@@ -119,6 +127,20 @@ def _observe(
         "flux": flux,
         "ivar": ivar,
     }
+
+
+def catalogue_magnitudes(
+    rng: np.random.Generator, magnitudes: np.ndarray, radius: float, psf_fwhm: np.ndarray, camera: Camera
+) -> np.ndarray:
+    """Magnitudes (bands,) with the errors that a fit of the right profile has; NaN where no light is left.
+
+    radius, psf_fwhm (bands,): arcsec; the area is that of a Gaussian as wide as both.
+    """
+    area = GAUSSIAN_AREA * (psf_fwhm**2 + (2 * radius) ** 2) / camera.pixel_scale**2
+    flux = 10 ** (0.4 * (camera.zero_point - magnitudes))
+    error = np.hypot(np.array(camera.sky_sigma) * np.sqrt(area), CMODEL_ERROR * np.log(10) / 2.5 * flux)
+    seen = flux + error * rng.standard_normal(len(flux))
+    return camera.zero_point - 2.5 * np.log10(np.where(seen > 0, seen, np.nan))
 
 
 def beyond_field(ra: float, dec: float, pixel_scale: float) -> np.ndarray:

@@ -25,6 +25,7 @@ from catalogs.mock.workers import workers
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store import cutouts
 from catalogs.store.format import CHUNK, OPTIONAL, REQUIRED, SIZE, beside, manifest_path
+from catalogs.store.format import COLUMNS as EXTRA
 from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, SPECTYPE, TARGETID
 from catalogs.surveys.galaxiesml import WAVE as WAVE_PATH
 
@@ -212,6 +213,7 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
         ivar = file.create_dataset(IVAR, (count, PIXELS), np.float32)
         wave = file.create_dataset(WAVE_PATH, (count, PIXELS), np.float32)
         redshift = file.create_dataset(REDSHIFT, (count,), np.float64)
+        magnitudes = [file.create_dataset(name, (count,), np.float32) for name in HSC.cmodel_names]
         file.attrs["survey"] = SURVEY
         targetid = file.create_dataset(TARGETID, (count,), "S17")
         spectype = file.create_dataset(SPECTYPE, (count,), "S6")
@@ -220,6 +222,8 @@ def write_galaxies(path: Path, count: int, blocks: Iterable[Objects]) -> Table:
             rows = slice(start, start := start + len(objects.redshift))
             image[rows], flux[rows], ivar[rows], wave[rows] = objects.image, objects.flux, objects.ivar, WAVE
             redshift[rows] = objects.redshift
+            for dataset, values in zip(magnitudes, objects.cmodel.T, strict=True):
+                dataset[rows] = values
             targetid[rows] = objects.object_id.astype("S17")
             spectype[rows] = objects.kind.astype("S6")
             truths.append(objects.truth(HSC.bands))
@@ -236,7 +240,7 @@ def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int
     known = OPTIONAL if camera.tells else ()
     if stream == TRAINING:
         known = (*known, "spectype")
-    columns = (*COLUMNS[stream], *known)
+    columns, paths = (*COLUMNS[stream], *known), [f"{EXTRA}/{name}" for name in camera.cmodel_names]
     count, what = (config.galaxies, "training pairs") if stream == TRAINING else (config.tile, "tile objects")
     truths: list[Table] = []
 
@@ -244,8 +248,8 @@ def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int
         parts = []  # without the spectra of a tile, which would double the memory of a shard
         for objects in draw_blocks(pool, config, stream, start, stop, f"{what} {start} to {stop - 1}"):
             truths.append(objects.truth(camera.bands))
-            parts.append([getattr(objects, name) for name in columns])
-        return dict(zip(columns, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+            parts.append([*(getattr(objects, name) for name in columns), *objects.cmodel.T])
+        return dict(zip((*columns, *paths), map(np.concatenate, zip(*parts, strict=True)), strict=True))
 
     cutouts.write(
         path,
@@ -257,6 +261,7 @@ def write_store(path: Path, config: Mock, pool: ProcessPoolExecutor, stream: int
         zero_point=camera.zero_point,
         wave=WAVE if stream == TRAINING else None,
         known=known,
+        extra=camera.cmodel_names,
         shard_rows=config.shard_rows,
     )
     return vstack(truths)

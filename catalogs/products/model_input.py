@@ -2,7 +2,7 @@
 
 And what the store says of each object beside its image, the conditions of its observation: (N, 2 * bands + 1)
 float32, sigma of the sky a pixel in each band (flux), FWHM of the seeing in each band (arcsec), and E(B - V)
-of the Galaxy (mag); NaN: not known.
+of the Galaxy (mag); NaN: not known. After them stand the columns of a catalogue that the model takes, if any.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,13 @@ from catalogs.errors import InputRefused
 from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_images
 from catalogs.store.cutouts import CutoutStore, pad
+from catalogs.store.format import COLUMNS
 from catalogs.store.resampling import footprint, resample
 
 TOLD = ("psf_fwhm", "ebv")
 """What a model can be told beside the noise, which it measures otherwise."""
+NOTHING = (99, 99.9, 99.99, 999, 9999, -9, -99, -999, -9999, -99.9, 1e20, -1e20)
+"""Numbers that stand in columns of catalogues for nothing; no magnitude or size is exactly one of them."""
 MAX_ZERO_POINT_SHIFT = 25.0
 """mag; units in use are from nJy (31.4) to maggies (0) of AB."""
 
@@ -30,7 +33,7 @@ class Cutouts(NamedTuple):
     image: np.ndarray
     """(N, bands, 64, 64) float32; NaN: no data"""
     conditions: np.ndarray
-    """(N, 2 * bands + 1) float32; see above"""
+    """(N, 2 * bands + 1 + C) float32; see above"""
     reason: np.ndarray
     """(N,) str, a `Reject`, or "" for a usable cutout"""
     flags: np.ndarray
@@ -53,13 +56,21 @@ class ModelInput:
     """Observed bands that it needs of an object."""
     told: tuple[str, ...] = ()
     """Which of TOLD it learned from."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a catalogue that it takes."""
 
     @classmethod
     def of(cls, trained_on: Mapping[str, Any], least_bands: int) -> Self:
         """The images of a model, by the description of its training data."""
         zero_point, pixel_scale = (float(trained_on[name]) for name in ("zero_point", "pixel_scale"))
         told = tuple(trained_on.get("told", ()))
-        return cls(tuple(trained_on["bands"]), zero_point, pixel_scale, least_bands, told)
+        columns = tuple(trained_on.get("columns", ()))
+        return cls(tuple(trained_on["bands"]), zero_point, pixel_scale, least_bands, told, columns)
+
+    @property
+    def told_width(self) -> int:
+        """Numbers that are told of each object beside its image."""
+        return 2 * len(self.bands) + 1 + len(self.columns)
 
     def check(self, store: CutoutStore) -> None:
         """Raise InputRefused for a store with too few bands, or whose unit or pixels are too unlike."""
@@ -91,6 +102,7 @@ class ModelInput:
         unknown = [band for plane, band in enumerate(store.bands) if plane not in planes]
         missing = [band for band, plane in zip(self.bands, planes, strict=True) if plane is None]
         missing += [name for name in self.told if not store.has(name)]
+        missing += [name for name in self.columns if not store.has(f"{COLUMNS}/{name}")]
         said = [f"takes {', '.join(taken)}"] if taken else []
         said += [f"leaves out {', '.join(unknown)}, which the model does not know"] if unknown else []
         said += [f"goes on without {', '.join(missing)}"] if missing else []
@@ -125,12 +137,14 @@ class ModelInput:
         )
 
     def conditions(self, store: CutoutStore, start: int, stop: int) -> np.ndarray:
-        """Conditions of rows start:stop in the unit of the model, (m, 2 * bands + 1) float32.
+        """Conditions of rows start:stop in the unit of the model, and columns.
 
-        The noise of resampled images is not that of the store.
+        (m, 2 * bands + 1 + C) float32. The noise of resampled images is not that of the store.
         """
         planes, m = match(self.bands, store.bands), stop - start
-        known = np.full((m, 2 * len(planes) + 1), np.nan, np.float32)
+        known = np.full((m, self.told_width), np.nan, np.float32)
+        ebv = 2 * len(planes)
+        known[:, ebv + 1 :] = self.columns_of(store, start, stop)
         factors = {"noise": store.flux_scale(self.zero_point), "psf_fwhm": 1.0}
         if store.pixel_ratio(self.pixel_scale) != 1:
             del factors["noise"]
@@ -142,5 +156,21 @@ class ModelInput:
                     if plane is not None:
                         known[:, first + band] = values[:, plane]
         if store.has("ebv"):
-            known[:, -1] = np.where((ebv := store.column("ebv", start, stop)) >= 0, ebv, np.nan)
+            values = store.column("ebv", start, stop)
+            known[:, ebv] = np.where(values >= 0, values, np.nan)
         return known
+
+    def columns_of(self, store: CutoutStore, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Columns of the catalogue of rows start:stop, (m, C) float32; NaN: not known.
+
+        What is infinite, or a number that catalogues write for nothing, is not known.
+        """
+        stop = store.n if stop is None else stop
+        values = np.full((stop - start, len(self.columns)), np.nan, np.float32)
+        for k, name in enumerate(self.columns):
+            if store.has(path := f"{COLUMNS}/{name}"):
+                with np.errstate(over="ignore"):
+                    column = store.column(path, start, stop).astype(np.float32)
+                known = np.isfinite(column) & ~np.isin(column, np.array(NOTHING, np.float32))
+                values[:, k] = np.where(known, column, np.nan)
+        return values

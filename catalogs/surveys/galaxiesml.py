@@ -10,7 +10,7 @@ and `specz_redshift` of the surveys that HSC collects.
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,7 @@ from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 from catalogs.store.checks import MAX_COMPRESSION
-from catalogs.store.format import SIZE, spectype_codes
+from catalogs.store.format import COLUMNS, SIZE, spectype_codes
 from catalogs.surveys.hdf5_chunks import check_chunks
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
@@ -45,6 +45,8 @@ class GalaxiesML:
     """(N,) int64"""
     wave: np.ndarray | None = field(repr=False)
     """(P,) angstrom; None where the file has no spectra"""
+    columns: tuple[str, ...] = ()
+    """Other datasets of one number an object, that are read, too."""
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +98,8 @@ class GalaxiesML:
                 rows |= self._spectra(start, stop)
             elif self.has_redshifts:
                 rows["redshift"] = self.file[Z_HSC][start:stop].astype(np.float64)
+            for name in self.columns:
+                rows[f"{COLUMNS}/{name}"] = self.file[name][start:stop].astype(np.float64)
             if SPECTYPE in self.file:
                 rows["spectype"] = spectype_codes(self.file[SPECTYPE][start:stop])
         if _version(self.path) != self.version:
@@ -114,7 +118,7 @@ class GalaxiesML:
 
     def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """Name and dataset of all that is read row by row."""
-        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT, SPECTYPE, Z_HSC):
+        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT, SPECTYPE, Z_HSC, *self.columns):
             if name in self.file:
                 yield name, self.file[name]
 
@@ -144,7 +148,7 @@ class GalaxiesML:
         }
 
 
-def open_galaxiesml(path: Path) -> GalaxiesML:
+def open_galaxiesml(path: Path, columns: Sequence[str] = ()) -> GalaxiesML:
     """Open a GalaxiesML or GalaxiesML-Spectra file and check its layout before any pixel is read.
 
     Raises
@@ -163,7 +167,9 @@ def open_galaxiesml(path: Path) -> GalaxiesML:
     try:
         with _refusing(f"{path} cannot be read"):
             wave = _check_layout(path, file)
-            return GalaxiesML(path, version, file, _object_ids(path, file), wave)
+            ids = _object_ids(path, file)
+            _check_columns(path, file, columns, len(ids))
+            return GalaxiesML(path, version, file, ids, wave, tuple(columns))
     except BaseException:
         file.close()
         raise
@@ -179,7 +185,7 @@ def _refusing(what: str) -> Iterator[None]:
     """Turn the exceptions of HDF5 for malformed bytes into InputRefused."""
     try:
         yield
-    except InputRefused:
+    except (InputRefused, UsageError):
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
         clause = str(error).split("(")[-1].rstrip(")'\"")
@@ -218,6 +224,16 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
         listing = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InputRefused(f"{path}: datasets differ in length ({listing})")
     return wave
+
+
+def _check_columns(path: Path, file: h5py.File, columns: Sequence[str], n: int) -> None:
+    """Refuse columns that are not there, or not a number an object."""
+    for name in columns:
+        if name not in file:
+            there = [key for key, each in file.items() if isinstance(each, h5py.Dataset) and each.ndim == 1]
+            raise UsageError(f"{path} has no column {name}; it has {', '.join(sorted(there))}")
+        if len(_dataset(path, file, name, 1)) != n:
+            raise InputRefused(f"{path}: {name} differs in length from the ids, of which there are {n}")
 
 
 NUMBERS, IDS = "fiu", "iuSO"

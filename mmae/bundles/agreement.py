@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmae.bundles.image_mask import visible_tokens
+from mmae.layers.conditions import split_told
 from mmae.layers.patches import IMAGE_TOKENS, observed_bands
 from mmae.layers.photometry import set_numbers
 from mmae.models.families import AnyModel
@@ -30,6 +31,9 @@ def disagreement(
     calibrated = getattr(program, "calibrated", as_they_are)
     classified = getattr(program, "classified", as_they_are)
     bands = set_numbers(observed_bands(image))
+    if model.config.columns and conditions is not None:
+        _, columns = split_told(conditions, image.shape[1], len(model.config.columns))
+        bands = bands + 2 ** image.shape[1] * (~columns.isnan()).any(1)
     largest = []
     for ratio in CHECKED_MASKS:
         visible = torch.from_numpy(visible_tokens(np.arange(rows), IMAGE_TOKENS, ratio, draw=0, seed=0))

@@ -12,7 +12,7 @@ from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
 from mmae.layers import pdf
-from mmae.layers.conditions import unknown
+from mmae.layers.conditions import split_told, unknown
 from mmae.layers.patches import observed_bands
 from mmae.layers.pdf import Grid
 from mmae.layers.photometry import set_of
@@ -57,8 +57,8 @@ def calibrate_sets(
     redshift (N,): NaN of a star; conditions (N, 2 * bands + 1): of the images; NaN, or None: not known;
     spectype (N,): codes of SPECTYPES; 0, or None: not known.
     """
-    bands = image.shape[1]
-    fits, sureness = {number: Width.unknown() for number in range(2**bands)}, torch.ones(2**bands)
+    bands, sets = image.shape[1], len(program.temperature)
+    fits, sureness = {number: Width.unknown() for number in range(sets)}, torch.ones(sets)
     spectype = torch.zeros(len(image)) if spectype is None else spectype
     for number, rows, estimate in estimates_of_sets(program, image, conditions):
         has_redshift, has_class = redshift[rows].isfinite(), spectype[rows] > 0
@@ -71,7 +71,7 @@ def calibrate_sets(
     temperatures, levels, widths = (torch.stack(parts) for parts in zip(*fits.values(), strict=True))
     program.temperature, program.levels, program.widths = temperatures, levels, widths
     program.class_temperature = sureness
-    of_all = fits[2**bands - 1]
+    of_all = fits[sets - 1]
     fitted = {
         "temperature": float(of_all.temperature),
         "entropies": of_all.entropies.tolist(),
@@ -90,7 +90,8 @@ def estimates_of_sets(
     """Of every set of two bands or more of images (N, bands, 64, 64): its number, the rows, estimates.
 
     Objects of a survey that has these bands and no others tell best, if they are enough; else other bands are
-    hidden from those that have more. Sets that fewer than two objects have are left out.
+    hidden from those that have more. Sets that fewer than two objects have are left out. A model that takes
+    columns is calibrated without and with those that objects have; the numbers of these are 2^bands higher.
     """
     bands = image.shape[1]
     observed = observed_bands(image)
@@ -106,7 +107,10 @@ def estimates_of_sets(
         if len(rows) >= 2:
             hidden = ~seen
             seen_only = image[rows].masked_fill(hidden[:, None, None], torch.nan)
-            yield number, rows, estimates(program, seen_only, told[rows])
+            of_image, columns = split_told(told[rows], bands, program.column_number)
+            yield number, rows, estimates(program, seen_only, of_image)
+            if (known := ~columns.isnan().all(1)).any():
+                yield 2**bands + number, rows[known], estimates(program, seen_only[known], told[rows][known])
 
 
 class Width(NamedTuple):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.bundles.typicality import Typicality
-from mmae.layers.conditions import unknown
+from mmae.layers.conditions import split_told, unknown
 from mmae.layers.linear import Linear, copied
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.pdf import entropy, recalibrated
@@ -69,7 +69,7 @@ class ImagePdf(nn.Module):
 
     temperature: Tensor
     """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017); (S,), by
-    the number of the set of bands that is seen."""
+    the number of the set of bands that is seen, and 2^bands more where columns are known."""
     levels: Tensor
     """(S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
     widths: Tensor
@@ -94,7 +94,14 @@ class ImagePdf(nn.Module):
         if model.class_head is not None:
             up, _, down = model.class_head
             self.class_head = nn.Sequential(copied(up, gelu=True), copied(down))
-        sets = 2 ** len(model.config.bands)
+        self.columns, self.column_number = model.columns, len(model.config.columns)
+        self.column_pdf = nn.Sequential()
+        if model.columns is not None:
+            first, _, second, _, last = model.column_pdf
+            layers = copied(first, gelu=True), copied(second, gelu=True), copied(last)
+            self.column_pdf = nn.Sequential(*layers)
+        self.sets = 2 ** len(model.config.bands)
+        sets = self.sets if model.columns is None else 2 * self.sets
         self.register_buffer("temperature", torch.ones(sets))
         self.register_buffer("class_temperature", torch.ones(sets))
         self.register_buffer("levels", torch.zeros(sets, 2, 0))
@@ -111,10 +118,11 @@ class ImagePdf(nn.Module):
     ) -> Estimate:
         """Estimates from images (B, bands, 64, 64), flux at the zero point of the training set; NaN: no data.
 
-        conditions (B, 2 * bands + 1): of the images; NaN, or None: not known.
+        conditions (B, 2 * bands + 1), or with columns (B, 2 * bands + 1 + C); NaN, or None: not known.
         visible (B, V), int64, V < 64: the tokens of each image that are not hidden; by default all.
         """
-        told = unknown(image) if conditions is None else conditions
+        conditions = unknown(image) if conditions is None else conditions
+        told, columns = split_told(conditions, image.shape[1], self.column_number)
         known: Tensor | None = None
         if image.is_cuda or image.isnan().any():  # a batch without holes is faster without them, not another
             image, data = known_pixels(image)
@@ -129,13 +137,18 @@ class ImagePdf(nn.Module):
         tokens = self.image_embed(features(pixels, known, noise))
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
-        photometry = self.photometry_embed(torch.cat([measured, circumstances], 1).unsqueeze(1))
+        beside = torch.cat([measured, circumstances], 1)
+        photometry = self.photometry_embed(beside.unsqueeze(1))
         tokens = tokens + photometry
         for layer in self.layers:
             tokens = layer(tokens)
         joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
         logits = self.photometric_pdf(measured, circumstances, bands) + answer[:, 1:]
+        if self.columns is not None:
+            of_columns, any_known = self.columns(columns)
+            logits = logits + self.column_pdf(torch.cat([of_columns, beside], 1)) * any_known
+            bands = bands + self.sets * any_known[:, 0].to(bands.dtype)
         spectype = joint[:, :0]
         if self.class_head is not None:
             spectype = self.classified(self.class_head(joint), bands)
@@ -151,7 +164,7 @@ class ImagePdf(nn.Module):
     def calibrated(self, logits: Tensor, bands: Tensor) -> Tensor:
         """p(z) from what the head says, (B, K): as wide as its errors are.
 
-        bands (B,): numbers of the sets of bands that were seen.
+        bands (B,): numbers of the sets of bands that were seen, and 2^bands more where columns are known.
         """
         mass = (logits / self.temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
         if self.levels.shape[2] == 0:

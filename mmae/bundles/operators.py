@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "aten": (
-        "Bool __getitem__ __is__ __isnot__ __not__ abs add add_ any append arange bitwise_not cat clamp "
+        "Bool __getitem__ __is__ __isnot__ __not__ abs add add_ amax any append arange bitwise_not cat clamp "
         "contiguous copy_ copysign copysign_ cumsum diff div einsum eq exp expand expand_as flatten "
         "floor_divide floordiv full full_like gather ge gelu gt index_copy index_select isnan layer_norm "
         "len lerp linear log log_ masked_fill maximum mean minimum mul ne neg nonzero ones ones_like pad "

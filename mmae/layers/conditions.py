@@ -22,6 +22,18 @@ def unknown(image: Tensor) -> Tensor:
     return torch.full(shape, torch.nan, dtype=image.dtype, device=image.device)
 
 
+def split_told(told: Tensor, bands: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Conditions (B, 2 * bands + 1), and the columns of a catalogue (B, C) that may stand after them.
+
+    These are NaN, not known, where nothing does.
+    """
+    of_image = 2 * bands + 1
+    if told.shape[1] > of_image:
+        return told[:, :of_image], told[:, of_image:]
+    absent = torch.full((told.shape[0], columns), torch.nan, dtype=told.dtype, device=told.device)
+    return told, absent
+
+
 def border() -> Tensor:
     """Numbers of the patches at the border of an image, (28,)."""
     side = torch.arange(SIDE**2).view(SIDE, SIDE)

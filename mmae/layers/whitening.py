@@ -10,8 +10,12 @@ def whitening(sample: Tensor, floor: float) -> tuple[Tensor, Tensor]:
     `floor` is a variance added to every direction, for those with hardly any variance.
     """
     double = sample.double()
-    matrix = torch.linalg.cholesky(torch.linalg.inv(_covariance(double, floor)))
-    return double.mean(0).to(sample), matrix.to(sample)
+    return double.mean(0).to(sample), whitening_of(_covariance(double, floor)).to(sample)
+
+
+def whitening_of(covariance: Tensor) -> Tensor:
+    """The matrix (J, J) for which x @ matrix is white, x of mean 0 and of the covariance (J, J)."""
+    return torch.linalg.cholesky(torch.linalg.inv(covariance))
 
 
 def completing(sample: Tensor, floor: float, known: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ class Batch(NamedTuple):
     redshift: Tensor
     """(B,) float32; NaN: not known"""
     conditions: Tensor
-    """(B, 2 * bands + 1) float32, of the observation of the image (conditions.py); NaN: not known"""
+    """(B, 2 * bands + 1 + C) float32, of the observation of the image (conditions.py), and columns of a
+    catalogue; NaN: not known"""
     right: Tensor
     """(B,) float32, probability that the redshift is right"""
     spectype: Tensor

@@ -53,6 +53,7 @@ class Himes2025Config:
     """The model takes complete images; single pixels without data are 0 to it, the mean sky."""
     hears: ClassVar[bool] = False
     classes: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
     grid: ClassVar[None] = None
     """There is no p(z)."""
 
@@ -239,6 +240,7 @@ class Himes2025(nn.Module):
             photometric=joint.new_zeros(len(joint), 0, 0),
             weights=joint.new_zeros(len(joint), 0),
             spectype=joint.new_zeros(len(joint), 0),
+            columns=joint.new_zeros(len(joint), 0),
         )
 
     def redshift(self, output: Output) -> Tensor:

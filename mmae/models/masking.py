@@ -37,10 +37,16 @@ class Masks(NamedTuple):
     """(B,) int64, of the noise added: it does not depend on how the batch is divided"""
     untold: Tensor
     """(B,) bool, True = the conditions of the observation are hidden"""
+    columns: Tensor
+    """(B, C) bool, columns of a catalogue, True = hidden"""
+    columns_target: Tensor
+    """(B, C) bool, True = hidden, and to be rebuilt"""
 
     @classmethod
-    def of_tokens(cls, image: Tensor, spectrum: Tensor, target: Tensor, bands: int) -> "Masks":
-        """Masks of tokens alone: the images are seen as they are, in all bands."""
+    def of_tokens(
+        cls, image: Tensor, spectrum: Tensor, target: Tensor, bands: int, columns: int = 0
+    ) -> "Masks":
+        """Masks of tokens alone: the images are seen as they are, in all bands, and all columns."""
         rows = len(image)
         nothing = torch.zeros(rows, dtype=torch.int64, device=image.device)
         return cls(
@@ -54,6 +60,8 @@ class Masks(NamedTuple):
             noise=1.0 + nothing,
             noise_seed=nothing,
             untold=nothing.bool(),
+            columns=nothing.bool()[:, None].expand(-1, columns),
+            columns_target=nothing.bool()[:, None].expand(-1, columns),
         )
 
     def rows(self, which: "slice | np.ndarray") -> "Masks":
@@ -65,23 +73,30 @@ class Masks(NamedTuple):
     def counts(self, parts: Iterable[str]) -> Tensor:
         """How many there are of what the parts of a loss are means over, (P,).
 
-        Patches, in single bands, and spectrum tokens to be rebuilt; redshifts; and objects of a known class.
+        Patches, in single bands, spectrum tokens and columns to be rebuilt; redshifts; and known classes.
         """
         of = {
             "image": self.image.unsqueeze(1) | self.bands.unsqueeze(2),
             "spectrum": self.target,
             "redshift": self.labelled,
             "spectype": self.classified,
+            "columns": self.columns_target,
         }
         return torch.stack([of[part].sum() for part in parts]).float()
 
-    def of(self, has_spectrum: Tensor, has_redshift: Tensor, has_class: Tensor) -> "Masks":
-        """The masks of objects some of which have no spectrum, no redshift, or no class; all (B,) bool."""
+    def of(
+        self, has_spectrum: Tensor, has_redshift: Tensor, has_class: Tensor, has_columns: Tensor
+    ) -> "Masks":
+        """The masks of objects some of which have no spectrum, no redshift, or no class; all (B,) bool.
+
+        has_columns (B, C) bool: which of the columns are known
+        """
         return self._replace(
             spectrum=without_spectrum(self.spectrum, has_spectrum),
             target=self.target & has_spectrum[:, None],
             labelled=has_redshift,
             classified=has_class,
+            columns_target=self.columns & has_columns,
         )
 
 
@@ -100,6 +115,12 @@ def random_bands(batch: int, bands: int, share: float, generator: torch.Generato
     draws, order = torch.rand(2, batch, 1, generator=generator), torch.rand(batch, bands, generator=generator)
     number = 1 + (draws[0] * max(0, bands - 2)).long()
     return (order.argsort(1).argsort(1) < number) & (draws[1] < share) & (bands > 2)
+
+
+def random_columns(batch: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Hide columns (B, C): all of some objects, none of others, and shares in between."""
+    share, drawn = torch.rand(batch, 1, generator=generator), torch.rand(batch, columns, generator=generator)
+    return drawn < 1.5 * share - 0.25
 
 
 def random_noise(batch: int, share: float, generator: torch.Generator) -> Tensor:

@@ -36,7 +36,8 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import check_range, check_sizes
 from catalogs.store.format import SPECTYPES
 from catalogs.store.spectra import STORED_POOL
-from mmae.layers.conditions import Conditions, unknown
+from mmae.layers.columns import Columns
+from mmae.layers.conditions import Conditions, split_told, unknown
 from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
 from mmae.layers.pdf import Grid, best
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
@@ -87,6 +88,8 @@ class ModelConfig:
     """Names of the planes of images, in the table of bands; those of the training store."""
     classes: Annotated[bool, Suppress] = False
     """Whether it tells stars, galaxies and quasars apart: where there are stars in the training stores."""
+    columns: Annotated[tuple[str, ...], Suppress] = ()
+    """Columns of the training stores (`columns/NAME`) that it takes beside images, where they are known."""
 
     family: ClassVar[str] = "mmae"
     least_bands: ClassVar[int] = LEAST_BANDS
@@ -99,7 +102,8 @@ class ModelConfig:
     spectrum_tokens: ClassVar[int] = 48
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bands", tuple(self.bands))  # JSON has lists
+        for name in ("bands", "columns"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_sizes(
             {"depth": self.depth, "decoder_depth": self.decoder_depth},
             {"embed_dim": self.embed_dim, "decoder_dim": self.decoder_dim, "bins": self.bins}
@@ -183,6 +187,15 @@ def class_head(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
 
 
+def column_pdf(features: int, config: ModelConfig) -> nn.Sequential:
+    """Features (B, F) of columns and photometry -> correction (B, K) of the logits of p(z), at first none."""
+    width = config.photometry_dim
+    first, second, last = nn.Linear(features, width), nn.Linear(width, width), nn.Linear(width, config.bins)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
+
+
 class Model(nn.Module):
     """The model; inference needs `image_embed`, the blocks and the head (program.py)."""
 
@@ -209,6 +222,13 @@ class Model(nn.Module):
             last.weight[1:], last.bias[1:] = 0.0, 0.0
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
         self.class_head = class_head(width) if config.classes else None
+        self.columns = Columns(len(config.columns)) if config.columns else None
+        if self.columns is not None:
+            beside = self.columns.features
+            self.column_pdf = column_pdf(beside + self.photometry.features + told, config)
+            self.column_decoder = nn.Sequential(
+                nn.Linear(beside + width, width), nn.GELU(), nn.Linear(width, len(config.columns))
+            )
         self.profile = RadialProfile()
         self.decoder = Decoder(config)
         self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
@@ -216,6 +236,8 @@ class Model(nn.Module):
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups: weight decay for matrices only, not for positions, gains and biases."""
         of_photometry = list(self.photometric_pdf.parameters())
+        if self.columns is not None:
+            of_photometry += self.column_pdf.parameters()
         ids = {id(parameter) for parameter in of_photometry}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         matrices = [parameter for parameter in rest if parameter.ndim == 2]
@@ -227,14 +249,17 @@ class Model(nn.Module):
         ]
 
     def fit(self, image: Tensor, conditions: Tensor, noise: list[float]) -> None:
-        """Set the scales of pixels, photometry and conditions.
+        """Set the scales of pixels, photometry, conditions and columns.
 
-        From images (N, bands, 64, 64), their conditions (N, 2 * bands + 1), and their noise by band.
+        From images (N, bands, 64, 64), their conditions (N, 2 * bands + 1 + C), and their noise by band.
         """
         self.noise.copy_(torch.tensor(noise))
         pixels, known = self.pixels(image)
         self.photometry.fit(pixels, known)
-        self.conditions.fit(pixels, known, self.noise, conditions)
+        told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
+        self.conditions.fit(pixels, known, self.noise, told)
+        if self.columns is not None:
+            self.columns.fit(columns)
 
     def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, 64, bands * 64) in units of the sky noise, and where they have data: 1 or 0."""
@@ -249,11 +274,12 @@ class Model(nn.Module):
         told: Tensor,
         spectrum: Tensor | None,
         indices: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode the visible tokens, (B, V, D), and the joint representation, (B, D); and logits (B, K).
 
         The joint one is the mean of the tokens plus the photometry, which was also added to each token. The
-        logits are those of p(z) from photometry alone, to which those from the joint one are to be added.
+        logits are those of p(z) from photometry alone, to which those from the joint one are to be added. The
+        last are the features of photometry and conditions, (B, F).
 
         pixels, known: as from `pixels`; shown (B, 64), 1 = the token is visible, 0 = hidden; told
         (B, 2 * bands + 1): the conditions; indices (B, V), int64: which of 64 image tokens, and 48 spectrum
@@ -263,7 +289,8 @@ class Model(nn.Module):
             seen = known * shown.unsqueeze(2)
             measured, present = self.photometry(pixels, seen)
             noise, conditions = self.conditions(pixels, seen, self.noise, told)
-            photometry = self.photometry_embed(torch.cat([measured, conditions], 1).unsqueeze(1))
+            beside = torch.cat([measured, conditions], 1)
+            photometry = self.photometry_embed(beside.unsqueeze(1))
             with torch.no_grad():
                 logits = self.photometric_pdf(measured, conditions, present)
         tokens = self.image_embed(features(pixels, known, noise))
@@ -273,7 +300,7 @@ class Model(nn.Module):
             )
         tokens = tokens.gather(1, indices.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         encoded = self.norm(self.blocks(tokens + photometry))
-        return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0], logits
+        return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0], logits, beside
 
     def forward(
         self,
@@ -288,32 +315,43 @@ class Model(nn.Module):
 
         image (B, bands, 64, 64) flux, NaN: no data; spectrum (B, 1296) normalised; image_mask (B, 64),
         spectrum_mask (B, 48): every row hides the same number of image tokens, and the same number of
-        spectrum tokens, or all. conditions (B, 2 * bands + 1): of the images; NaN, or None: not known.
+        spectrum tokens, or all. conditions (B, 2 * bands + 1), or with the columns (B, 2 * bands + 1 + C): of
+        the images; NaN, or None: not known.
         redshift (B,): that of the lines of the spectrum, in training; NaN: that of p(z). By default it is the
         one from p(z) and the visible pixels of the spectrum.
         """
         (seen, known), shown = self.pixels(image), (~image_mask).to(image.dtype)
         visible = ~torch.cat([image_mask, spectrum_mask], 1)
-        told = unknown(image) if conditions is None else conditions
+        conditions = unknown(image) if conditions is None else conditions
+        told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
         outputs: list[tuple[Tensor, ...]] = []
         has_spectrum = ~spectrum_mask.all(1)
         groups = [rows for rows in (has_spectrum, ~has_spectrum) if rows.any()]
         for rows in groups:
             indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
             present = spectrum[rows] if rows is has_spectrum else None
-            encoded, joint, photometric = self.encode(
+            encoded, joint, photometric, beside = self.encode(
                 seen[rows], known[rows], shown[rows], told[rows], present, indices
             )
             point, correction = self.head(joint).split([1, self.config.bins], 1)
             spectype = joint[:, :0] if self.class_head is None else self.class_head(joint)
-            answers = (point, photometric + correction, spectype)
+            answers = (point, photometric + correction, spectype, beside)
             outputs.append((*self.decoder(encoded, indices, joint), joint, *answers))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, point, logits, spectype = (
+        pixels, flux, joint, point, logits, spectype, beside = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
         with torch.autocast(image.device.type, enabled=False):
             photometric, weights = self.by_photometry(seen, known, shown, told)
+            rebuilt = columns
+            if self.columns is not None:
+                if self.training:  # without columns, p(z) is what it would be if there were none
+                    photometric = torch.cat([photometric, logits.unsqueeze(1)], 1)
+                    weights = torch.cat([weights, torch.ones_like(weights[:, :1])], 1)
+                features_of_columns, any_known = self.columns(columns)
+                correction = self.column_pdf(torch.cat([features_of_columns, beside], 1))
+                logits = logits.detach() + correction * any_known
+                rebuilt = self.column_decoder(torch.cat([features_of_columns, joint], 1))
             pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
@@ -330,6 +368,7 @@ class Model(nn.Module):
             photometric=photometric,
             weights=weights,
             spectype=spectype,
+            columns=rebuilt,
         )
 
     def by_photometry(
@@ -377,14 +416,15 @@ class Model(nn.Module):
     @property
     def loss_weights(self) -> dict[str, float]:
         """Weights of the parts of the loss."""
-        parts = ("image", "spectrum", "redshift", *(("spectype",) if self.config.classes else ()))
+        parts = ["image", "spectrum", "redshift"]
+        parts += ["spectype"] * self.config.classes + ["columns"] * bool(self.config.columns)
         return dict.fromkeys(parts, 1.0)
 
     def losses(self, output: Output, batch: Batch, masks: Masks) -> Tensor:
         """The parts of the loss, (P,), in the order of `loss_weights`.
 
-        Smooth L1 losses of hidden pixels of image and spectrum, cross-entropy of p(z) plus HSC loss, and
-        cross-entropy of the class.
+        Smooth L1 losses of hidden pixels of image and spectrum, cross-entropy of p(z) plus HSC loss,
+        cross-entropy of the class, and smooth L1 loss of hidden columns, in units of their scatter.
         """
         noise, (truth, known) = self.noise.view(-1, 1, 1), known_pixels(batch.image)
         image = F.smooth_l1_loss(asinh(output.image / noise), asinh(truth / noise), reduction="none") * known
@@ -403,4 +443,9 @@ class Model(nn.Module):
             right = (batch.spectype.long() - 1).clamp(min=0)  # where it is not known, it does not count
             of_class = F.cross_entropy(output.spectype, right, reduction="none")
             parts.append(masked_mean(of_class, masks.classified))
+        if self.columns is not None:
+            _, columns = split_told(batch.conditions, image.shape[1], len(self.config.columns))
+            right, _ = self.columns.standard(columns)
+            of_columns = F.smooth_l1_loss(output.columns, right, reduction="none")
+            parts.append(masked_mean(of_columns, masks.columns_target))
         return torch.stack(parts)

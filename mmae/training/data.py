@@ -161,7 +161,8 @@ class TrainingSet:
         self.store, self.model = self.stores[0], model
         check_labels(self.stores, complete)
         taken = trained_on or {"zero_point": self.store.zero_point, "pixel_scale": self.store.pixel_scale}
-        self.input = ModelInput.of({**taken, "bands": model.bands}, max(least_bands, model.least_bands))
+        taken = {**taken, "bands": model.bands, "columns": model.columns}
+        self.input = ModelInput.of(taken, max(least_bands, model.least_bands))
         for store in self.stores:
             self.input.check(store)
         wave = next((store.wave for store in self.stores if store.has_spectra), WAVE)
@@ -170,6 +171,9 @@ class TrainingSet:
         self.redshift = np.concatenate([known_redshifts(store) for store in self.stores])
         self.right = np.concatenate([redshifts_right(store) for store in self.stores])
         self.spectype = np.concatenate([spectypes(store) for store in self.stores])
+        columns = [self.input.columns_of(store) for store in self.stores]
+        self.has_columns = np.isfinite(np.concatenate(columns))
+        """(N, C) bool, which columns of the catalogue are known of each row."""
         self.splits = splits(self.stores)
         self.blocks = Block.of(self.stores)
         sizes = [block.stop - block.start for block in self.blocks]
@@ -239,9 +243,9 @@ class TrainingSet:
         return [share * factor for share in of_stores for factor in (1.0, unlabelled)]
 
     def known(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Which of the rows have a spectrum, which a redshift, and which a class: (m,) bool each."""
+        """Which of the rows have a spectrum, a redshift, a class: (m,) bool; which columns: (m, C)."""
         known = (self.has_spectrum[rows], np.isfinite(self.redshift[rows]), self.spectype[rows] > 0)
-        return tuple(map(torch.from_numpy, known))
+        return tuple(map(torch.from_numpy, (*known, self.has_columns[rows])))
 
     def sample(self, name: str, n: int, stars: bool = False) -> np.ndarray:
         """Up to n of the `rows`, drawn by object id: stores are in the order of the sky or a program."""
@@ -252,7 +256,7 @@ class TrainingSet:
         """Read the galaxies at any row indices, in that order; each block is read once."""
         bands = len(self.input.bands)
         image = np.empty((len(rows), bands, SIZE, SIZE), np.float32)
-        conditions = np.empty((len(rows), 2 * bands + 1), np.float32)
+        conditions = np.empty((len(rows), self.input.told_width), np.float32)
         spectrum = np.zeros((len(rows), len(self.wave)), np.float32)
         for number in np.unique(self.block[rows]):
             store, start, stop, first, _ = self.blocks[number]

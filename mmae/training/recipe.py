@@ -28,6 +28,7 @@ from mmae.models.masking import (
     UNTOLD,
     Masks,
     random_bands,
+    random_columns,
     random_mask,
     random_noise,
     shallower,
@@ -98,6 +99,10 @@ class Train:
     every epoch, 2 is each twice. One number a store, in their order; by default all once."""
     unlabelled: float = 1.0
     """The same for galaxies without a redshift, of any store."""
+
+    columns: tuple[str, ...] = ()
+    """Columns of the stores (`columns/NAME`), such as magnitudes and sizes, that the model takes beside
+    images where they are known. It does without them just as well as a model that never had any."""
 
     # Length and batches
     epochs: int = 100
@@ -215,13 +220,15 @@ class Train:
     def on_bands(self, bands: tuple[str, ...]) -> "Train":
         """The recipe for a store with these bands, which our own model takes as they are."""
         if not isinstance(self.model, ModelConfig):
+            if self.columns:
+                raise UsageError("--columns is for our own model: the paper's takes images and spectra alone")
             return self
         if not LEAST_BANDS <= len(bands) <= MAX_BANDS:
             raise InputRefused(
                 f"{self.names}: {len(bands)} bands ({' '.join(bands)}), {LEAST_BANDS} to {MAX_BANDS} are "
                 "taken"
             )
-        return replace(self, model=replace(self.model, bands=bands))
+        return replace(self, model=replace(self.model, bands=bands, columns=self.columns))
 
     def with_classes(self) -> "Train":
         """The recipe for stores with stars, which our own model tells from galaxies and quasars."""
@@ -310,6 +317,10 @@ def draw_masks(
     target = spectrum if config.rebuild_absent else spectrum & present[:, None]
     turns = torch.randint(8, (size,), generator=generator)
     bands = random_bands(size, len(config.model.bands), config.band_dropout, generator)
+    noise = random_noise(size, config.noisier, generator)
+    noise_seed = torch.randint(2**62, (size,), generator=generator)
+    untold = torch.rand(size, generator=generator) < UNTOLD
+    columns = random_columns(size, len(config.model.columns), generator) | untold[:, None]
     return Masks(
         image=image,
         spectrum=spectrum,
@@ -318,9 +329,11 @@ def draw_masks(
         labelled=torch.ones(size, dtype=torch.bool),
         classified=torch.ones(size, dtype=torch.bool),
         turn=turns if turn else torch.zeros_like(turns),
-        noise=random_noise(size, config.noisier, generator),
-        noise_seed=torch.randint(2**62, (size,), generator=generator),
-        untold=torch.rand(size, generator=generator) < UNTOLD,
+        noise=noise,
+        noise_seed=noise_seed,
+        untold=untold,
+        columns=columns,
+        columns_target=columns,
     )
 
 
@@ -344,7 +357,8 @@ def validation_masks(size: int, config: Train) -> Masks:
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     absent = torch.zeros(size, dtype=torch.bool)
     masks = draw_masks(absent, config, generator, whole_images=config.whole_images > 0, turn=False)
-    return Masks.of_tokens(masks.image, masks.spectrum, masks.target, len(config.model.bands))
+    bands, columns = len(config.model.bands), len(config.model.columns)
+    return Masks.of_tokens(masks.image, masks.spectrum, masks.target, bands, columns)
 
 
 def unwrapped(model: nn.Module) -> AnyModel:
@@ -361,7 +375,9 @@ def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tens
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
         image = batch.image.masked_fill(masks.bands[:, :, None, None], math.nan)
         image, conditions = shallower(image, batch.conditions, masks)
-        conditions = conditions.masked_fill(masks.untold.unsqueeze(1), math.nan)
+        hidden = masks.untold.unsqueeze(1).expand_as(conditions).clone()
+        hidden[:, conditions.shape[1] - masks.columns.shape[1] :] |= masks.columns
+        conditions = conditions.masked_fill(hidden, math.nan)
         output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift, conditions)
     output = Output(*(tensor.float() for tensor in output))
     return unwrapped(model).losses(output, batch, masks)

@@ -258,5 +258,6 @@ def describe(data: TrainingSet, sample: torch.Tensor, start: Beginning | None = 
         "flux_percentiles": {str(level): row for level, row in zip(levels, percentiles, strict=True)},
         "z_range": [float(redshift.min()), float(redshift.max())],
         "told": told,
+        "columns": list(data.input.columns),
     }
     return description | ({} if start is None else {"start": start.trained_on})

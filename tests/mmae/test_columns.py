@@ -1,0 +1,122 @@
+"""Columns of a catalogue beside images: from a file of a survey through training to a catalogue."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import recipe
+
+from catalogs import ingest
+from catalogs.errors import UsageError
+from catalogs.store.cutouts import open_store
+from mmae import export, train
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.engine import Engine
+from mmae.bundles.program import estimates
+from mmae.layers.conditions import split_told
+from mmae.models import checkpoint
+from mmae.training.data import TRAIN, TrainingSet
+from mmae.training.runlog import read_reports
+
+NAMES = tuple(f"{band}_cmodel_mag" for band in "griz")
+
+
+@pytest.fixture(scope="module")
+def store(survey, tmp_path_factory):
+    path = tmp_path_factory.mktemp("columns") / "train.zarr"
+    ingest.main(ingest.Ingest(survey / "galaxies.hdf5", path, columns=NAMES, shard_rows=128))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    config = recipe("mmae", store, tmp_path_factory.mktemp("run"), columns=NAMES, schedule="constant")
+    train.main(config)
+    return config.out
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return checkpoint.load_model(checkpoint.find(run))[0]
+
+
+@pytest.fixture(scope="module")
+def bundle(run):
+    export.main(export.Export(run))
+    return open_bundle(run / "bundle", "fp32")
+
+
+def test_columns_come_with_the_images_and_sentinels_are_nothing(store, model, tmp_path):
+    opened = open_store(store)
+    assert opened.extra == sorted(f"columns/{name}" for name in NAMES)
+    data = TrainingSet(store, model.config)
+    batch = data.read(np.arange(40))
+    told, columns = split_told(batch.conditions, 5, 4)
+    assert told.isnan().all()
+    for k, name in enumerate(NAMES):
+        np.testing.assert_array_equal(columns[:, k], opened.column(f"columns/{name}", 0, 40).astype("f4"))
+
+    odd = opened.group["columns"]  # what other programs write
+    values = np.array(odd[NAMES[1]])
+    wrong = [-99.0, 99.99, np.inf, -np.inf, np.nan, 1e300]
+
+    class Odd:
+        n = 7
+
+        def has(self, path):
+            return path == f"columns/{NAMES[1]}"
+
+        def column(self, path, start, stop):
+            return np.array([*wrong, values[0]])
+
+    found = data.input.columns_of(Odd())
+    assert np.isnan(found[:, [0, 2, 3]]).all()
+    assert np.isfinite(found[:, 1]).tolist() == [False] * 6 + [True]
+
+
+def test_without_columns_p_of_z_is_that_of_the_image_alone(bundle, model, store):
+    data = TrainingSet(store, model.config)
+    batch = data.read(data.rows(TRAIN)[:64])
+    program = bundle.load(torch.device("cpu"))
+    told, columns = split_told(batch.conditions, 5, 4)
+    nothing = torch.cat([told, columns.new_full(columns.shape, math.nan)], 1)
+    whole, without, absent = (
+        estimates(program, batch.image, conditions) for conditions in (batch.conditions, told, nothing)
+    )
+    assert torch.equal(without.mass, absent.mass)
+    assert torch.equal(without.joint, whole.joint)
+    assert (whole.mass - without.mass).abs().max() > 1e-3
+    half = torch.where(torch.arange(4) % 2 == 0, columns, math.nan)
+    some = estimates(program, batch.image, torch.cat([told, half], 1))
+    assert (some.mass - whole.mass).abs().max() > 1e-4
+    torch.testing.assert_close(some.mass.sum(1), torch.ones(64))
+
+
+def test_the_program_is_the_model_and_an_engine_needs_no_columns(bundle, store):
+    assert bundle.card["agreement"]["float64"] < 1e-10
+    assert bundle.input.columns == NAMES
+    image = np.random.default_rng(0).normal(size=(3, 5, 64, 64)).astype("f4")
+    table = Engine(bundle, torch.device("cpu"), 64).table(image, np.arange(3))
+    assert np.isfinite(table[:, 2]).all()
+
+
+def test_hidden_columns_are_rebuilt(model, run):
+    assert list(model.loss_weights)[-1] == "columns"
+    losses = [report["columns"] for report in read_reports(run) if report["kind"] == "train"]
+    assert losses
+    assert min(losses) > 0
+
+
+def test_a_column_that_no_store_has_is_refused(store, survey, trained, tmp_path):
+    config = recipe("mmae", store, tmp_path / "run", columns=("i_cmodel_mag", "i_size"))
+    with pytest.raises(UsageError, match="no store has the column i_size: they have g_cmodel_mag, "):
+        train.main(config)
+    config = recipe("mmae", store, tmp_path / "run", columns=NAMES, start=trained)
+    with pytest.raises(UsageError, match="knows none, leave it out"):
+        train.main(config)
+    config = recipe("himes2025", store, tmp_path / "run", columns=NAMES)
+    with pytest.raises(UsageError, match="for our own model"):
+        train.main(config)
+    with pytest.raises(UsageError, match="has no column size; it has g_cmodel_mag, "):
+        ingest.main(ingest.Ingest(survey / "galaxies.hdf5", tmp_path / "x.zarr", columns=("size",)))
