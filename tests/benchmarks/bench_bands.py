@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 import report
+import studies
 import torch
-from torch import Tensor
 
 from catalogs.bands import HSC
 from catalogs.mock import cameras
@@ -27,17 +27,8 @@ from catalogs.mock.cameras import Camera
 from catalogs.mock.objects import TRAINING
 from catalogs.mock.survey import Mock, write_store
 from catalogs.mock.workers import workers
-from catalogs.products.screen import ATYPICAL
 from mmae import export, train
 from mmae.bundles import calibrate
-from mmae.bundles.bundle import open_bundle
-from mmae.bundles.program import estimates
-from mmae.hardware import FP32
-from mmae.layers import pdf
-from mmae.layers.pdf import Grid
-from mmae.models.families import config_of
-from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
-from mmae.training.data import TEST, TrainingSet
 from mmae.training.recipe import Train
 
 SEEDS = (0, 1)
@@ -46,8 +37,7 @@ LOST = ("g", "r", "i", "z", "y", "g y", "r y", "z y")
 MORE_LOST = ("g r", "g r i", "i z y")
 DEPTHS = (0.5, 2.0, 3.0)
 """Noise of the sky, in units of that of HSC Wide."""
-SCORES = ["sigma_NMAD", "outliers", "HSC loss", "68 % hold", "95 % hold", "median width", "ATYPICAL"]
-HEADER = ["seen", *SCORES, "made for it: sigma_NMAD", "68 % hold", "ratio of sigma_NMAD"]
+HEADER = ["seen", *studies.SCORES, "made for it: sigma_NMAD", "68 % hold", "ratio of sigma_NMAD"]
 
 
 class Case(NamedTuple):
@@ -137,29 +127,12 @@ def make(recipe: Train) -> None:
 
 
 def scores(bundle_of: Path, store: Path, lost: str = "") -> list[float]:
-    """The SCORES of a bundle for the test split of a store, without some of the bands."""
-    bundle = open_bundle(bundle_of / "bundle", FP32)
-    card = bundle.card
-    data = TrainingSet(store, config_of(card["family"], card["model_config"]), card["training_data"])
-    batch = data.read(data.rows(TEST))
+    """The scores of a bundle for the test split of a store, without some of the bands."""
+    bundle = studies.opened(bundle_of)
+    batch = studies.held_out(bundle, store)
     hidden = torch.tensor([band[-1] in lost.split() for band in bundle.input.bands])
     image = batch.image.masked_fill(hidden[:, None, None], torch.nan)
-    return measured(bundle.load(torch.device("cpu")), Grid(**card["grid"]), image, batch.redshift)
-
-
-def measured(program: torch.nn.Module, grid: Grid, image: Tensor, redshift: Tensor) -> list[float]:
-    estimate = estimates(program, image)
-    mass = estimate.mass / estimate.mass.sum(1, keepdim=True)
-    levels = torch.tensor([0.025, 0.16, 0.84, 0.975]).expand(len(mass), -1)
-    low95, low68, high68, high95 = pdf.quantiles(mass, grid, levels).unbind(1)
-    best, z = pdf.best(mass, grid)[0].numpy(), redshift.numpy()
-    held = [
-        100 * float(((low <= redshift) & (redshift <= high)).float().mean())
-        for low, high in ((low68, high68), (low95, high95))
-    ]
-    width = float(((high68 - low68) / 2 / (1 + redshift)).median())
-    unlike = float((estimate.typical < ATYPICAL).float().mean())
-    return [sigma_nmad(best, z), outliers(best, z), hsc_loss(best, z), *held, width, unlike]
+    return studies.measured(bundle, batch._replace(image=image))
 
 
 def rows(folder: Folder) -> Iterator[str]:
@@ -168,7 +141,7 @@ def rows(folder: Folder) -> Iterator[str]:
     for case in CASES:
         runs = [folder.path / "runs" / f"seed {seed}" for seed in SEEDS]
         one = np.mean([scores(run, folder.store(case), case.lost) for run in runs], 0)
-        cells = [f"{x:.4f}" for x in one[:3]] + [f"{x:.1f}" for x in one[3:5]] + [f"{x:.4f}" for x in one[5:]]
+        cells = studies.cells(one)
         if case.has_own:
             own = scores(folder.path / "runs" / case.name, folder.store(case))
             cells += [f"{own[0]:.4f}", f"{own[3]:.1f}", f"{one[0] / own[0]:.2f}"]
