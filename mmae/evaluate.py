@@ -12,7 +12,7 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
 import dataclasses
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -21,9 +21,11 @@ from rich.console import Console
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import SEEDS, check_range
+from catalogs.truth.redshifts import TruthTable
 from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
 from mmae.scores import calibration, metrics, suspects
+from mmae.scores.matching import BY_POSITION
 from mmae.scores.pairs import INTERVALS, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
 from mmae.scores.score_tables import flat_table, json_row, text_table
@@ -73,12 +75,33 @@ class Evaluate:
     """
 
     catalogue: tyro.conf.Positional[Path]
-    """Photo-z catalogue with OBJECT_ID and PHOTOZ_POINT; or predictions with y_test (the truth) and y_pred;
-    .fits, .csv or .ecsv."""
+    """Photo-z catalogue with OBJECT_ID and PHOTOZ_POINT; or predictions with y_test (true) and y_pred."""
 
     truth: Path | None = None
-    """Table with OBJECT_ID, Z_SPEC and optionally MAG_I or MAG_HSC_I, say, rows in any order; overrides a
-    Z_SPEC of the catalogue."""
+    """Table of spectroscopic redshifts, rows in any order: .fits, .csv, .ecsv, .parquet or VOTable (.vot,
+    .xml). NaN, nulls, -99, -1, 9.99, 99 and the like are no redshift. Overrides a Z_SPEC of the catalogue."""
+
+    z_column: str | None = None
+    """Column of the truth with the redshift; without it the plainest of Z_SPEC, zspec, specz_redshift, ...,
+    z_true, redshift, z, in any case; two that are as plain are refused."""
+
+    id_column: str | None = None
+    """Column of the truth with the ids of the catalogue; without it OBJECT_ID, objectId, id, TARGETID, ...,
+    the first that has any of them."""
+
+    ra_column: str | None = None
+    """Column of the truth with the right ascension; without it ra, RAJ2000, TARGET_RA, ra_corrected, ..."""
+
+    dec_column: str | None = None
+    """Column of the truth with the declination."""
+
+    match: Literal["auto", "id", "position"] = "auto"
+    """How objects are found in the truth. auto: by id, and where the truth has no ids of the catalogue, or
+    they are of objects elsewhere on the sky, by position: the nearest within 1 arcsec."""
+
+    where: str | None = None
+    """Cut of the truth's rows, in quotes, such as "ZWARN == 0 and SPECTYPE in ('GALAXY', 'QSO')" or
+    "specz_flag_homogeneous and 0.01 < specz_redshift < 4"; of the catalogue's, if it is its own truth."""
 
     out: Path | None = None
     """Folder for metrics.json, metrics.ecsv, zphot_zspec.png, calibration.ecsv, calibration.png; without it
@@ -112,12 +135,13 @@ def main(config: Evaluate) -> None:
     if config.suspect:
         list_suspects(config, out)
         return
-    pairs = read_pairs(config.catalogue, config.truth)
+    pairs = _pairs(config)
     rng = np.random.default_rng(config.seed)
     rows = metrics.table(pairs.z_phot, pairs.z_spec, metrics.EDGES, config.draws, rng)
     pdf_calibration = _calibration(config, pairs, rng)
     written = _write(config, pairs, rows, pdf_calibration, out)
 
+    print(*pairs.origin.lines(config.truth or config.catalogue), sep="\n")
     print(f"judged by {pairs.z_phot_column}:")
     print(f"{rows[0].n:>8} objects of {config.catalogue.name} with a photo-z and a spectroscopic redshift")
     print(f"{rows[0].n_without_z_phot:>8} with a spectroscopic redshift and no finite photo-z")
@@ -135,7 +159,7 @@ def main(config: Evaluate) -> None:
 
 
 def list_suspects(config: Evaluate, out: Path) -> None:
-    pairs = read_pairs(config.catalogue, config.truth, all_objects=True)
+    pairs = _pairs(config, all_objects=True)
     table = suspects.suspects(pairs, config.suspect)
     written = suspects.write(table, out, config.images)
     beyond = int((table[suspects.DISTANCE] > 1).sum())
@@ -148,6 +172,11 @@ def _check(config: Evaluate, out: Path) -> None:
     check_range("--draws", config.draws, 0, MAX_DRAWS)
     check_range("--seed", config.seed, *SEEDS)
     check_range("--suspect", config.suspect, 0, MAX_SUSPECTS)
+    of_truth = ("z_column", "id_column", "ra_column", "dec_column")
+    if config.truth is None and (given := [name for name in of_truth if getattr(config, name)]):
+        raise UsageError(f"--{given[0].replace('_', '-')} is for --truth TABLE, whose column it names")
+    if config.match == BY_POSITION and config.id_column:
+        raise UsageError("--id-column is for a match by id: leave out it or --match position")
     if config.images and not config.suspect:
         raise UsageError("--images is for --suspect N, which draws the suspect objects")
     if out.exists() and not out.is_dir():
@@ -155,6 +184,12 @@ def _check(config: Evaluate, out: Path) -> None:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise UsageError(f"cannot write to {existing}; pass another folder with --out")
+
+
+def _pairs(config: Evaluate, all_objects: bool = False) -> Pairs:
+    names = (config.z_column, config.id_column, config.ra_column, config.dec_column)
+    truth = TruthTable(config.truth, *names, where=config.where) if config.truth else None
+    return read_pairs(config.catalogue, truth, config.match, config.where, all_objects)
 
 
 def _calibration(config: Evaluate, pairs: Pairs, rng: np.random.Generator) -> Calibration | None:
@@ -184,6 +219,7 @@ def _write(
         "code_version": __version__,
         "catalogue": _source(config.catalogue),
         "truth": config.truth and _source(config.truth),
+        "redshifts": pairs.origin._asdict(),
         "draws": config.draws,
         "seed": config.seed,
         "catalogue_rows_without_z_spec": pairs.rows_without_z_spec,

@@ -21,7 +21,7 @@ PRODUCTS = {*STORE, "catalogs.products"}
 SURVEYS = {*STORE, "catalogs.surveys"}
 MODELS = {*PRODUCTS, *SURVEYS, COMMON}
 BUNDLES = {*MODELS, "mmae.models"}
-SCORES = {*BUNDLES, "mmae.bundles"}
+SCORES = {*BUNDLES, "mmae.bundles", "catalogs.truth"}
 MAY_IMPORT = {
     "catalogs": set(),
     "catalogs.store": {"catalogs"},
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "catalogs.surveys": STORE,
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
     "catalogs.mock": SURVEYS,
+    "catalogs.truth": {"catalogs"},
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},
     "mmae.models": MODELS,

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from pyarrow import parquet
 
 from catalogs.products import photoz
 from catalogs.products.photoz import Part, Provenance
@@ -329,8 +331,12 @@ def inputs(tmp_path) -> Path:
     truth.write(tmp_path / "good.xyz", format="ascii.csv")
 
     Table([truth["OBJECT_ID"] + 500, truth["Z_SPEC"]]).write(tmp_path / "elsewhere.fits")
-    Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"]]).write(tmp_path / "twice.fits")
+    Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"] + np.arange(500) % 2]).write(tmp_path / "twice.fits")
     Table([truth["OBJECT_ID"].astype(float), truth["Z_SPEC"]]).write(tmp_path / "floats.fits")
+    Table([truth["OBJECT_ID"], truth["Z_SPEC"] + 20], names=["id", "z"]).write(tmp_path / "magnitudes.fits")
+    Table([truth["OBJECT_ID"], truth["Z_SPEC"], truth["Z_SPEC"]], names=["id", "Z_SPEC", "specz"]).write(
+        tmp_path / "two.fits"
+    )
     Table([truth["OBJECT_ID"], truth["Z_SPEC"] - 99]).write(tmp_path / "sentinel.fits")
     Table([truth["OBJECT_ID"], truth["Z_SPEC"] * 299792.458]).write(tmp_path / "velocity.fits")
     fits.PrimaryHDU(np.ones((3, 3))).writeto(tmp_path / "image.fits")
@@ -342,6 +348,12 @@ def inputs(tmp_path) -> Path:
     (tmp_path / "flipped.fits").write_bytes(content)
     (tmp_path / "cut.fits").write_bytes((tmp_path / "good.fits").read_bytes()[: 3 * 2880])
     (tmp_path / "empty.fits").touch()
+    parquet.write_table(
+        pa.table({"id": np.arange(500), "z": np.linspace(0, 1, 500)}), tmp_path / "cut.parquet"
+    )
+    truth.write(tmp_path / "cut.vot", format="votable")
+    for name in ("cut.parquet", "cut.vot"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1000])
 
     (tmp_path / "predictions.csv").write_text("y_test,y_pred\n0.1,0.2\n")
     (tmp_path / "words.csv").write_text("y_test,y_pred\n0.1,high\n")
@@ -355,7 +367,7 @@ def inputs(tmp_path) -> Path:
     [
         ("absent.fits", cli.USAGE, "there is no file"),
         (".", cli.USAGE, "is a folder"),
-        ("good.xyz", cli.USAGE, ".fits, .csv or .ecsv"),
+        ("good.xyz", cli.USAGE, ".votable or .xml"),
         ("good.fits", cli.USAGE, "as --truth"),
         ("good.fits --truth absent.fits", cli.USAGE, "there is no file"),
         ("predictions.csv --truth truth.fits", cli.USAGE, "leave --truth out"),
@@ -365,16 +377,60 @@ def inputs(tmp_path) -> Path:
         ("predictions.csv --out truth.fits", cli.USAGE, "truth.fits is a file"),
         ("predictions.csv --out truth.fits/out", cli.USAGE, "cannot write to"),
         ("truth.fits", cli.REFUSED, "needs the columns OBJECT_ID and PHOTOZ_POINT"),
-        ("good.fits --truth good.fits", cli.REFUSED, "needs the columns OBJECT_ID and Z_SPEC"),
-        ("good.fits --truth elsewhere.fits", cli.REFUSED, "no object"),
-        ("good.fits --truth twice.fits", cli.REFUSED, "OBJECT_ID 0 has more than one row"),
-        ("good.fits --truth floats.fits", cli.REFUSED, "one integer"),
-        ("good.fits --truth sentinel.fits", cli.REFUSED, "write NaN"),
-        ("good.fits --truth velocity.fits", cli.REFUSED, "write z, not a velocity"),
+        ("good.fits --z-column Z_SPEC", cli.USAGE, "--z-column is for --truth"),
+        (
+            "good.fits --truth truth.fits --z-column zz",
+            cli.USAGE,
+            "no column zz (--z-column); it has OBJECT_ID",
+        ),
+        ("good.fits --truth truth.fits --ra-column Z_SPEC", cli.USAGE, "go together"),
+        ("good.fits --truth truth.fits --match position", cli.REFUSED, "no position in degrees: pass --ra"),
+        ("good.fits --truth truth.fits --match position --id-column OBJECT_ID", cli.USAGE, "leave out"),
+        (
+            "good.fits --truth truth.fits --where ZWARN==0",
+            cli.USAGE,
+            "no column ZWARN; it has OBJECT_ID, Z_SPEC",
+        ),
+        (
+            "good.fits --truth truth.fits --where Z_SPEC<0",
+            cli.REFUSED,
+            "500 were left out by --where, 0 have none",
+        ),
+        ("good.fits --truth good.fits", cli.REFUSED, "pass --z-column, one of OBJECT_ID, PHOTOZ_POINT"),
+        (
+            "good.fits --truth two.fits",
+            cli.REFUSED,
+            "redshifts in Z_SPEC and specz: pass one of them as --z-column",
+        ),
+        (
+            "good.fits --truth magnitudes.fits",
+            cli.REFUSED,
+            "as magnitudes are: name the redshift with --z-column",
+        ),
+        (
+            "good.fits --truth elsewhere.fits",
+            cli.REFUSED,
+            "(OBJECT_ID) are not those of the catalogue, and no pos",
+        ),
+        (
+            "good.fits --truth twice.fits",
+            cli.REFUSED,
+            "matched by id, OBJECT_ID; 250 objects left out, as their rows disagree",
+        ),
+        ("good.fits --truth floats.fits", cli.REFUSED, "no id under a usual name"),
+        ("good.fits --truth floats.fits --id-column OBJECT_ID", cli.REFUSED, "one integer of 64 bits"),
+        (
+            "good.fits --truth sentinel.fits",
+            cli.REFUSED,
+            "0 were left out by --where, 500 have none in Z_SPEC",
+        ),
+        ("good.fits --truth velocity.fits", cli.REFUSED, "not of velocities"),
         ("image.fits", cli.REFUSED, "no table HDU"),
         ("flipped.fits --truth truth.fits", cli.REFUSED, "checksum"),
         ("cut.fits --truth truth.fits", cli.REFUSED, "damaged"),
         ("empty.fits", cli.REFUSED, "damaged"),
+        ("good.fits --truth cut.parquet", cli.REFUSED, "damaged or no such table"),
+        ("good.fits --truth cut.vot", cli.REFUSED, "damaged or no such table"),
         ("words.csv", cli.REFUSED, "y_pred must hold one number"),
         ("ragged.csv", cli.REFUSED, "damaged"),
         ("nothing.csv", cli.REFUSED, "no object"),
