@@ -48,14 +48,19 @@ class Guess(NamedTuple):
     """Whether a flag named it."""
 
 
+def find(names: Sequence[str], wanted: str) -> str | None:
+    """The column `wanted`, else the first that differs in case alone; None: there is none."""
+    if wanted in names:
+        return wanted
+    return next((name for name in names if name.lower() == wanted.lower()), None)
+
+
 def named(path: object, names: Sequence[str], wanted: str, flag: str) -> str:
-    """The column `wanted` of the table, else that which differs in case alone. Raises UsageError."""
-    found = [name for name in names if name == wanted] or [
-        name for name in names if name.lower() == wanted.lower()
-    ]
-    if len(found) != 1:
+    """The column `wanted` of the table, in any case. Raises UsageError where there is none."""
+    found = find(names, wanted)
+    if found is None:
         raise UsageError(f"{path} has no column {wanted} ({flag}); it has {listed(names)}")
-    return found[0]
+    return found
 
 
 def redshift(path: object, names: Sequence[str], wanted: str | None) -> Guess:

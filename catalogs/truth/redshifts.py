@@ -82,17 +82,19 @@ def read(asked: TruthTable, others: Sequence[str] = ()) -> Redshifts:
             z[known],
             {name: column for name, column in integers.items() if column is not None},
             *_position(asked, table, known),
-            {
-                name: floats(asked.path, name, table.read(name))[known]
-                for name in others
-                if name in table.names
-            },
+            {wanted: column[known] for wanted, column in numbers(table, others).items()},
             guess,
             rows=len(z),
             cut=len(z) - int(kept.sum()),
             absent=absent,
             quality_cut="" if asked.where else names.quality_cut(table.names),
         )
+
+
+def numbers(table: tables.Columns, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the wanted columns that a table has, in any case, (n,) float64, by the names wanted."""
+    found = {name: names.find(table.names, name) for name in wanted}
+    return {w: floats(table.path, name, table.read(name)) for w, name in found.items() if name is not None}
 
 
 def rows_where(where: str | None, table: tables.Columns, n: int) -> np.ndarray:

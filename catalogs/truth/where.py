@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from catalogs.errors import UsageError
-from catalogs.truth.names import listed
+from catalogs.truth.names import find, listed
 
 LONGEST = 2000
 """Characters of a cut."""
@@ -194,10 +194,12 @@ def _reason(error: BaseException) -> str:
 
 def columns_of(cut: Cut, names: Sequence[str]) -> dict[str, str]:
     """The columns of a table that a cut has names for, in any case. Raises UsageError where one lacks."""
-    lower = {name.lower(): name for name in reversed(names)}
-    missing = [name for name in cut.names if name not in names and name.lower() not in lower]
-    if missing:
-        raise UsageError(
-            f"--where {cut.text!r}: the table has no column {missing[0]}; it has {listed(names)}"
-        )
-    return {name: name if name in names else lower[name.lower()] for name in cut.names}
+    found = {}
+    for wanted in cut.names:
+        name = find(names, wanted)
+        if name is None:
+            raise UsageError(
+                f"--where {cut.text!r}: the table has no column {wanted}; it has {listed(names)}"
+            )
+        found[wanted] = name
+    return found

@@ -1,5 +1,6 @@
 """Pairs of photo-z, from a catalogue or a table of predictions, and spectroscopic redshifts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,18 +9,24 @@ import numpy as np
 from catalogs.bands import TABLE
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
+from catalogs.surveys.desi import locate
 from catalogs.truth import redshifts, tables
 from catalogs.truth.redshifts import Redshifts, TruthTable
 from mmae.bundles.columns import POINT, QUANTILES
 from mmae.bundles.roles import RADIUS
-from mmae.scores.matching import AUTO, SAME, Match, match
+from mmae.scores.catalogue import leaks
+from mmae.scores.catalogue.leaks import Leaks
+from mmae.scores.catalogue.matching import AUTO, SAME, Match, match
 
 ID, BEST, Z_SPEC, RA, DEC = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "RA", "DEC"
-MAGNITUDES = tuple(
-    f"MAG_{name.upper()}"
+I_MAGNITUDES, R_MAGNITUDES = (
+    tuple(
+        f"MAG_{name.upper()}"
+        for name in (letter, *(band.name for band in TABLE.values() if band.filter == letter))
+    )
     for letter in ("i", "r")
-    for name in (letter, *(band.name for band in TABLE.values() if band.filter == letter))
 )
+MAGNITUDES = I_MAGNITUDES + R_MAGNITUDES
 """Magnitudes of a truth table, the first of which is used: in the i band, bare or of a survey, else in r."""
 IN_TRAINING = "IN_TRAINING"
 INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
@@ -85,13 +92,15 @@ class Pairs(NamedTuple):
     """(N,) float64, finite."""
     magnitude: tuple[str, np.ndarray] | None
     """Name and values, (N,) float64, of the magnitude of the truth table; None where it has none."""
+    by: dict[str, np.ndarray]
+    """Columns, (N,) float64, by whose quarters the objects are judged, too."""
     rows_without_z_spec: int
     """Catalogue rows without a spectroscopic redshift."""
     missing_in_catalogue: int
     """Objects of the truth table that are not in the catalogue, for example rejected ones."""
     origin: Origin
     """Where the redshifts came from."""
-    in_training: int = 0
+    leaks: Leaks = Leaks(told=False)
     """Objects left out because they trained, selected or calibrated the model."""
 
     @property
@@ -99,38 +108,51 @@ class Pairs(NamedTuple):
         """(N,) float64, NaN or infinite where there is no photo-z."""
         return self.columns[self.z_phot_column]
 
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """Those of the objects, by a mask (N,)."""
+        return self._replace(
+            columns=take(self.columns, rows),
+            z_spec=self.z_spec[rows],
+            magnitude=self.magnitude and (self.magnitude[0], self.magnitude[1][rows]),
+            by=take(self.by, rows),
+        )
+
 
 def read_pairs(
     path: Path,
     truth: TruthTable | None,
-    by: str = AUTO,
+    match_by: str = AUTO,
     where: str | None = None,
+    by: Sequence[str] = (),
     all_objects: bool = False,
 ) -> Pairs:
     """Read a catalogue and its truth: a table with redshifts, or else columns of the catalogue.
 
-    by : one of MATCHES, how objects of the truth are found in the catalogue
+    match_by : one of MATCHES, how objects of the truth are found in the catalogue
     where : cut of the catalogue's rows, where it brings its own truth
+    by : columns of the truth, or else of the catalogue; without any its magnitude
     all_objects : keep those that the model was made with, too
 
     Raises UsageError or InputRefused where there is nothing to compare.
     """
-    catalogue, cut = _read(path, where if truth is None else None)
+    catalogue, others, cut = _read(path, where if truth is None else None, by)
     if catalogue.keys() >= {TRUE, PREDICTED}:
         if truth:
             raise UsageError(f"{path} brings its own truth in column {TRUE}; leave --truth out")
-        pairs = _from_one_table(path, PREDICTED, catalogue, TRUE, cut)
+        pairs = _from_one_table(path, PREDICTED, catalogue, TRUE, cut, others)
     elif not catalogue.keys() >= {ID, POINT}:
         raise InputRefused(f"{path} needs the columns {ID} and {POINT}, or {TRUE} and {PREDICTED}")
     elif truth:
-        pairs = _from_two_tables(_z_phot_column(catalogue), catalogue, truth, by)
+        pairs = _from_two_tables(_z_phot_column(catalogue), catalogue, truth, match_by, by, others)
     elif _any_finite(catalogue, Z_SPEC):
-        pairs = _from_one_table(path, _z_phot_column(catalogue), catalogue, Z_SPEC, cut)
+        pairs = _from_one_table(path, _z_phot_column(catalogue), catalogue, Z_SPEC, cut, others)
     else:
         raise UsageError(f"{path} has no redshift in a column {Z_SPEC}; pass a table of them as --truth")
+    if missing := [name for name in by if name not in pairs.by]:
+        raise UsageError(f"--by {missing[0]}: there is no such column, neither in the truth nor in {path}")
 
     if not all_objects:
-        pairs = _without_training_objects(pairs)
+        pairs = _without_training_objects(pairs, catalogue)
     if not np.isfinite(pairs.z_phot).any():
         raise InputRefused(
             f"no object of {path} has both a photo-z and a spectroscopic redshift; check that catalogue and "
@@ -139,18 +161,14 @@ def read_pairs(
     return pairs
 
 
-def _without_training_objects(pairs: Pairs) -> Pairs:
+def _without_training_objects(pairs: Pairs, catalogue: dict[str, np.ndarray]) -> Pairs:
     """Leave out objects that trained, selected or calibrated the model: they cannot evaluate it."""
-    if IN_TRAINING not in pairs.columns:
+    if ID not in catalogue:
         return pairs
-    unused = ~(pairs.columns[IN_TRAINING] > 0)
-    magnitude = pairs.magnitude and (pairs.magnitude[0], pairs.magnitude[1][unused])
-    return pairs._replace(
-        columns=take(pairs.columns, unused),
-        z_spec=pairs.z_spec[unused],
-        magnitude=magnitude,
-        in_training=int((~unused).sum()),
-    )
+    unknown = np.full(len(catalogue[ID]), np.nan)
+    role, ra, dec = (catalogue.get(name, unknown) for name in (IN_TRAINING, RA, DEC))
+    unused, found = leaks.find(role, ra, dec, locate(catalogue[ID], pairs.columns[ID]))
+    return pairs.take(unused)._replace(leaks=found)
 
 
 def _z_phot_column(catalogue: dict[str, np.ndarray]) -> str:
@@ -163,7 +181,12 @@ def _any_finite(catalogue: dict[str, np.ndarray], name: str) -> bool:
 
 
 def _from_one_table(
-    path: Path, z_phot_column: str, catalogue: dict[str, np.ndarray], truth: str, cut: int
+    path: Path,
+    z_phot_column: str,
+    catalogue: dict[str, np.ndarray],
+    truth: str,
+    cut: int,
+    others: dict[str, np.ndarray],
 ) -> Pairs:
     z_spec = catalogue[truth]
     known = np.isfinite(z_spec) & ~redshifts.is_sentinel(z_spec)
@@ -173,6 +196,7 @@ def _from_one_table(
         take(catalogue, known),
         z_spec[known],
         None,
+        take(others, known),
         int((~known).sum()),
         missing_in_catalogue=0,
         origin=Origin(truth, (), False, "", len(z_spec) + cut, cut, redshifts.without_redshift(z_spec)),
@@ -180,9 +204,14 @@ def _from_one_table(
 
 
 def _from_two_tables(
-    z_phot_column: str, catalogue: dict[str, np.ndarray], asked: TruthTable, by: str
+    z_phot_column: str,
+    catalogue: dict[str, np.ndarray],
+    asked: TruthTable,
+    match_by: str,
+    by: Sequence[str],
+    others: dict[str, np.ndarray],
 ) -> Pairs:
-    truth = redshifts.read(asked, MAGNITUDES)
+    truth = redshifts.read(asked, (*MAGNITUDES, *by))
     if not len(truth.z):
         raise InputRefused(
             f"{asked.path} has no redshift left: of {truth.rows} rows {truth.cut} were left out by --where, "
@@ -190,13 +219,16 @@ def _from_two_tables(
         )
     nowhere = np.full(len(catalogue[ID]), np.nan)
     place = catalogue.get(RA, nowhere), catalogue.get(DEC, nowhere)
-    found = match(catalogue[ID], *place, truth, asked, by)
+    found = match(catalogue[ID], *place, truth, asked, match_by)
     columns = take(truth.columns, found.truth_rows)
+    magnitude = next(((name, columns[name]) for name in MAGNITUDES if name in columns), None)
+    columns = take(others, found.rows) | columns
     return Pairs(
         z_phot_column,
         take(catalogue, found.rows),
         truth.z[found.truth_rows],
-        next(((name, columns[name]) for name in MAGNITUDES if name in columns), None),
+        magnitude,
+        {name: columns[name] for name in by if name in columns} or dict(filter(None, [magnitude])),
         len(catalogue[ID]) - len(found.rows),
         found.missing,
         _origin(truth, found),
@@ -223,17 +255,20 @@ def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray
     return {name: column[rows] for name, column in table.items()}
 
 
-def _read(path: Path, where: str | None) -> tuple[dict[str, np.ndarray], int]:
-    """Those of CATALOGUE_COLUMNS that a table has, of the rows that are kept, and how many are not."""
+def _read(
+    path: Path, where: str | None, by: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """Those of CATALOGUE_COLUMNS and of `by` that a table has, of the rows kept; how many are not kept."""
     with tables.opened(path) as table:
         columns = {
             name: _ids(path, table.read(name)) if name == ID else _floats(path, name, table.read(name))
             for name in CATALOGUE_COLUMNS
             if name in table.names
         }
+        others = redshifts.numbers(table, by)
         n = len(next(iter(columns.values()), ()))
         kept = redshifts.rows_where(where, table, n)
-    return take(columns, kept), n - int(kept.sum())
+    return take(columns, kept), take(others, kept), n - int(kept.sum())
 
 
 def _ids(path: Path, column: np.ma.MaskedArray) -> np.ndarray:
