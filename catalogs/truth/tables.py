@@ -135,7 +135,10 @@ READERS = {
 
 def _plain(column: np.ma.MaskedArray) -> np.ma.MaskedArray:
     """The column in native byte order; text of any kind as str, without the blanks that pad it in FITS."""
-    if column.dtype.kind in "SO":
+    if column.dtype.kind == "S":
+        text = np.char.decode(column.data, "utf-8", "replace")
+        column = np.ma.array(text, mask=np.ma.getmaskarray(column))
+    if column.dtype.kind == "O":
         mask = np.ma.getmaskarray(column)
         texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in column.data.tolist()]
         column = np.ma.array(np.array(texts, str), mask=mask)

@@ -234,6 +234,7 @@ def table(
     edges: Sequence[float],
     draws: int,
     rng: np.random.Generator,
+    track: metrics.Track = iter,
 ) -> list[Row]:
     """Calibration in the ranges of `metrics.all_ranges`.
 
@@ -242,7 +243,7 @@ def table(
     scores : of N objects
     z_phot, z_spec : (N,)
         Objects without a finite z_phot are in no bin of z_phot.
-    by, edges, draws, rng
+    by, edges, draws, rng, track
         As in `metrics.table`.
 
     Returns
@@ -255,4 +256,4 @@ def table(
         sample = Sample(scores.rows(inside))
         return Row(name, int(inside.sum()), sample.value(), *sample.spread(draws, rng))
 
-    return [row(name, inside) for name, inside in metrics.all_ranges(z_phot, z_spec, edges, by)]
+    return [row(name, inside) for name, inside in track(metrics.all_ranges(z_phot, z_spec, edges, by))]

@@ -7,8 +7,8 @@ MNRAS 499, 1587), so that a row can be compared to published ones.
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.stats import biweight_location
@@ -109,6 +109,9 @@ def point_metrics(z_phot: np.ndarray, z_spec: np.ndarray) -> dict[str, float]:
     if len(z_phot) == 0:
         return dict.fromkeys(POINT_METRICS, math.nan)
     return {name: metric(z_phot, z_spec) for name, metric in POINT_METRICS.items()}
+
+
+Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 class Spread(NamedTuple):
@@ -215,6 +218,7 @@ def table(
     draws: int,
     rng: np.random.Generator,
     by: Mapping[str, np.ndarray] | None = None,
+    track: Track = iter,
 ) -> list[Row]:
     """Metrics of all objects, in bins of z_spec, in bins of z_phot, and in quarters by other columns.
 
@@ -229,6 +233,8 @@ def table(
         As in `bootstrap`.
     by : name -> (N,)
         Other columns, not finite where unknown.
+    track
+        Shows how far it is, as the `track` of a progress bar does.
 
     Returns
     -------
@@ -243,7 +249,7 @@ def table(
         errors = bootstrap(z_phot[use], z_spec[use], draws, rng)
         return Row(name, int(use.sum()), int((inside & ~measured).sum()), value, *errors)
 
-    return [row(label, inside) for label, inside in all_ranges(z_phot, z_spec, edges, by or {})]
+    return [row(label, inside) for label, inside in track(all_ranges(z_phot, z_spec, edges, by or {}))]
 
 
 def all_ranges(

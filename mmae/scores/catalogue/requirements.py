@@ -115,14 +115,15 @@ def measure(
     magnitude: tuple[str, np.ndarray] | None,
     draws: int,
     rng: np.random.Generator,
+    track: metrics.Track = iter,
 ) -> list[Outcome]:
     """Measure what a survey requires.
 
     z_phot (N,), NaN where there is none; z_spec (N,); magnitude in i: name and (N,), or None: the limit in
-    magnitude is left out, and `Outcome.sample` does not have it. draws, rng: as in `metrics.bootstrap`.
+    magnitude is left out, and `Outcome.sample` does not have it. draws, rng, track: as in `metrics.table`.
     """
     outcomes = []
-    for sample, required in preset.required.items():
+    for sample, required in track(list(preset.required.items())):
         inside = (sample.low <= z_phot) & (z_phot < sample.high)
         words = f"{sample.low:g} <= z_phot < {sample.high:g}"
         if sample.faintest and magnitude:
