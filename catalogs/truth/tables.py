@@ -102,9 +102,9 @@ def _parquet(path: Path) -> Iterator[Columns]:
                 lambda name: _from_arrow(file.read([name]).column(name)),
                 lambda _: "",
             )
-    except (pa.ArrowException, ValueError) as error:
-        if isinstance(error, InputRefused | UsageError):
-            raise
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, InputRefused | UsageError) or (isinstance(error, OSError) and error.errno):
+            raise  # already told, or a disk error
         raise _damaged(path, error) from error
 
 
