@@ -273,9 +273,7 @@ def _write(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, measured: Card, 
         figures["calibration.png"] = calibration_figure(pdf.scores.pit, ks)
 
     out.mkdir(parents=True, exist_ok=True)
-    for name in (
-        MAY_BE_ABSENT - tables.keys() - figures.keys()
-    ):  # else an earlier one would pass for this one's
+    for name in MAY_BE_ABSENT - tables.keys() - figures.keys():  # else an old one would pass for this one's
         (out / name).unlink(missing_ok=True)
     for name, plot in figures.items():
         with atomic.replacing(out / name) as temporary:

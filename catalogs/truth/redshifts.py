@@ -37,8 +37,8 @@ class Redshifts(NamedTuple):
 
     z: np.ndarray
     """(n,) float64, above -1"""
-    ids: dict[str, np.ndarray]
-    """(n,) int64 by name of the column, the likeliest first; only columns that hold integers in every row"""
+    ids: dict[str, np.ma.MaskedArray]
+    """(n,) int64 by name of the column, the likeliest first; only columns that hold nothing but integers"""
     position: tuple[str, str] | None
     """Names of the columns of the position."""
     ra: np.ndarray
@@ -76,7 +76,7 @@ def read(asked: TruthTable, others: Sequence[str] = ()) -> Redshifts:
         integers = {name: _integers(table.read(name), known) for name in columns}
         if asked.id and integers[columns[0]] is None:
             raise InputRefused(
-                f"{asked.path}: {columns[0]} must hold one integer of 64 bits in every row to be the id"
+                f"{asked.path}: {columns[0]} must hold integers of 64 bits to be the id, one in every row"
             )
         return Redshifts(
             z[known],
@@ -144,18 +144,19 @@ def floats(path: Path, name: str, column: np.ma.MaskedArray, shape: tuple[int, .
     return np.ma.filled(column.astype(np.float64), np.nan)
 
 
-def _integers(column: np.ma.MaskedArray, rows: np.ndarray) -> np.ndarray | None:
+def _integers(column: np.ma.MaskedArray, rows: np.ndarray) -> np.ma.MaskedArray | None:
     """Ids in rows of a column, or in texts of decimal digits, as int64; None where they are anything else.
 
     Floats are no ids: those above 2^53 are not what they were.
     """
     column = column[rows]
-    if column.dtype.kind == "U" and all(map(str.isdecimal, column.data.tolist())):
-        numbers = list(map(int, column.data.tolist()))
-        column = np.ma.array(np.array(numbers, np.int64 if max(numbers, default=0) < 2**63 else object))
-    if column.dtype.kind not in "iu" or column.ndim != 1 or np.ma.is_masked(column):
-        return None
-    return column.data.astype(np.int64)
+    if column.dtype.kind == "U":
+        texts = column.filled("0").tolist()
+        if not all(len(text) < 19 and text.isdecimal() for text in texts):  # 10^18 is below 2^63
+            return None
+        column = np.ma.array(np.array(texts, np.int64), mask=np.ma.getmaskarray(column))
+    is_id = column.dtype.kind in "iu" and column.ndim == 1
+    return np.ma.array(column, dtype=np.int64) if is_id else None
 
 
 def _position(

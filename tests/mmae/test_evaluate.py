@@ -293,10 +293,21 @@ def test_training_objects_are_left_out(catalogue, columns, tmp_path, capsys):
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
     assert evaluate(path, *arguments) == cli.OK
     output = capsys.readouterr().out
+    assert "does not say" not in output
     assert "5 objects left out, as the model was trained on them" in output
     assert "5 objects left out, as the model was chosen or calibrated by them" in output
     assert printed(output)["all"]["n"] == "90"
     assert printed(output)["all"]["|dz|>0.15"] == "0.00"
+
+
+def test_a_catalogue_says_of_which_objects_it_knows_nothing(catalogue, columns, tmp_path, capsys):
+    """IN_TRAINING is null where a model, or a survey without positions, cannot tell."""
+    arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
+    assert evaluate(catalogue(columns | {"IN_TRAINING": np.repeat([0, -1], [97, 3])}), *arguments) == cli.OK
+    assert "3 objects judged of which the catalogue does not say" in capsys.readouterr().out
+    assert evaluate(catalogue(columns), *arguments) == cli.OK
+    assert "the catalogue does not say what the model was made with" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["leaks"]["told"] is False
 
 
 def test_quantiles_that_decrease_are_refused(catalogue, columns, tmp_path, capsys):
@@ -436,7 +447,11 @@ def inputs(tmp_path) -> Path:
             "matched by id, OBJECT_ID; 250 objects left out, as their rows disagree",
         ),
         ("good.fits --truth floats.fits", cli.REFUSED, "no id under a usual name"),
-        ("good.fits --truth floats.fits --id-column OBJECT_ID", cli.REFUSED, "one integer of 64 bits"),
+        (
+            "good.fits --truth floats.fits --id-column OBJECT_ID",
+            cli.REFUSED,
+            "OBJECT_ID must hold integers of 64 bits",
+        ),
         (
             "good.fits --truth sentinel.fits",
             cli.REFUSED,

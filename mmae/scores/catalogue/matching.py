@@ -55,7 +55,7 @@ def match(
     if by == BY_ID or asked.id:
         if not truth.ids:
             raise UsageError(f"{asked.path} has no integers under a usual name of an id: pass --id-column")
-        found, how = by_id or (np.full(len(truth.z), -1), "id")
+        found, how = by_id or (np.full(len(truth.z), -1), f"{BY_ID}, {listed(list(truth.ids))}")
     elif by_id and _mostly_near(by_id[0], ra, dec, truth):
         found, how = by_id
     else:
@@ -67,7 +67,7 @@ def match(
 def _by_id(ids: np.ndarray, truth: Redshifts) -> tuple[np.ndarray, str] | None:
     """Rows of the catalogue (n,), -1 where there is none, by the first column with any of its ids."""
     for name, column in truth.ids.items():
-        found = locate(ids, column)
+        found = np.where(np.ma.getmaskarray(column), -1, locate(ids, column.data))
         if (found >= 0).any():
             return found, f"{BY_ID}, {name}"
     return None
@@ -78,11 +78,9 @@ def _distances(found: np.ndarray, ra: np.ndarray, dec: np.ndarray, truth: Redshi
     pairs = np.flatnonzero(found >= 0)
     pairs = pairs[has_position(truth.ra[pairs], truth.dec[pairs])]
     pairs = pairs[has_position(ra[found[pairs]], dec[found[pairs]])]
-    theirs, ours = (
-        directions(truth.ra[pairs], truth.dec[pairs]),
-        directions(ra[found[pairs]], dec[found[pairs]]),
-    )
-    return np.degrees(2 * np.arcsin(np.linalg.norm(theirs - ours, axis=1).clip(max=2) / 2)) * 3600
+    rows = found[pairs]
+    apart = directions(truth.ra[pairs], truth.dec[pairs]) - directions(ra[rows], dec[rows])
+    return np.degrees(2 * np.arcsin(np.linalg.norm(apart, axis=1).clip(max=2) / 2)) * 3600
 
 
 def _mostly_near(found: np.ndarray, ra: np.ndarray, dec: np.ndarray, truth: Redshifts) -> bool:
@@ -96,9 +94,9 @@ def _by_position(
 ) -> tuple[np.ndarray, str]:
     """Rows of the catalogue (n,), -1 where there is none within RADIUS, and why it is by position."""
     if truth.ids:
-        ids = f"the ids of {asked.path} ({listed(list(truth.ids))}) are not those of the catalogue"
+        ids = f"the ids of {asked.path.name} ({listed(list(truth.ids))}) are not those of the catalogue"
     else:
-        ids = f"{asked.path} has no id under a usual name"
+        ids = f"{asked.path.name} has no id under a usual name"
     because = "" if by == BY_POSITION else f"{ids}, and "
     if truth.position is None:
         raise InputRefused(
