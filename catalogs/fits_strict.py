@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from catalogs import fits_stream
-from catalogs.errors import InputRefused
+from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 
 BLOCK = 2**20
@@ -54,8 +54,8 @@ def opened(path: Path, used: Container[str] | None = None) -> Iterator[list[fits
                         raise InputRefused(f"{path} is damaged (checksum of {name}): fetch it again")
                 yield [hdus[k] for k in selected]
     except (*MALFORMED, AstropyWarning, fits.VerifyError) as error:
-        if isinstance(error, InputRefused) or (isinstance(error, OSError) and error.errno):
-            raise  # already refused, or a disk error
+        if isinstance(error, InputRefused | UsageError) or (isinstance(error, OSError) and error.errno):
+            raise  # already told, or a disk error
         reason = str(error).partition("\n")[0]
         raise InputRefused(f"{path} is damaged or no FITS file ({reason}): fetch it again") from error
 

@@ -11,8 +11,10 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
 
 import dataclasses
 import os
+import sys
+import textwrap
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -21,20 +23,20 @@ from rich.console import Console
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import SEEDS, check_range
+from catalogs.truth.redshifts import TruthTable
 from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
+from mmae.progress import bar
 from mmae.scores import calibration, metrics, suspects
-from mmae.scores.pairs import INTERVALS, Pairs, read_pairs, take
+from mmae.scores.catalogue import card, requirements, tomography
+from mmae.scores.catalogue.card import Card
+from mmae.scores.catalogue.matching import BY_POSITION
+from mmae.scores.catalogue.requirements import PRESETS
+from mmae.scores.pairs import I_MAGNITUDES, INTERVALS, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
-from mmae.scores.score_tables import flat_table, json_row, text_table
 
-CALIBRATION_SHOWN = ("coverage 68", "coverage 95", "CRPS", "CDE loss", "PIT KS", "half width")
-"""Those of calibration.METRICS that are printed; the files contain all."""
-
-TEXT_WIDTH = 200
-"""Width of the printed tables in characters, whatever the terminal's: it must not cut or fold a number."""
-
-
+MAY_BE_ABSENT = {"calibration.png", "calibration.ecsv", "requirements.ecsv"}
+"""Files that some catalogues and surveys do not have."""
 MAX_DRAWS, MAX_SUSPECTS = 100_000, 10**7
 
 
@@ -49,12 +51,22 @@ class Evaluate:
     - HSC loss: the mean of 1 - 1/(1 + (dz/0.15)^2), from 0 (best) to 1
     - RMS: of dz, dominated by the worst outliers
 
-    They are given with bootstrap errors, for all objects, in bins of z_spec (how well are galaxies at z
-    measured?) and in bins of z_phot (how reliable is a photo-z of the catalogue?). The evaluated photo-z is
-    PHOTOZ_BEST if the catalogue has any, else PHOTOZ_POINT. Objects IN_TRAINING (1 or 2) are left out.
+    They are given with bootstrap errors and 95 % intervals, for all objects, in bins of z_spec (how well are
+    galaxies at z measured?), in bins of z_phot (how reliable is a photo-z of the catalogue?) and in quarters
+    --by other columns. The evaluated photo-z is PHOTOZ_BEST if the catalogue has any, else PHOTOZ_POINT.
+    Objects IN_TRAINING (1 or 2), and those within 1 arcsec of one, are left out.
 
-    Where the catalogue has p(z), a second table gives their calibration, in the same bins, and in quarters by
-    magnitude if the truth has one in i (MAG_I, MAG_LSST_I, ...), or else in r:
+    What --survey requires is judged by the 95 % interval: pass if all of it fulfils it, fail if none of it
+    does, else open: too few galaxies to tell.
+    - lsst: the Science Requirements Document (i < 25, 0.3 <= z_phot < 3: sigma_IQR < 0.02, |bias| < 0.003,
+      outliers beyond max(0.06,3s) < 10 %); the minimum of DMTN-049 (i < 25, z_phot < 2: 0.05, 10 %); mean
+      redshifts of five tomographic bins (DESC: to 0.002 (1 + z) after a year, 0.001 after ten)
+    - euclid: sigma_NMAD < 0.05, |dz|>0.15 < 10 % (0.2 <= z_phot < 2.6); mean redshifts of ten bins, to 0.002
+    - hsc: the mean redshifts of its four bins
+    A bin has the mean z_spec, and the errors of the mean z_phot and of the mean of the stacked p(z), by which
+    it is judged. The variance of structure between fields is in no error.
+
+    Where the catalogue has p(z), a table gives their calibration, in the same ranges:
     - coverage 68, coverage 95: the fractions of z_spec in the 68 % and the 95 % interval
     - CRPS: the mean integral of (F - step at z_spec)^2 dz, F being the CDF; in z, 0 is best
     - CDE loss: the mean of integral p^2 dz - 2 p(z_spec); the lower the better
@@ -73,16 +85,44 @@ class Evaluate:
     """
 
     catalogue: tyro.conf.Positional[Path]
-    """Photo-z catalogue with OBJECT_ID and PHOTOZ_POINT; or predictions with y_test (the truth) and y_pred;
-    .fits, .csv or .ecsv."""
+    """Photo-z catalogue with OBJECT_ID and PHOTOZ_POINT; or predictions with y_test (true) and y_pred."""
 
     truth: Path | None = None
-    """Table with OBJECT_ID, Z_SPEC and optionally MAG_I or MAG_HSC_I, say, rows in any order; overrides a
-    Z_SPEC of the catalogue."""
+    """Table of spectroscopic redshifts, rows in any order: .fits, .csv, .ecsv, .parquet or VOTable (.vot,
+    .xml). NaN, nulls, -99, -1, 9.99, 99 and the like are no redshift. Overrides a Z_SPEC of the catalogue."""
+
+    z_column: str | None = None
+    """Column of the truth with the redshift; without it the plainest of Z_SPEC, zspec, specz_redshift, ...,
+    z_true, redshift, z, in any case; two that are as plain are refused."""
+
+    id_column: str | None = None
+    """Column of the truth with the ids of the catalogue; without it OBJECT_ID, objectId, id, TARGETID, ...,
+    the first that has any of them."""
+
+    ra_column: str | None = None
+    """Column of the truth with the right ascension; without it ra, RAJ2000, TARGET_RA, ra_corrected, ..."""
+
+    dec_column: str | None = None
+    """Column of the truth with the declination."""
+
+    match: Literal["auto", "id", "position"] = "auto"
+    """How objects are found in the truth. auto: by id, and where the truth has no ids of the catalogue, or
+    they are of objects elsewhere on the sky, by position: the nearest within 1 arcsec."""
+
+    where: str | None = None
+    """Cut of the truth's rows, in quotes, such as "ZWARN == 0 and SPECTYPE in ('GALAXY', 'QSO')" or
+    "specz_flag_homogeneous and 0.01 < specz_redshift < 4"; of the catalogue's, if it is its own truth."""
+
+    by: tuple[str, ...] = ()
+    """Columns of the truth, or else of the catalogue, such as MAG_I SNR, by whose quarters all is measured;
+    without it the truth's magnitude in i (MAG_I, MAG_LSST_I, ...), or else in r."""
+
+    survey: Literal["lsst", "euclid", "hsc"] = "lsst"
+    """Whose requirements and tomographic bins."""
 
     out: Path | None = None
-    """Folder for metrics.json, metrics.ecsv, zphot_zspec.png, calibration.ecsv, calibration.png; without it
-    X.evaluation beside X.fits."""
+    """Folder for the tables (metrics.json has all; metrics, calibration, requirements, tomography.ecsv) and
+    figures; without it X.evaluation beside X.fits."""
 
     suspect: int = 0
     """List so many suspect spectroscopic redshifts, the worst first, in suspects.ecsv; measure nothing."""
@@ -97,12 +137,14 @@ class Evaluate:
     """Seed of the bootstrap: the same seed gives the same errors."""
 
 
-class Calibration(NamedTuple):
-    """Calibration of the p(z) of a catalogue."""
+class WithPdf(NamedTuple):
+    """The objects with a p(z), m of N."""
 
-    pit: np.ndarray
-    """(N,) of the objects with a p(z)."""
-    rows: list[calibration.Row]
+    rows: np.ndarray
+    """(N,) bool"""
+    quantiles: np.ndarray
+    """(m, 20)"""
+    scores: calibration.Scores
 
 
 def main(config: Evaluate) -> None:
@@ -112,30 +154,31 @@ def main(config: Evaluate) -> None:
     if config.suspect:
         list_suspects(config, out)
         return
-    pairs = read_pairs(config.catalogue, config.truth)
-    rng = np.random.default_rng(config.seed)
-    rows = metrics.table(pairs.z_phot, pairs.z_spec, metrics.EDGES, config.draws, rng)
-    pdf_calibration = _calibration(config, pairs, rng)
-    written = _write(config, pairs, rows, pdf_calibration, out)
+    pairs = _pairs(config)
+    pdf = _with_pdf(config, pairs)
+    with bar("bootstrap", disable=not sys.stdout.isatty()) as shown:
+        measured = _measure(config, pairs, pdf, shown.track)
+    written = _write(config, pairs, pdf, measured, out)
 
+    for line in pairs.origin.lines(config.truth or config.catalogue):
+        print(_fill(line))
     print(f"judged by {pairs.z_phot_column}:")
-    print(f"{rows[0].n:>8} objects of {config.catalogue.name} with a photo-z and a spectroscopic redshift")
-    print(f"{rows[0].n_without_z_phot:>8} with a spectroscopic redshift and no finite photo-z")
+    everything = measured.rows[0]
+    print(f"{everything.n:>8} objects of {config.catalogue.name} with a photo-z and a spectroscopic redshift")
+    print(f"{everything.n_without_z_phot:>8} with a spectroscopic redshift and no finite photo-z")
     print(f"{pairs.rows_without_z_spec:>8} catalogue rows without a spectroscopic redshift")
-    print(f"{pairs.in_training:>8} objects left out, as the model was made with them")
     print(f"{pairs.missing_in_catalogue:>8} objects of the truth table that are not in the catalogue")
-    console = Console(width=TEXT_WIDTH)
-    console.print(text_table(rows, tuple(metrics.POINT_METRICS)))
-    if pdf_calibration:
-        print(f"the p(z) of {len(pdf_calibration.pit)} of these objects:")
-        console.print(text_table(pdf_calibration.rows, CALIBRATION_SHOWN))
-    else:
+    print(*pairs.leaks.lines(), sep="\n")
+    if not measured.calibration:
         print(f"{config.catalogue.name} has no p(z) of these objects: no calibration to measure")
-    print(f"wrote {', '.join(written[:-1])} and {written[-1]} to {out}")
+    console = Console(width=card.WIDTH)
+    for part in card.parts(measured, PRESETS[config.survey]):
+        console.print(part, markup=False, highlight=False)
+    print(_fill(f"wrote {', '.join(written[:-1])} and {written[-1]} to {out}"))
 
 
 def list_suspects(config: Evaluate, out: Path) -> None:
-    pairs = read_pairs(config.catalogue, config.truth, all_objects=True)
+    pairs = _pairs(config, all_objects=True)
     table = suspects.suspects(pairs, config.suspect)
     written = suspects.write(table, out, config.images)
     beyond = int((table[suspects.DISTANCE] > 1).sum())
@@ -148,6 +191,11 @@ def _check(config: Evaluate, out: Path) -> None:
     check_range("--draws", config.draws, 0, MAX_DRAWS)
     check_range("--seed", config.seed, *SEEDS)
     check_range("--suspect", config.suspect, 0, MAX_SUSPECTS)
+    of_truth = ("z_column", "id_column", "ra_column", "dec_column")
+    if config.truth is None and (given := [name for name in of_truth if getattr(config, name)]):
+        raise UsageError(f"--{given[0].replace('_', '-')} is for --truth TABLE, whose column it names")
+    if config.match == BY_POSITION and config.id_column:
+        raise UsageError("--id-column is for a match by id: leave out it or --match position")
     if config.images and not config.suspect:
         raise UsageError("--images is for --suspect N, which draws the suspect objects")
     if out.exists() and not out.is_dir():
@@ -157,55 +205,76 @@ def _check(config: Evaluate, out: Path) -> None:
         raise UsageError(f"cannot write to {existing}; pass another folder with --out")
 
 
-def _calibration(config: Evaluate, pairs: Pairs, rng: np.random.Generator) -> Calibration | None:
-    """Measure the calibration; None if no object has a p(z)."""
+def _pairs(config: Evaluate, all_objects: bool = False) -> Pairs:
+    names = (config.z_column, config.id_column, config.ra_column, config.dec_column)
+    truth = TruthTable(config.truth, *names, where=config.where) if config.truth else None
+    return read_pairs(config.catalogue, truth, config.match, config.where, config.by, all_objects)
+
+
+def _with_pdf(config: Evaluate, pairs: Pairs) -> WithPdf | None:
+    """Score every p(z); None if no object has one."""
     if not pairs.columns.keys() >= {QUANTILES, *INTERVALS}:
         return None
-    has_pdf = np.isfinite(np.column_stack([pairs.columns[name] for name in (QUANTILES, *INTERVALS)])).all(1)
-    if not has_pdf.any():
+    rows = np.isfinite(np.column_stack([pairs.columns[name] for name in (QUANTILES, *INTERVALS)])).all(1)
+    if not rows.any():
         return None
-    columns, z_spec = take(pairs.columns, has_pdf), pairs.z_spec[has_pdf]
+    columns = take(pairs.columns, rows)
     ends = np.stack([columns[name] for name in INTERVALS])
     try:
-        scores = calibration.scores(columns[QUANTILES], ends[:2], ends[2:], z_spec)
+        scores = calibration.scores(columns[QUANTILES], ends[:2], ends[2:], pairs.z_spec[rows])
     except ValueError as error:
         raise InputRefused(f"{config.catalogue}: {QUANTILES} {error}; make the catalogue again") from error
-    magnitude = pairs.magnitude and (pairs.magnitude[0], pairs.magnitude[1][has_pdf])
-    z_phot = columns[pairs.z_phot_column]
-    rows = calibration.table(scores, z_phot, z_spec, magnitude, metrics.EDGES, config.draws, rng)
-    return Calibration(scores.pit, rows)
+    return WithPdf(rows, columns[QUANTILES], scores)
 
 
-def _write(
-    config: Evaluate, pairs: Pairs, rows: list[metrics.Row], pdf_calibration: Calibration | None, out: Path
-) -> list[str]:
+def _measure(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, track: metrics.Track) -> Card:
+    preset, rng = PRESETS[config.survey], np.random.default_rng(config.seed)
+    shared = (metrics.EDGES, config.draws, rng)
+    rows = metrics.table(pairs.z_phot, pairs.z_spec, *shared, pairs.by, track)
+    binned = pairs.take(pdf.rows) if pdf else pairs
+    scored = (pdf.scores, binned.z_phot, binned.z_spec, binned.by) if pdf else None
+    calibrated = calibration.table(*scored, *shared, track) if scored else None
+    magnitude = pairs.magnitude if pairs.magnitude and pairs.magnitude[0] in I_MAGNITUDES else None
+    outcomes = requirements.measure(preset, pairs.z_phot, pairs.z_spec, magnitude, config.draws, rng, track)
+    edges = requirements.edges(preset.bins, binned.z_phot)
+    quantiles = pdf.quantiles if pdf else None
+    bins = tomography.measure(binned.z_phot, binned.z_spec, quantiles, edges, preset.mean, config.draws, rng)
+    return Card(rows, calibrated, outcomes, bins)
+
+
+def _write(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, measured: Card, out: Path) -> list[str]:
     """Write all files into the folder; returns their names."""
     report = {
         "code_version": __version__,
         "catalogue": _source(config.catalogue),
         "truth": config.truth and _source(config.truth),
+        "redshifts": pairs.origin._asdict(),
         "draws": config.draws,
         "seed": config.seed,
         "catalogue_rows_without_z_spec": pairs.rows_without_z_spec,
-        "objects_made_with": pairs.in_training,
+        "leaks": pairs.leaks._asdict(),
         "truth_objects_not_in_catalogue": pairs.missing_in_catalogue,
         "judged": pairs.z_phot_column,
-        "rows": [json_row(row) for row in rows],
-        "calibration": pdf_calibration and [json_row(row) for row in pdf_calibration.rows],
+        "survey": config.survey,
+        **card.report(measured),
     }
-    measured = np.isfinite(pairs.z_phot)
-    figures = {"zphot_zspec.png": figure(pairs.z_phot[measured], pairs.z_spec[measured])}
-    tables = {"metrics.ecsv": flat_table(rows)}
-    if pdf_calibration:
-        figures["calibration.png"] = calibration_figure(
-            pdf_calibration.pit, pdf_calibration.rows[0].value["PIT KS"]
-        )
-        tables["calibration.ecsv"] = flat_table(pdf_calibration.rows)
+    binned = pairs.take(pdf.rows) if pdf else pairs
+    finite = np.isfinite(pairs.z_phot)
+    edges = requirements.edges(PRESETS[config.survey].bins, binned.z_phot)
+    figures = {
+        "zphot_zspec.png": figure(pairs.z_phot[finite], pairs.z_spec[finite]),
+        "tomography.png": card.tomography_figure(
+            binned.z_phot, binned.z_spec, pdf.quantiles if pdf else None, edges
+        ),
+    }
+    tables = card.tables(measured)
+    if pdf and measured.calibration:
+        ks = measured.calibration[0].value["PIT KS"]
+        figures["calibration.png"] = calibration_figure(pdf.scores.pit, ks)
 
     out.mkdir(parents=True, exist_ok=True)
-    if not pdf_calibration:  # those of an earlier catalogue would pass for this one's
-        for name in ("calibration.png", "calibration.ecsv"):
-            (out / name).unlink(missing_ok=True)
+    for name in MAY_BE_ABSENT - tables.keys() - figures.keys():  # else an old one would pass for this one's
+        (out / name).unlink(missing_ok=True)
     for name, plot in figures.items():
         with atomic.replacing(out / name) as temporary:
             plot.savefig(temporary, format="png", dpi=200)
@@ -214,6 +283,13 @@ def _write(
             table.write(temporary, format="ascii.ecsv")
     atomic.write_json(out / "metrics.json", report)
     return ["metrics.json", *tables, *figures]
+
+
+def _fill(line: str) -> str:
+    """The line, folded between words where it is wider than the tables."""
+    return textwrap.fill(
+        line, card.WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _source(path: Path) -> dict[str, str]:

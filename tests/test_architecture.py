@@ -22,7 +22,7 @@ SURVEYS = {*STORE, "catalogs.surveys"}
 LAYERS = {*PRODUCTS, *SURVEYS, COMMON}
 MODELS = {*LAYERS, "mmae.layers"}
 BUNDLES = {*MODELS, "mmae.models"}
-SCORES = {*BUNDLES, "mmae.bundles"}
+SCORES = {*BUNDLES, "mmae.bundles", "catalogs.truth"}
 MAY_IMPORT = {
     "catalogs": set(),
     "catalogs.store": {"catalogs"},
@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "catalogs.surveys": STORE,
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
     "catalogs.mock": SURVEYS,
+    "catalogs.truth": {"catalogs"},
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},
     "mmae.layers": LAYERS,

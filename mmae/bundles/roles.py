@@ -23,7 +23,11 @@ class Positions:
         """Numbers (m,) of the nearest position within RADIUS of others (m,); -1: there is none."""
         found, placed = np.full(len(ra), -1), np.flatnonzero(has_position(ra, dec))
         if len(self.rows) and len(placed):
-            distance, nearest = self.tree.query(directions(ra[placed], dec[placed]))
+            # bounded: to a point far away all are about as near, and the tree would look at each
+            bound = np.nextafter(CHORD, 1)
+            distance, nearest = self.tree.query(
+                directions(ra[placed], dec[placed]), distance_upper_bound=bound
+            )
             near = distance <= CHORD
             found[placed[near]] = self.rows[nearest[near]]
         return found

@@ -9,7 +9,7 @@ and a KS of 0.013 from the polyline, as much as chance among 11,000 objects.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -202,19 +202,17 @@ class Sample:
         measured = self.measure(np.ones(n)) if n else np.full(len(METRICS), math.nan)
         return dict(zip(METRICS, measured.tolist(), strict=True))
 
-    def error(self, draws: int, rng: np.random.Generator) -> dict[str, float]:
-        """Standard errors of `value`, as in `metrics.bootstrap`; no object is scored again."""
+    def spread(self, draws: int, rng: np.random.Generator) -> metrics.Spread:
+        """Errors of `value`, as in `metrics.bootstrap`; no object is scored again."""
         n = len(self.pit)
-        if n < 2 or draws < 2:
-            return dict.fromkeys(METRICS, math.nan)
-        samples = np.empty((draws, len(METRICS)))
+        samples = np.empty((draws if n > 1 else 0, len(METRICS)))
         for sample in samples:
             sample[:] = self.measure(np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64))
-        return dict(zip(METRICS, samples.std(axis=0, ddof=1).tolist(), strict=True))
+        return metrics.named_spread(METRICS, samples)
 
 
 class Row(NamedTuple):
-    """The calibration of the objects in one range of redshift or magnitude."""
+    """The calibration of the objects in one range of redshift or of another column."""
 
     range: str
     """Label of the range, as in `metrics.Row`."""
@@ -223,44 +221,39 @@ class Row(NamedTuple):
     value: dict[str, float]
     error: dict[str, float]
     """Bootstrap standard errors of `value`."""
+    low: dict[str, float]
+    high: dict[str, float]
+    """Ends of the 95 % intervals."""
 
 
 def table(
     scores: Scores,
     z_phot: np.ndarray,
     z_spec: np.ndarray,
-    magnitude: tuple[str, np.ndarray] | None,
+    by: Mapping[str, np.ndarray],
     edges: Sequence[float],
     draws: int,
     rng: np.random.Generator,
+    track: metrics.Track = iter,
 ) -> list[Row]:
-    """Calibration of all objects, in bins of z_spec, in bins of z_phot and in quarters by magnitude.
+    """Calibration in the ranges of `metrics.all_ranges`.
 
     Parameters
     ----------
     scores : of N objects
     z_phot, z_spec : (N,)
         Objects without a finite z_phot are in no bin of z_phot.
-    magnitude : name and (N,) magnitudes
-        Not finite where unknown. The edges are the quartiles, rounded to 0.01 mag. None: no such rows.
-    edges, draws, rng
+    by, edges, draws, rng, track
         As in `metrics.table`.
 
     Returns
     -------
     list of Row
-        1 + 2 (k + 1) rows for k edges, and 4 where a magnitude is known. An empty range has n = 0 and NaN.
+        1 + 2 (k + 1) rows for k edges, and up to 4 a column. An empty range has n = 0 and NaN.
     """
-    ranges = [("all", np.full(len(z_spec), True))]
-    ranges += metrics.ranges("z_spec", z_spec, edges)
-    ranges += metrics.ranges("z_phot", z_phot, edges)
-    if magnitude and np.isfinite(magnitude[1]).any():
-        name, values = magnitude
-        quartiles = np.quantile(values[np.isfinite(values)], (0.25, 0.5, 0.75))
-        ranges += metrics.ranges(name, values, quartiles.round(2).tolist())
 
     def row(name: str, inside: np.ndarray) -> Row:
         sample = Sample(scores.rows(inside))
-        return Row(name, int(inside.sum()), sample.value(), sample.error(draws, rng))
+        return Row(name, int(inside.sum()), sample.value(), *sample.spread(draws, rng))
 
-    return [row(name, inside) for name, inside in ranges]
+    return [row(name, inside) for name, inside in track(metrics.all_ranges(z_phot, z_spec, edges, by))]

@@ -7,8 +7,8 @@ MNRAS 499, 1587), so that a row can be compared to published ones.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.stats import biweight_location
@@ -111,10 +111,37 @@ def point_metrics(z_phot: np.ndarray, z_spec: np.ndarray) -> dict[str, float]:
     return {name: metric(z_phot, z_spec) for name, metric in POINT_METRICS.items()}
 
 
-def bootstrap(
-    z_phot: np.ndarray, z_spec: np.ndarray, draws: int, rng: np.random.Generator
-) -> dict[str, float]:
-    """Standard errors of `point_metrics`: the scatter between samples drawn with replacement (Efron 1979).
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+class Spread(NamedTuple):
+    """How uncertain metrics are, each by its name; NaN where that has no meaning."""
+
+    error: dict[str, float]
+    """Standard errors."""
+    low: dict[str, float]
+    high: dict[str, float]
+    """Ends of the 95 % interval."""
+
+
+def spread(samples: np.ndarray) -> tuple[list[float], list[float], list[float]]:
+    """Standard deviations of bootstrap samples (draws, k), and their 2.5 and 97.5 % quantiles: k each.
+
+    NaN with fewer than two samples.
+    """
+    if len(samples) < 2:
+        nothing = [math.nan] * samples.shape[1]
+        return nothing, nothing, nothing
+    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
+    return samples.std(axis=0, ddof=1).tolist(), low.tolist(), high.tolist()
+
+
+def named_spread(names: Sequence[str], samples: np.ndarray) -> Spread:
+    return Spread(*(dict(zip(names, numbers, strict=True)) for numbers in spread(samples)))
+
+
+def bootstrap(z_phot: np.ndarray, z_spec: np.ndarray, draws: int, rng: np.random.Generator) -> Spread:
+    """Errors of `point_metrics`: the scatter between samples drawn with replacement (Efron 1979).
 
     Parameters
     ----------
@@ -127,17 +154,15 @@ def bootstrap(
 
     Returns
     -------
-    dict of float
+    Spread
         Dimensionless, named as in POINT_METRICS; NaN where a scatter has no meaning (N < 2 or draws < 2).
     """
     n = len(z_phot)
-    if n < 2 or draws < 2:
-        return dict.fromkeys(POINT_METRICS, math.nan)
-    samples = np.empty((draws, len(POINT_METRICS)))
+    samples = np.empty((draws if n > 1 else 0, len(POINT_METRICS)))
     for sample in samples:
         chosen = rng.integers(n, size=n)
         sample[:] = list(point_metrics(z_phot[chosen], z_spec[chosen]).values())
-    return dict(zip(POINT_METRICS, samples.std(axis=0, ddof=1).tolist(), strict=True))
+    return named_spread(tuple(POINT_METRICS), samples)
 
 
 def ranges(name: str, values: np.ndarray, edges: Sequence[float]) -> list[tuple[str, np.ndarray]]:
@@ -155,8 +180,22 @@ def ranges(name: str, values: np.ndarray, edges: Sequence[float]) -> list[tuple[
     return [first, *inner, (f"{name} >= {edges[-1]:g}", values >= edges[-1])]
 
 
+def quarters(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Labels and masks of the quarters of (N,) values, as in `ranges`; none where no value is finite.
+
+    The edges are the quartiles, rounded to four digits: magnitudes to 0.01.
+    """
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return []
+    quartiles = np.quantile(known, (0.25, 0.5, 0.75))
+    largest = np.abs(quartiles).max()
+    digits = 3 - math.floor(math.log10(largest)) if largest else 0
+    return ranges(name, values, np.unique(quartiles.round(digits)).tolist())
+
+
 class Row(NamedTuple):
-    """The metrics of the objects in one redshift range."""
+    """The metrics of the objects in one range of redshift or of another column."""
 
     range: str
     """Label of the range: `all`, `z_spec < 0.4`, `0.4 <= z_spec < 1`, ..."""
@@ -167,12 +206,21 @@ class Row(NamedTuple):
     value: dict[str, float]
     error: dict[str, float]
     """Bootstrap standard errors of `value`."""
+    low: dict[str, float]
+    high: dict[str, float]
+    """Ends of the 95 % intervals."""
 
 
 def table(
-    z_phot: np.ndarray, z_spec: np.ndarray, edges: Sequence[float], draws: int, rng: np.random.Generator
+    z_phot: np.ndarray,
+    z_spec: np.ndarray,
+    edges: Sequence[float],
+    draws: int,
+    rng: np.random.Generator,
+    by: Mapping[str, np.ndarray] | None = None,
+    track: Track = iter,
 ) -> list[Row]:
-    """Metrics of all objects, then in bins of z_spec, then in bins of z_phot.
+    """Metrics of all objects, in bins of z_spec, in bins of z_phot, and in quarters by other columns.
 
     Parameters
     ----------
@@ -183,21 +231,32 @@ def table(
         Edges of the k + 1 bins of `ranges`.
     draws, rng
         As in `bootstrap`.
+    by : name -> (N,)
+        Other columns, not finite where unknown.
+    track
+        Shows how far it is, as the `track` of a progress bar does.
 
     Returns
     -------
     list of Row
-        1 + 2 (k + 1) rows. An empty range has n = 0 and NaN metrics.
+        1 + 2 (k + 1) rows, and up to 4 a column. An empty range has n = 0 and NaN metrics.
     """
     measured = np.isfinite(z_phot)
 
     def row(name: str, inside: np.ndarray) -> Row:
         use = inside & measured
         value = point_metrics(z_phot[use], z_spec[use])
-        error = bootstrap(z_phot[use], z_spec[use], draws, rng)
-        return Row(name, int(use.sum()), int((inside & ~measured).sum()), value, error)
+        errors = bootstrap(z_phot[use], z_spec[use], draws, rng)
+        return Row(name, int(use.sum()), int((inside & ~measured).sum()), value, *errors)
 
-    rows = [row("all", np.full(len(z_spec), True))]
-    for name, z in ("z_spec", z_spec), ("z_phot", z_phot):
-        rows += [row(label, inside) for label, inside in ranges(name, z, edges)]
-    return rows
+    return [row(label, inside) for label, inside in track(all_ranges(z_phot, z_spec, edges, by or {}))]
+
+
+def all_ranges(
+    z_phot: np.ndarray, z_spec: np.ndarray, edges: Sequence[float], by: Mapping[str, np.ndarray]
+) -> list[tuple[str, np.ndarray]]:
+    """The ranges of a table: all, bins of z_spec, bins of z_phot, quarters of each other column."""
+    found = [("all", np.full(len(z_spec), True))]
+    found += ranges("z_spec", z_spec, edges)
+    found += ranges("z_phot", z_phot, edges)
+    return found + [quarter for name, values in by.items() for quarter in quarters(name, values)]

@@ -5,31 +5,80 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from astropy.io import fits
-from astropy.table import Table
 
-from catalogs import fits_strict
 from catalogs.bands import TABLE
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
-from catalogs.regular_file import refuse_special
+from catalogs.surveys.desi import locate
+from catalogs.truth import redshifts, tables
+from catalogs.truth.redshifts import Redshifts, TruthTable
 from mmae.bundles.columns import POINT, QUANTILES
+from mmae.bundles.roles import RADIUS
+from mmae.scores.catalogue import leaks
+from mmae.scores.catalogue.leaks import Leaks
+from mmae.scores.catalogue.matching import AUTO, SAME, Match, match
 
-ID, BEST, Z_SPEC = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC"
-MAGNITUDES = tuple(
-    f"MAG_{name.upper()}"
+ID, BEST, Z_SPEC, RA, DEC = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "RA", "DEC"
+I_MAGNITUDES, R_MAGNITUDES = (
+    tuple(
+        f"MAG_{name.upper()}"
+        for name in (letter, *(band.name for band in TABLE.values() if band.filter == letter))
+    )
     for letter in ("i", "r")
-    for name in (letter, *(band.name for band in TABLE.values() if band.filter == letter))
 )
+MAGNITUDES = I_MAGNITUDES + R_MAGNITUDES
 """Magnitudes of a truth table, the first of which is used: in the i band, bare or of a survey, else in r."""
 IN_TRAINING = "IN_TRAINING"
 INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
 TRUE, PREDICTED = "y_test", "y_pred"
 """The columns of the paper's released predictions."""
-CATALOGUE_COLUMNS = (ID, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, IN_TRAINING, TRUE, PREDICTED)
-TRUTH_COLUMNS = (ID, Z_SPEC, *MAGNITUDES)
-MAX_Z = 30.0
-"""Above any redshift of a galaxy that is known; velocities and sentinels are beyond."""
+CATALOGUE_COLUMNS = (ID, RA, DEC, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, IN_TRAINING, TRUE, PREDICTED)
+
+
+class Origin(NamedTuple):
+    """Where the redshifts came from, and the numbers of rows and objects without one, by why."""
+
+    column: str
+    others: tuple[str, ...]
+    """Columns that might have been meant; none where a flag named one."""
+    guessed: bool
+    match: str
+    """By which columns objects were found; empty where catalogue and redshifts are one table."""
+    rows: int
+    cut: int
+    absent: dict[str, int]
+    repeated: int = 0
+    disagreeing: int = 0
+    apart: int = 0
+    quality_cut: str = ""
+
+    def counts(self) -> list[tuple[int, str]]:
+        """Numbers that are not 0, and what they count."""
+        spelled = ", ".join(f"{text}: {count}" for text, count in self.absent.items())
+        counts = (
+            (self.cut, "rows left out by --where"),
+            (sum(self.absent.values()), f"rows without a redshift ({spelled})"),
+            (self.repeated, "rows more of an object that has one: the first counts"),
+            (self.disagreeing, f"objects left out, as their rows disagree by over {SAME} (1 + z)"),
+            (self.apart, f"objects of one id, but over {RADIUS:g} arcsec apart"),
+        )
+        return [(number, text) for number, text in counts if number]
+
+    def lines(self, path: Path) -> list[str]:
+        """What to tell of it: how the table was read, then a line for each of the numbers."""
+        others = f", not {' or '.join(self.others)}" if self.others else ""
+        guess = f" (guessed{others}; --z-column names another)" if self.guessed else ""
+        lines = [f"{path.name}: redshift from {self.column}{guess}"]
+        lines += [f"matched by {self.match}"] if self.match else []
+        lines += [f"{number:>8} {text}" for number, text in self.counts()]
+        if self.quality_cut:
+            lines.append(f"all its redshifts count; a cut by quality would be --where '{self.quality_cut}'")
+        return lines
+
+    def summary(self) -> str:
+        """The same in a sentence."""
+        how = f", matched by {self.match}" if self.match else ""
+        return "; ".join([f"redshift from {self.column}{how}", *(f"{n} {text}" for n, text in self.counts())])
 
 
 class Pairs(NamedTuple):
@@ -43,11 +92,15 @@ class Pairs(NamedTuple):
     """(N,) float64, finite."""
     magnitude: tuple[str, np.ndarray] | None
     """Name and values, (N,) float64, of the magnitude of the truth table; None where it has none."""
+    by: dict[str, np.ndarray]
+    """Columns, (N,) float64, by whose quarters the objects are judged, too."""
     rows_without_z_spec: int
     """Catalogue rows without a spectroscopic redshift."""
     missing_in_catalogue: int
     """Objects of the truth table that are not in the catalogue, for example rejected ones."""
-    in_training: int = 0
+    origin: Origin
+    """Where the redshifts came from."""
+    leaks: Leaks = Leaks(told=False)
     """Objects left out because they trained, selected or calibrated the model."""
 
     @property
@@ -55,68 +108,67 @@ class Pairs(NamedTuple):
         """(N,) float64, NaN or infinite where there is no photo-z."""
         return self.columns[self.z_phot_column]
 
+    def take(self, rows: np.ndarray) -> "Pairs":
+        """Those of the objects, by a mask (N,)."""
+        return self._replace(
+            columns=take(self.columns, rows),
+            z_spec=self.z_spec[rows],
+            magnitude=self.magnitude and (self.magnitude[0], self.magnitude[1][rows]),
+            by=take(self.by, rows),
+        )
 
-def read_pairs(path: Path, truth: Path | None, all_objects: bool = False) -> Pairs:
-    """Read a catalogue and its truth: a table with OBJECT_ID and Z_SPEC, or else columns of the catalogue.
 
+def read_pairs(
+    path: Path,
+    truth: TruthTable | None,
+    match_by: str = AUTO,
+    where: str | None = None,
+    by: Sequence[str] = (),
+    all_objects: bool = False,
+) -> Pairs:
+    """Read a catalogue and its truth: a table with redshifts, or else columns of the catalogue.
+
+    match_by : one of MATCHES, how objects of the truth are found in the catalogue
+    where : cut of the catalogue's rows, where it brings its own truth
+    by : columns of the truth, or else of the catalogue; without any its magnitude
     all_objects : keep those that the model was made with, too
 
-    Raises UsageError or InputRefused where there is nothing to compare, or a z_spec is not above -1.
+    Raises UsageError or InputRefused where there is nothing to compare.
     """
-    catalogue = _read(path, CATALOGUE_COLUMNS)
+    catalogue, others, cut = _read(path, where if truth is None else None, by)
     if catalogue.keys() >= {TRUE, PREDICTED}:
         if truth:
             raise UsageError(f"{path} brings its own truth in column {TRUE}; leave --truth out")
-        pairs = _from_one_table(PREDICTED, catalogue, TRUE)
+        pairs = _from_one_table(path, PREDICTED, catalogue, TRUE, cut, others)
     elif not catalogue.keys() >= {ID, POINT}:
         raise InputRefused(f"{path} needs the columns {ID} and {POINT}, or {TRUE} and {PREDICTED}")
     elif truth:
-        pairs = _match(_z_phot_column(catalogue), catalogue, _read_truth(truth))
+        pairs = _from_two_tables(_z_phot_column(catalogue), catalogue, truth, match_by, by, others)
     elif _any_finite(catalogue, Z_SPEC):
-        pairs = _from_one_table(_z_phot_column(catalogue), catalogue, Z_SPEC)
+        pairs = _from_one_table(path, _z_phot_column(catalogue), catalogue, Z_SPEC, cut, others)
     else:
-        raise UsageError(
-            f"{path} has no redshift in a column {Z_SPEC}; pass a table with {ID} and {Z_SPEC} as --truth"
-        )
+        raise UsageError(f"{path} has no redshift in a column {Z_SPEC}; pass a table of them as --truth")
+    if missing := [name for name in by if name not in pairs.by]:
+        raise UsageError(f"--by {missing[0]}: there is no such column, neither in the truth nor in {path}")
 
     if not all_objects:
-        pairs = _without_training_objects(pairs)
+        pairs = _without_training_objects(pairs, catalogue)
     if not np.isfinite(pairs.z_phot).any():
         raise InputRefused(
-            f"no object of {path} has both a photo-z and a spectroscopic redshift; "
-            f"check that catalogue and truth are of one survey"
-        )
-    if pairs.z_spec.max() > MAX_Z:
-        raise InputRefused(
-            f"a spectroscopic redshift is {pairs.z_spec.max():g}, as no galaxy has: write z, not a velocity, "
-            "and NaN where it is unknown"
-        )
-    if pairs.z_spec.min() <= -1:
-        raise InputRefused(
-            f"a spectroscopic redshift is {pairs.z_spec.min():g}; write NaN where it is unknown"
+            f"no object of {path} has both a photo-z and a spectroscopic redshift; check that catalogue and "
+            f"truth are of one survey: {pairs.origin.summary()}"
         )
     return pairs
 
 
-def _without_training_objects(pairs: Pairs) -> Pairs:
+def _without_training_objects(pairs: Pairs, catalogue: dict[str, np.ndarray]) -> Pairs:
     """Leave out objects that trained, selected or calibrated the model: they cannot evaluate it."""
-    if IN_TRAINING not in pairs.columns:
+    if ID not in catalogue:
         return pairs
-    unused = ~(pairs.columns[IN_TRAINING] > 0)
-    magnitude = pairs.magnitude and (pairs.magnitude[0], pairs.magnitude[1][unused])
-    return pairs._replace(
-        columns=take(pairs.columns, unused),
-        z_spec=pairs.z_spec[unused],
-        magnitude=magnitude,
-        in_training=int((~unused).sum()),
-    )
-
-
-def _read_truth(path: Path) -> dict[str, np.ndarray]:
-    truth = _read(path, TRUTH_COLUMNS)
-    if not truth.keys() >= {ID, Z_SPEC}:
-        raise InputRefused(f"{path} needs the columns {ID} and {Z_SPEC} to serve as --truth")
-    return truth
+    unknown = np.full(len(catalogue[ID]), np.nan)
+    role, ra, dec = (catalogue.get(name, unknown) for name in (IN_TRAINING, RA, DEC))
+    unused, found = leaks.find(role, ra, dec, locate(catalogue[ID], pairs.columns[ID]))
+    return pairs.take(unused)._replace(leaks=found)
 
 
 def _z_phot_column(catalogue: dict[str, np.ndarray]) -> str:
@@ -128,64 +180,95 @@ def _any_finite(catalogue: dict[str, np.ndarray], name: str) -> bool:
     return name in catalogue and bool(np.isfinite(catalogue[name]).any())
 
 
-def _from_one_table(z_phot_column: str, catalogue: dict[str, np.ndarray], truth: str) -> Pairs:
-    known = np.isfinite(catalogue[truth])
+def _from_one_table(
+    path: Path,
+    z_phot_column: str,
+    catalogue: dict[str, np.ndarray],
+    truth: str,
+    cut: int,
+    others: dict[str, np.ndarray],
+) -> Pairs:
+    z_spec = catalogue[truth]
+    known = np.isfinite(z_spec) & ~redshifts.is_sentinel(z_spec)
+    redshifts.check(path, truth, z_spec[known])
     return Pairs(
         z_phot_column,
         take(catalogue, known),
-        catalogue[truth][known],
+        z_spec[known],
         None,
+        take(others, known),
         int((~known).sum()),
         missing_in_catalogue=0,
+        origin=Origin(truth, (), False, "", len(z_spec) + cut, cut, redshifts.without_redshift(z_spec)),
     )
 
 
-def _match(z_phot_column: str, catalogue: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> Pairs:
-    truth = take(truth, np.isfinite(truth[Z_SPEC]))
-    ids = truth[ID]
-    # sorted by id, so that the bootstrap does not depend on the order of the files
-    matched, rows, truth_rows = np.intersect1d(catalogue[ID], ids, assume_unique=True, return_indices=True)
-    truth = take(truth, truth_rows)
-    unmatched = len(catalogue[ID]) - len(matched), len(ids) - len(matched)
-    magnitude = next(((name, truth[name]) for name in MAGNITUDES if name in truth), None)
-    return Pairs(z_phot_column, take(catalogue, rows), truth[Z_SPEC], magnitude, *unmatched)
+def _from_two_tables(
+    z_phot_column: str,
+    catalogue: dict[str, np.ndarray],
+    asked: TruthTable,
+    match_by: str,
+    by: Sequence[str],
+    others: dict[str, np.ndarray],
+) -> Pairs:
+    truth = redshifts.read(asked, (*MAGNITUDES, *by))
+    if not len(truth.z):
+        raise InputRefused(
+            f"{asked.path} has no redshift left: of {truth.rows} rows {truth.cut} were left out by --where, "
+            f"{sum(truth.absent.values())} have none in {truth.z_column.name}"
+        )
+    nowhere = np.full(len(catalogue[ID]), np.nan)
+    place = catalogue.get(RA, nowhere), catalogue.get(DEC, nowhere)
+    found = match(catalogue[ID], *place, truth, asked, match_by)
+    columns = take(truth.columns, found.truth_rows)
+    magnitude = next(((name, columns[name]) for name in MAGNITUDES if name in columns), None)
+    columns = take(others, found.rows) | columns
+    return Pairs(
+        z_phot_column,
+        take(catalogue, found.rows),
+        truth.z[found.truth_rows],
+        magnitude,
+        {name: columns[name] for name in by if name in columns} or dict(filter(None, [magnitude])),
+        len(catalogue[ID]) - len(found.rows),
+        found.missing,
+        _origin(truth, found),
+    )
+
+
+def _origin(truth: Redshifts, found: Match) -> Origin:
+    return Origin(
+        truth.z_column.name,
+        truth.z_column.others,
+        not truth.z_column.certain,
+        found.how,
+        truth.rows,
+        truth.cut,
+        truth.absent,
+        found.repeated,
+        found.disagreeing,
+        found.apart,
+        truth.quality_cut,
+    )
 
 
 def take(table: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     return {name: column[rows] for name, column in table.items()}
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read those of the columns that a table has: OBJECT_ID as int64, unique, the others as float64."""
-    refuse_special(path)
-    if not path.is_file():
-        raise UsageError(f"{path} is a folder, not a table" if path.is_dir() else f"there is no file {path}")
-    if path.suffix not in (".fits", ".csv", ".ecsv"):
-        raise UsageError(f"{path} is no table this command reads: .fits, .csv or .ecsv")
-    columns = _read_fits(path, names) if path.suffix == ".fits" else _read_text(path, names)
-    return {
-        name: _ids(path, column) if name == ID else _floats(path, name, column)
-        for name, column in columns.items()
-    }
-
-
-def _read_fits(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]:
-    with fits_strict.opened(path) as hdus:
-        table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
-        if table is None:
-            raise InputRefused(f"{path} is no catalogue: there is no table HDU in it")
-        return {name: np.ma.array(table.data[name]) for name in names if name in table.columns.names}
-
-
-def _read_text(path: Path, names: Sequence[str]) -> dict[str, np.ma.MaskedArray]:
-    try:
-        table = Table.read(path, format=f"ascii.{path.suffix[1:]}", encoding="utf-8-sig")
-    except ValueError as error:
-        reason = str(error).partition("\n")[0]
-        raise InputRefused(
-            f"{path} is damaged or no such table ({reason}); make or fetch it again"
-        ) from error
-    return {name: np.ma.array(table[name]) for name in names if name in table.colnames}
+def _read(
+    path: Path, where: str | None, by: Sequence[str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """Those of CATALOGUE_COLUMNS and of `by` that a table has, of the rows kept; how many are not kept."""
+    with tables.opened(path) as table:
+        columns = {
+            name: _ids(path, table.read(name)) if name == ID else _floats(path, name, table.read(name))
+            for name in CATALOGUE_COLUMNS
+            if name in table.names
+        }
+        others = redshifts.numbers(table, by)
+        n = len(next(iter(columns.values()), ()))
+        kept = redshifts.rows_where(where, table, n)
+    return take(columns, kept), take(others, kept), n - int(kept.sum())
 
 
 def _ids(path: Path, column: np.ma.MaskedArray) -> np.ndarray:
@@ -199,8 +282,4 @@ def _ids(path: Path, column: np.ma.MaskedArray) -> np.ndarray:
 
 
 def _floats(path: Path, name: str, column: np.ma.MaskedArray) -> np.ndarray:
-    shape = (len(QUANTILE_LEVELS),) if name == QUANTILES else ()
-    if column.dtype.kind not in "fiu" or column.shape[1:] != shape:
-        expected = f"{shape[0]} numbers" if shape else "one number"
-        raise InputRefused(f"{path}: {name} must hold {expected} in every row, or NaN")
-    return np.ma.filled(column.astype(np.float64), np.nan)
+    return redshifts.floats(path, name, column, (len(QUANTILE_LEVELS),) if name == QUANTILES else ())

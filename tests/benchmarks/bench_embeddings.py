@@ -47,7 +47,7 @@ def alike(path: Path, truth: Table, roles: np.ndarray) -> str:
     near = np.median(np.abs(metrics.dz(z[found.rows[:, 0]], z)))
     random = np.median(np.abs(metrics.dz(rng.permutation(z), z)))
     guess = np.median(z[found.rows], axis=1)
-    error = metrics.bootstrap(guess, z, DRAWS, rng)["sigma_NMAD"]
+    error = metrics.bootstrap(guess, z, DRAWS, rng).error["sigma_NMAD"]
     photoz = f"{metrics.sigma_nmad(guess, z):.4f} ± {error:.4f} | {metrics.outliers(guess, z):.1%}"
     name = f"{path.name}, {product.attributes['made_of']}"
     return f"| {name} | {len(z)} | {near:.4f} | {random:.4f} | {photoz} |"

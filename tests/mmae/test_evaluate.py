@@ -1,6 +1,7 @@
 """`mmae evaluate` as a user runs it: what it prints, what it writes, what it refuses."""
 
 import decimal
+import itertools
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from pyarrow import parquet
 
 from catalogs.products import photoz
 from catalogs.products.photoz import Part, Provenance
@@ -19,8 +22,13 @@ from mmae import cli
 from mmae.evaluate import Evaluate, main
 from mmae.scores.redshift_figures import calibration_figure, figure
 
+ENDS = ("range", "bin")
+"""How the tables after one begin."""
 ROOT = Path(__file__).parents[2]
-WRITTEN = ["metrics.ecsv", "metrics.json", "zphot_zspec.png"]
+WRITTEN = [
+    *("metrics.ecsv", "metrics.json", "requirements.ecsv"),
+    *("tomography.ecsv", "tomography.png", "zphot_zspec.png"),
+]
 CALIBRATION = ["calibration.ecsv", "calibration.png"]
 
 # metrics of the paper's released predictions: n, bias, sigma_NMAD, |dz| > 0.15 in percent
@@ -40,11 +48,21 @@ def evaluate(*argv: object) -> int:
 
 
 def printed(output: str, number: int = 0) -> dict[str, dict[str, str]]:
-    """Parse a printed table, the first or the second: range -> column -> value without error and unit."""
+    """Parse a printed table, of metrics or calibration: range -> column -> value without error and unit."""
     lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
-    head = [cells for cells in lines if cells[0] == "range"][number]
-    rows = [cells for cells in lines if len(cells) == len(head) and cells != head]
-    return {cells[0]: dict(zip(head, (cell.split(" ")[0] for cell in cells), strict=True)) for cells in rows}
+    begin = [k for k, cells in enumerate(lines) if cells[0] == "range"][number]
+    head = lines[begin]
+    rows = itertools.takewhile(lambda cells: cells[0] not in ENDS, lines[begin + 1 :])
+    return {
+        cells[0]: dict(zip(head, (cell.split(" ")[0] for cell in cells), strict=True))
+        for cells in rows
+        if len(cells) == len(head)
+    }
+
+
+def saved(folder: Path, table: str = "rows") -> dict[str, float]:
+    """Metrics of all objects, from metrics.json."""
+    return json.loads((folder / "metrics.json").read_text())[table][0]["value"]
 
 
 def rounded_like(value: str, example: str) -> str:
@@ -94,7 +112,7 @@ def test_catalogue_and_truth_are_matched_by_id(survey, capsys):
     assert evaluate(survey / "catalogue.fits", "--truth", survey / "truth.fits", "--out", out) == cli.OK
     output = capsys.readouterr().out
     assert printed(output)["all"]["bias"] == "0.0100"
-    assert printed(output)["all"]["RMS"] == "0.0100"  # one wrong match would show
+    assert saved(out)["RMS"] == pytest.approx(0.01)  # one wrong match would show
     assert "60 objects of catalogue.fits with a photo-z" in output
     assert "1 with a spectroscopic redshift and no finite photo-z" in output
     assert "3 catalogue rows without a spectroscopic redshift" in output
@@ -142,7 +160,8 @@ def test_text_tables_with_missing_values(tmp_path, capsys):
     Table({"OBJECT_ID": [1, 2, 3], "Z_SPEC": [0.1, 0.2, 0.3]}).write(truth)
     assert evaluate(catalogue, "--truth", truth) == cli.OK
     output = capsys.readouterr().out
-    assert printed(output)["all"] | {"n": "2", "RMS": "0.0000"} == printed(output)["all"]
+    assert printed(output)["all"]["n"] == "2"
+    assert saved(tmp_path / "a.evaluation")["RMS"] == 0
     assert "1 with a spectroscopic redshift and no finite photo-z" in output
 
 
@@ -201,7 +220,7 @@ def test_calibration_of_a_catalogue_with_p_z(catalogue, columns, tmp_path, capsy
     assert evaluate(path, "--truth", tmp_path / "truth.fits", "--out", out, "--draws", 20) == cli.OK
     output = capsys.readouterr().out
     assert "judged by PHOTOZ_BEST" in output
-    assert "the p(z) of 99 of these objects" in output
+    assert "p(z) of 99 of these objects" in output
     assert printed(output)["all"]["bias"] == "0.0000"
     scores = printed(output, 1)["all"]
     assert scores["coverage 68"] == f"{100 * 59 / 99:.2f}"
@@ -209,14 +228,14 @@ def test_calibration_of_a_catalogue_with_p_z(catalogue, columns, tmp_path, capsy
     # the uniform p(z): w (u^3 + (1 - u)^3) / 3 for PIT u = 1/2 and 0.1; and, 0.2 beyond its end, w / 3 + 0.2
     crps = (59 * 0.2 / 12 + 30 * 0.2 * (0.1**3 + 0.9**3) / 3 + 10 * (0.2 / 3 + 0.2)) / 99
     assert scores["CRPS"] == f"{crps:.4f}"
-    assert scores["CDE loss"] == f"{5 - 10 * 89 / 99:.4f}"
-    assert scores["half width"] == f"{0.068 / 1.5:.4f}"
+    assert saved(out, "calibration")["CDE loss"] == pytest.approx(5 - 10 * 89 / 99, rel=1e-5)
+    assert saved(out, "calibration")["half width"] == pytest.approx(0.068 / 1.5, rel=1e-5)
     quarters = ["MAG_I < 22.55", "22.55 <= MAG_I < 25", "25 <= MAG_I < 27.45", "MAG_I >= 27.45"]
     assert list(printed(output, 1))[9:] == quarters
 
     assert sorted(file.name for file in out.iterdir()) == sorted(WRITTEN + CALIBRATION)
     for file in out.iterdir():
-        assert file.name in output.splitlines()[-1]
+        assert file.name in output[output.index("wrote ") :]
     rows = json.loads((out / "metrics.json").read_text())["calibration"]
     table = Table.read(out / "calibration.ecsv")
     assert rows[0]["value"]["PIT KS"] == pytest.approx(89 / 99 - 0.5, abs=1e-6)  # 30 at 0.1, 59 at 1/2
@@ -274,9 +293,21 @@ def test_training_objects_are_left_out(catalogue, columns, tmp_path, capsys):
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
     assert evaluate(path, *arguments) == cli.OK
     output = capsys.readouterr().out
-    assert "10 objects left out, as the model was made with them" in output
+    assert "does not say" not in output
+    assert "5 objects left out, as the model was trained on them" in output
+    assert "5 objects left out, as the model was chosen or calibrated by them" in output
     assert printed(output)["all"]["n"] == "90"
     assert printed(output)["all"]["|dz|>0.15"] == "0.00"
+
+
+def test_a_catalogue_says_of_which_objects_it_knows_nothing(catalogue, columns, tmp_path, capsys):
+    """IN_TRAINING is null where a model, or a survey without positions, cannot tell."""
+    arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
+    assert evaluate(catalogue(columns | {"IN_TRAINING": np.repeat([0, -1], [97, 3])}), *arguments) == cli.OK
+    assert "3 objects judged of which the catalogue does not say" in capsys.readouterr().out
+    assert evaluate(catalogue(columns), *arguments) == cli.OK
+    assert "the catalogue does not say what the model was made with" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["leaks"]["told"] is False
 
 
 def test_quantiles_that_decrease_are_refused(catalogue, columns, tmp_path, capsys):
@@ -329,8 +360,12 @@ def inputs(tmp_path) -> Path:
     truth.write(tmp_path / "good.xyz", format="ascii.csv")
 
     Table([truth["OBJECT_ID"] + 500, truth["Z_SPEC"]]).write(tmp_path / "elsewhere.fits")
-    Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"]]).write(tmp_path / "twice.fits")
+    Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"] + np.arange(500) % 2]).write(tmp_path / "twice.fits")
     Table([truth["OBJECT_ID"].astype(float), truth["Z_SPEC"]]).write(tmp_path / "floats.fits")
+    Table([truth["OBJECT_ID"], truth["Z_SPEC"] + 20], names=["id", "z"]).write(tmp_path / "magnitudes.fits")
+    Table([truth["OBJECT_ID"], truth["Z_SPEC"], truth["Z_SPEC"]], names=["id", "Z_SPEC", "specz"]).write(
+        tmp_path / "two.fits"
+    )
     Table([truth["OBJECT_ID"], truth["Z_SPEC"] - 99]).write(tmp_path / "sentinel.fits")
     Table([truth["OBJECT_ID"], truth["Z_SPEC"] * 299792.458]).write(tmp_path / "velocity.fits")
     fits.PrimaryHDU(np.ones((3, 3))).writeto(tmp_path / "image.fits")
@@ -342,6 +377,12 @@ def inputs(tmp_path) -> Path:
     (tmp_path / "flipped.fits").write_bytes(content)
     (tmp_path / "cut.fits").write_bytes((tmp_path / "good.fits").read_bytes()[: 3 * 2880])
     (tmp_path / "empty.fits").touch()
+    parquet.write_table(
+        pa.table({"id": np.arange(500), "z": np.linspace(0, 1, 500)}), tmp_path / "cut.parquet"
+    )
+    truth.write(tmp_path / "cut.vot", format="votable")
+    for name in ("cut.parquet", "cut.vot"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1000])
 
     (tmp_path / "predictions.csv").write_text("y_test,y_pred\n0.1,0.2\n")
     (tmp_path / "words.csv").write_text("y_test,y_pred\n0.1,high\n")
@@ -355,7 +396,7 @@ def inputs(tmp_path) -> Path:
     [
         ("absent.fits", cli.USAGE, "there is no file"),
         (".", cli.USAGE, "is a folder"),
-        ("good.xyz", cli.USAGE, ".fits, .csv or .ecsv"),
+        ("good.xyz", cli.USAGE, ".votable or .xml"),
         ("good.fits", cli.USAGE, "as --truth"),
         ("good.fits --truth absent.fits", cli.USAGE, "there is no file"),
         ("predictions.csv --truth truth.fits", cli.USAGE, "leave --truth out"),
@@ -365,16 +406,64 @@ def inputs(tmp_path) -> Path:
         ("predictions.csv --out truth.fits", cli.USAGE, "truth.fits is a file"),
         ("predictions.csv --out truth.fits/out", cli.USAGE, "cannot write to"),
         ("truth.fits", cli.REFUSED, "needs the columns OBJECT_ID and PHOTOZ_POINT"),
-        ("good.fits --truth good.fits", cli.REFUSED, "needs the columns OBJECT_ID and Z_SPEC"),
-        ("good.fits --truth elsewhere.fits", cli.REFUSED, "no object"),
-        ("good.fits --truth twice.fits", cli.REFUSED, "OBJECT_ID 0 has more than one row"),
-        ("good.fits --truth floats.fits", cli.REFUSED, "one integer"),
-        ("good.fits --truth sentinel.fits", cli.REFUSED, "write NaN"),
-        ("good.fits --truth velocity.fits", cli.REFUSED, "write z, not a velocity"),
+        ("good.fits --z-column Z_SPEC", cli.USAGE, "--z-column is for --truth"),
+        (
+            "good.fits --truth truth.fits --z-column zz",
+            cli.USAGE,
+            "no column zz (--z-column); it has OBJECT_ID",
+        ),
+        ("good.fits --truth truth.fits --ra-column Z_SPEC", cli.USAGE, "go together"),
+        ("good.fits --truth truth.fits --match position", cli.REFUSED, "no position in degrees: pass --ra"),
+        ("good.fits --truth truth.fits --match position --id-column OBJECT_ID", cli.USAGE, "leave out"),
+        (
+            "good.fits --truth truth.fits --where ZWARN==0",
+            cli.USAGE,
+            "no column ZWARN; it has OBJECT_ID, Z_SPEC",
+        ),
+        (
+            "good.fits --truth truth.fits --where Z_SPEC<0",
+            cli.REFUSED,
+            "500 were left out by --where, 0 have none",
+        ),
+        ("good.fits --truth good.fits", cli.REFUSED, "pass --z-column, one of OBJECT_ID, PHOTOZ_POINT"),
+        (
+            "good.fits --truth two.fits",
+            cli.REFUSED,
+            "redshifts in Z_SPEC and specz: pass one of them as --z-column",
+        ),
+        (
+            "good.fits --truth magnitudes.fits",
+            cli.REFUSED,
+            "as magnitudes are: name the redshift with --z-column",
+        ),
+        (
+            "good.fits --truth elsewhere.fits",
+            cli.REFUSED,
+            "(OBJECT_ID) are not those of the catalogue, and no pos",
+        ),
+        (
+            "good.fits --truth twice.fits",
+            cli.REFUSED,
+            "matched by id, OBJECT_ID; 250 objects left out, as their rows disagree",
+        ),
+        ("good.fits --truth floats.fits", cli.REFUSED, "no id under a usual name"),
+        (
+            "good.fits --truth floats.fits --id-column OBJECT_ID",
+            cli.REFUSED,
+            "OBJECT_ID must hold integers of 64 bits",
+        ),
+        (
+            "good.fits --truth sentinel.fits",
+            cli.REFUSED,
+            "0 were left out by --where, 500 have none in Z_SPEC",
+        ),
+        ("good.fits --truth velocity.fits", cli.REFUSED, "not of velocities"),
         ("image.fits", cli.REFUSED, "no table HDU"),
         ("flipped.fits --truth truth.fits", cli.REFUSED, "checksum"),
         ("cut.fits --truth truth.fits", cli.REFUSED, "damaged"),
         ("empty.fits", cli.REFUSED, "damaged"),
+        ("good.fits --truth cut.parquet", cli.REFUSED, "damaged or no such table"),
+        ("good.fits --truth cut.vot", cli.REFUSED, "damaged or no such table"),
         ("words.csv", cli.REFUSED, "y_pred must hold one number"),
         ("ragged.csv", cli.REFUSED, "damaged"),
         ("nothing.csv", cli.REFUSED, "no object"),
@@ -391,3 +480,63 @@ def test_what_cannot_be_evaluated_is_one_sentence_and_writes_nothing(
     assert captured.err.count("\n") == 1
     assert not captured.out
     assert sorted(inputs.rglob("*")) == before
+
+
+def test_all_is_measured_in_quarters_of_any_column(catalogue, columns, tmp_path, capsys):
+    """Of the truth, in any case, or of the catalogue."""
+    columns["OOD_SCORE"] = np.linspace(0, 0.99, 100)
+    truth = Table.read(tmp_path / "truth.fits")
+    truth["snr"] = np.arange(100.0)
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    out = tmp_path / "out"
+    arguments = ("--truth", tmp_path / "truth.fits", "--out", out, "--draws", 0)
+    assert evaluate(catalogue(columns), *arguments, "--by", "SNR", "OOD_SCORE") == cli.OK
+    rows = printed(capsys.readouterr().out)
+    quarters = ["SNR < 24.75", "24.75 <= SNR < 49.5", "49.5 <= SNR < 74.25", "SNR >= 74.25"]
+    assert list(rows)[9:13] == quarters
+    assert list(rows)[13] == "OOD_SCORE < 0.2475"
+    report = json.loads((out / "metrics.json").read_text())
+    for table in "rows", "calibration":
+        assert [row["range"] for row in report[table]][9:13] == quarters
+        assert [row["n"] for row in report[table]][9:13] == [25] * 4
+    # the first 60 p(z) are centred on 0.5, then 30 on 0.58, then 10 on 0.2
+    assert report["rows"][12]["value"]["bias"] == pytest.approx(0.08 / 1.5, rel=1e-4)
+    assert report["calibration"][9]["value"]["coverage 68"] == 1
+
+    assert evaluate(catalogue(columns), *arguments, "--by", "SNR", "MASS") == cli.USAGE
+    assert "--by MASS: there is no such column" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("survey", ["lsst", "euclid", "hsc"])
+def test_the_report_card_fits_100_columns_and_cuts_no_number(catalogue, columns, tmp_path, capsys, survey):
+    """Whatever the names of columns and the sizes of numbers."""
+    rng = np.random.default_rng(0)
+    columns["PHOTOZ_BEST"] += rng.normal(0, 0.3, 100).astype(np.float32)
+    truth = Table.read(tmp_path / "truth.fits")
+    truth["A_COLUMN_WITH_A_NAME_OF_MORE_THAN_THIRTY_LETTERS"] = 1e5 * rng.random(100)
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    by = ("--by", truth.colnames[-1], "MAG_I", "--survey", survey)
+    out = tmp_path / "out"
+    assert evaluate(catalogue(columns), "--truth", tmp_path / "truth.fits", "--out", out, *by) == cli.OK
+    output = capsys.readouterr().out
+    tables = [line for line in output.splitlines() if line.startswith("  ")]
+    assert max(map(len, tables)) <= 100
+    assert not any("…" in cell for line in tables for cell in re.split(r"\s{2,}", line.strip())[1:])
+
+    report = json.loads((out / "metrics.json").read_text())
+    documents = {"lsst": {"LSST SRD", "DMTN-049"}, "euclid": {"Euclid"}, "hsc": set()}[survey]
+    assert {outcome["document"] for outcome in report["requirements"]} == documents
+    assert len(report["tomography"]) == {"lsst": 5, "euclid": 10, "hsc": 4}[survey]
+    bins = Table.read(out / "tomography.ecsv")
+    assert bins["n"].sum() <= 100
+    assert bins.colnames[-1] == {"lsst": "DESC Y10", "euclid": "Euclid", "hsc": "pdf_width"}[survey]
+    assert (out / "requirements.ecsv").exists() == bool(documents)
+
+
+def test_files_of_another_survey_do_not_stay(catalogue, columns, tmp_path):
+    arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
+    path = catalogue(columns)
+    assert evaluate(path, *arguments) == cli.OK
+    assert (tmp_path / "out/requirements.ecsv").exists()
+    assert evaluate(path, *arguments, "--survey", "hsc") == cli.OK
+    assert not (tmp_path / "out/requirements.ecsv").exists()

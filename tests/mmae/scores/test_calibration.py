@@ -180,13 +180,13 @@ def scores() -> Scores:
 
 def test_bootstrap_errors_are_the_analytic_ones(scores):
     sample = Sample(scores)
-    value, error = sample.value(), sample.error(600, np.random.default_rng(3))
+    value, error = sample.value(), sample.spread(600, np.random.default_rng(3)).error
     assert list(value) == list(error) == list(METRICS)
     assert value["coverage 68"] == 0.3
     assert error["coverage 68"] == pytest.approx(math.sqrt(0.3 * 0.7 / 1000), rel=0.15)
     assert error["CRPS"] == pytest.approx(scores.crps.std() / math.sqrt(1000), rel=0.15)
     assert error["coverage 95"] == 0
-    assert error == sample.error(600, np.random.default_rng(3))
+    assert error == sample.spread(600, np.random.default_rng(3)).error
 
 
 def test_table_has_the_bins_of_the_metrics_and_quarters_by_magnitude():
@@ -196,7 +196,7 @@ def test_table_has_the_bins_of_the_metrics_and_quarters_by_magnitude():
     interval = np.tile([[0.0], [1.0]], 8)
     scores = calibration.scores(np.tile(UNIFORM, (8, 1)), interval, interval, z_spec)
     arguments = (metrics.EDGES, 3, np.random.default_rng(0))
-    rows = calibration.table(scores, z_phot, z_spec, ("MAG_I", magnitude), *arguments)
+    rows = calibration.table(scores, z_phot, z_spec, {"MAG_I": magnitude}, *arguments)
     ranges = [(row.range, row.n) for row in rows]
     assert ranges[0] == ("all", 8)
     assert [n for _, n in ranges[1:9]] == [3, 3, 1, 1, 3, 3, 0, 0]
@@ -209,5 +209,5 @@ def test_table_has_the_bins_of_the_metrics_and_quarters_by_magnitude():
     assert rows[0].value["coverage 68"] == 6 / 8
     assert all(map(math.isnan, rows[7].value.values()))
     assert all(map(math.isnan, rows[7].error.values()))
-    for unknown in (None, ("MAG_I", np.full(8, np.nan))):
+    for unknown in ({}, {"MAG_I": np.full(8, np.nan)}):
         assert len(calibration.table(scores, z_phot, z_spec, unknown, *arguments)) == 9

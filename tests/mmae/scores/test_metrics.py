@@ -70,7 +70,7 @@ def test_no_objects_is_nan_without_a_warning():
     empty = np.array([])
     for values in (
         metrics.point_metrics(empty, empty),
-        metrics.bootstrap(empty, empty, 10, np.random.default_rng(0)),
+        metrics.bootstrap(empty, empty, 10, np.random.default_rng(0)).error,
     ):
         assert list(values) == list(metrics.POINT_METRICS)
         assert all(map(math.isnan, values.values()))
@@ -94,12 +94,12 @@ def test_bootstrap_errors_are_the_analytic_ones():
     n, p, sigma = 1000, 0.1, 0.03
     rng = np.random.default_rng(1)
     z_phot = rng.normal(0, sigma, n)
-    gaussian = metrics.bootstrap(z_phot, np.zeros(n), 600, rng)
+    gaussian = metrics.bootstrap(z_phot, np.zeros(n), 600, rng).error
     assert gaussian["RMS"] == pytest.approx(sigma / math.sqrt(2 * n), rel=0.15)
     assert gaussian["bias"] == pytest.approx(sigma * math.sqrt(math.pi / 2 / n), rel=0.25)  # of a median
 
     z_phot[: int(p * n)] = 1
-    binomial = metrics.bootstrap(z_phot, np.zeros(n), 600, rng)
+    binomial = metrics.bootstrap(z_phot, np.zeros(n), 600, rng).error
     assert binomial["|dz|>0.15"] == pytest.approx(math.sqrt(p * (1 - p) / n), rel=0.15)
 
 
@@ -112,7 +112,7 @@ def test_bootstrap_depends_on_the_seed_alone():
 
 
 def test_bootstrap_of_one_object_has_no_error():
-    errors = metrics.bootstrap(Z_PHOT[:1], Z_SPEC[:1], 20, np.random.default_rng(0))
+    errors = metrics.bootstrap(Z_PHOT[:1], Z_SPEC[:1], 20, np.random.default_rng(0)).error
     assert all(map(math.isnan, errors.values()))
 
 
@@ -133,3 +133,24 @@ def test_table_bins_are_half_open_and_count_what_has_no_photo_z():
     ]
     assert rows[2].value["bias"] == pytest.approx((0.0 + (0.4 - 0.999) / 1.999) / 2)
     assert all(map(math.isnan, rows[-1].value.values()))
+
+
+def test_intervals_hold_95_percent_of_the_samples():
+    n, sigma = 2000, 0.03
+    rng = np.random.default_rng(3)
+    spread = metrics.bootstrap(rng.normal(0, sigma, n), np.zeros(n), 600, rng)
+    assert spread.high["RMS"] - spread.low["RMS"] == pytest.approx(3.92 * spread.error["RMS"], rel=0.15)
+    samples = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]])
+    error, low, high = metrics.spread(samples)
+    assert (error, low, high) == ([1.0, 0.0], [0.05, 5.0], [1.95, 5.0])
+    assert all(map(math.isnan, metrics.spread(samples[:1])[2]))
+
+
+def test_quarters_have_edges_of_four_digits():
+    labels = [
+        label for label, _ in metrics.quarters("SNR", np.array([0.0101, 0.02345678, 0.031, 0.9, np.nan]))
+    ]
+    assert labels == ["SNR < 0.0201", "0.0201 <= SNR < 0.0272", "0.0272 <= SNR < 0.2482", "SNR >= 0.2482"]
+    flags = metrics.quarters("FLAG", np.array([0.0] * 9 + [1.0]))
+    assert [(label, int(inside.sum())) for label, inside in flags] == [("FLAG < 0", 0), ("FLAG >= 0", 10)]
+    assert metrics.quarters("NOTHING", np.full(3, np.inf)) == []

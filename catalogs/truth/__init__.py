@@ -1,0 +1,1 @@
+"""Tables of redshifts as others write them: formats, names of columns, quality cuts, absent values."""

@@ -1,0 +1,1 @@
+"""A catalogue against its truth: matching, leaks, requirements of surveys, tomographic bins, report card."""
