@@ -28,14 +28,14 @@ from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
 from mmae.progress import bar
 from mmae.scores import calibration, metrics, suspects
-from mmae.scores.catalogue import card, requirements, tomography
+from mmae.scores.catalogue import card, classes, requirements, tomography
 from mmae.scores.catalogue.card import Card
 from mmae.scores.catalogue.matching import BY_POSITION
 from mmae.scores.catalogue.requirements import PRESETS
-from mmae.scores.pairs import I_MAGNITUDES, INTERVALS, Pairs, read_pairs, take
+from mmae.scores.pairs import I_MAGNITUDES, INTERVALS, MAGNITUDES, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
 
-MAY_BE_ABSENT = {"calibration.png", "calibration.ecsv", "requirements.ecsv"}
+MAY_BE_ABSENT = {"calibration.png", "calibration.ecsv", "requirements.ecsv", "classes.ecsv"}
 """Files that some catalogues and surveys do not have."""
 MAX_DRAWS, MAX_SUSPECTS = 100_000, 10**7
 
@@ -79,6 +79,9 @@ class Evaluate:
     exactly right, that alone gives PIT KS 0.013 and PIT outliers 2.6 %. In bins of z_spec, coverage and PIT
     can be wrong even if all p(z) are right: selecting on z_spec selects errors of one sign.
 
+    Where the catalogue has P_STAR, P_GALAXY and P_QSO and the truth a column SPECTYPE (or class) with STAR,
+    GALAXY and QSO, a last table gives the completeness and purity of each class, by magnitude.
+
     With --suspect N, the N spectroscopic redshifts that p(z) disbelieves most are listed instead, those of
     IN_TRAINING, too: redshifts of another galaxy or another line, and objects like nothing in the training
     set. To look through a training store, infer on it: `mmae infer --catalog train.zarr`.
@@ -121,7 +124,8 @@ class Evaluate:
     """Whose requirements and tomographic bins."""
 
     out: Path | None = None
-    """Folder for the tables (metrics.json has all; metrics, calibration, requirements, tomography.ecsv) and
+    """Folder for the tables (metrics.json has all; metrics, calibration, requirements, tomography,
+    classes.ecsv) and
     figures; without it X.evaluation beside X.fits."""
 
     suspect: int = 0
@@ -206,9 +210,13 @@ def _check(config: Evaluate, out: Path) -> None:
 
 
 def _pairs(config: Evaluate, all_objects: bool = False) -> Pairs:
-    names = (config.z_column, config.id_column, config.ra_column, config.dec_column)
-    truth = TruthTable(config.truth, *names, where=config.where) if config.truth else None
+    truth = _truth(config)
     return read_pairs(config.catalogue, truth, config.match, config.where, config.by, all_objects)
+
+
+def _truth(config: Evaluate) -> TruthTable | None:
+    names = (config.z_column, config.id_column, config.ra_column, config.dec_column)
+    return TruthTable(config.truth, *names, where=config.where) if config.truth else None
 
 
 def _with_pdf(config: Evaluate, pairs: Pairs) -> WithPdf | None:
@@ -239,7 +247,10 @@ def _measure(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, track: metrics
     edges = requirements.edges(preset.bins, binned.z_phot)
     quantiles = pdf.quantiles if pdf else None
     bins = tomography.measure(binned.z_phot, binned.z_spec, quantiles, edges, preset.mean, config.draws, rng)
-    return Card(rows, calibrated, outcomes, bins)
+    classified = None
+    if truth := _truth(config):
+        classified = classes.of_catalogue(config.catalogue, truth, config.match, MAGNITUDES)
+    return Card(rows, calibrated, outcomes, bins, classified)
 
 
 def _write(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, measured: Card, out: Path) -> list[str]:

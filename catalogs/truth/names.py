@@ -25,6 +25,8 @@ POSITION = (
     *(("specz_ra", "specz_dec"), ("coord_ra", "coord_dec"), ("alpha_j2000", "delta_j2000")),
 )
 """Names of positions, in any case, in the order in which they are looked for."""
+SPECTYPE = ("spectype", "class", "spec_class")
+"""Names of columns with STAR, GALAXY or QSO, in DESI, SDSS and others, in any case."""
 QUALITY = {
     "zwarn": "{} == 0",
     "zwarning": "{} == 0",

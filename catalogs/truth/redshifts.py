@@ -9,6 +9,7 @@ import numpy as np
 from astropy import units
 
 from catalogs.errors import InputRefused
+from catalogs.store.format import spectype_codes
 from catalogs.truth import names, tables
 from catalogs.truth.where import Cut, columns_of
 
@@ -72,23 +73,52 @@ def read(asked: TruthTable, others: Sequence[str] = ()) -> Redshifts:
         known[kept] = np.isfinite(z[kept]) & ~is_sentinel(z[kept])
         check(asked.path, guess.name, z[known])
         _check_guess(asked.path, guess, z[known])
-        columns = names.ids(asked.path, table.names, asked.id)
-        integers = {name: _integers(table.read(name), known) for name in columns}
-        if asked.id and integers[columns[0]] is None:
-            raise InputRefused(
-                f"{asked.path}: {columns[0]} must hold integers of 64 bits to be the id, one in every row"
-            )
-        return Redshifts(
-            z[known],
-            {name: column for name, column in integers.items() if column is not None},
-            *_position(asked, table, known),
-            {wanted: column[known] for wanted, column in numbers(table, others).items()},
-            guess,
-            rows=len(z),
-            cut=len(z) - int(kept.sum()),
-            absent=absent,
-            quality_cut="" if asked.where else names.quality_cut(table.names),
+        return _objects(asked, table, z, kept, known, others, guess)._replace(absent=absent)
+
+
+def read_classes(asked: TruthTable, others: Sequence[str] = ()) -> Redshifts | None:
+    """Codes of SPECTYPES in the place of redshifts, of a table that says STAR, GALAXY or QSO of its objects.
+
+    None where it does not. Arguments and errors as for `read`.
+    """
+    with tables.opened(asked.path) as table:
+        found = (names.find(table.names, wanted) for wanted in names.SPECTYPE)
+        name = next(filter(None, found), None)
+        if name is None or (column := table.read(name)).dtype.kind != "U":
+            return None
+        codes = np.ma.filled(np.ma.array(spectype_codes(column.data), mask=np.ma.getmaskarray(column)), 0)
+        kept = rows_where(asked.where, table, len(codes))
+        guess = names.Guess(name, (), False)
+        return _objects(asked, table, codes.astype(float), kept, kept & (codes > 0), others, guess)
+
+
+def _objects(
+    asked: TruthTable,
+    table: tables.Columns,
+    z: np.ndarray,
+    kept: np.ndarray,
+    known: np.ndarray,
+    others: Sequence[str],
+    guess: names.Guess,
+) -> Redshifts:
+    """The objects of which z (N,) is known, (N,) bool, of those that a cut keeps."""
+    columns = names.ids(asked.path, table.names, asked.id)
+    integers = {name: _integers(table.read(name), known) for name in columns}
+    if asked.id and integers[columns[0]] is None:
+        raise InputRefused(
+            f"{asked.path}: {columns[0]} must hold integers of 64 bits to be the id, one in every row"
         )
+    return Redshifts(
+        z[known],
+        {name: column for name, column in integers.items() if column is not None},
+        *_position(asked, table, known),
+        {wanted: column[known] for wanted, column in numbers(table, others).items()},
+        guess,
+        rows=len(z),
+        cut=len(z) - int(kept.sum()),
+        absent={},
+        quality_cut="" if asked.where else names.quality_cut(table.names),
+    )
 
 
 def numbers(table: tables.Columns, wanted: Sequence[str]) -> dict[str, np.ndarray]:

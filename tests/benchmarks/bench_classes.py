@@ -18,7 +18,7 @@ from studies import data_for, held_out, make_all, measured, opened
 
 from catalogs.products.screen import LIKELY
 from mmae.bundles.program import estimates
-from mmae.scores.class_scores import CLASSES, table
+from mmae.scores.catalogue.classes import CLASSES, table
 from mmae.training.data import TEST
 from mmae.training.recipe import Train
 

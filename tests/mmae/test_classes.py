@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from astropy.table import Table
 from conftest import recipe
 
 from catalogs import ingest
@@ -16,13 +17,13 @@ from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_estimates
 from catalogs.store.cutouts import open_store
 from catalogs.store.format import SPECTYPES
-from mmae import export, train
+from mmae import evaluate, export, train
 from mmae.bundles import columns
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import Engine
 from mmae.bundles.summary import columns_of_class
 from mmae.models import checkpoint
-from mmae.scores.class_scores import table
+from mmae.scores.catalogue.classes import table
 from mmae.training.data import STAR, TEST, TRAIN, VALIDATION, TrainingSet
 
 N = 384
@@ -114,3 +115,31 @@ def test_codes_of_no_class_are_refused(draw_training, tmp_path):
     path = draw_training(tmp_path / "odd.zarr", np.arange(8), spectype=spectype)
     with pytest.raises(InputRefused, match=r"spectype of 7: write one of 0 not known, 1 STAR"):
         TrainingSet(path, dataclasses.replace(recipe("mmae", path, tmp_path).model))
+
+
+def test_evaluate_scores_classes_where_the_truth_tells_them(tmp_path, capsys):
+    """Thirty objects; stars have no redshift in the truth, or 0; ten were trained on, and are left out."""
+    spectype = np.repeat(["STAR", "GALAXY", "QSO"], 10)
+    probability = np.full((30, 3), 0.05)
+    probability[np.arange(30), np.repeat([0, 1, 2], 10)] = 0.9
+    probability[[12, 24]] = (0.9, 0.05, 0.05)  # one galaxy and one quasar are taken for stars
+    z = np.where(spectype == "STAR", np.nan, np.linspace(0.1, 0.9, 30))
+    catalogue = Table({"OBJECT_ID": np.arange(30), "RA": np.linspace(10, 11, 30), "DEC": np.zeros(30)})
+    catalogue["PHOTOZ_POINT"] = catalogue["PHOTOZ_BEST"] = np.nan_to_num(z, nan=0.3)
+    catalogue["IN_TRAINING"] = np.tile([0, 0, 1], 10)
+    for name, values in zip(columns.CLASSES, probability.T, strict=True):
+        catalogue[name] = values
+    catalogue.write(tmp_path / "tile.photoz.fits")
+    truth = Table({"OBJECT_ID": np.arange(30), "Z_SPEC": z, "SPECTYPE": spectype, "MAG_I": np.full(30, 20.5)})
+    truth.write(tmp_path / "truth.fits")
+    evaluate.main(evaluate.Evaluate(tmp_path / "tile.photoz.fits", tmp_path / "truth.fits", draws=5))
+    scores = Table.read(tmp_path / "tile.photoz.evaluation/classes.ecsv")
+    assert scores["magnitude"].tolist() == ["all"] * 3 + ["20-21"] * 3
+    assert scores["n"][:3].tolist() == [7, 7, 6]
+    np.testing.assert_allclose(scores["completeness"][:3], [1, 6 / 7, 5 / 6])
+    np.testing.assert_allclose(scores["purity"][:3], [7 / 9, 1, 1])
+    assert "completeness" in capsys.readouterr().out
+    truth.remove_column("SPECTYPE")
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    evaluate.main(evaluate.Evaluate(tmp_path / "tile.photoz.fits", tmp_path / "truth.fits", draws=5))
+    assert not (tmp_path / "tile.photoz.evaluation/classes.ecsv").exists()

@@ -28,6 +28,8 @@ class Card(NamedTuple):
     calibration: list[calibration.Row] | None
     outcomes: list[Outcome]
     bins: list[Bin]
+    classes: Table | None = None
+    """Of `classes.table`."""
 
 
 def parts(card: Card, preset: Preset) -> Iterator[str | TextTable]:
@@ -40,6 +42,18 @@ def parts(card: Card, preset: Preset) -> Iterator[str | TextTable]:
         yield f"p(z) of {card.calibration[0].n} of these objects:"
         yield text_table(card.calibration, CALIBRATION_SHOWN)
     yield from tomography(card.bins, preset.mean)
+    if card.classes is not None:
+        yield from classes(card.classes)
+
+
+def classes(scores: Table) -> Iterator[str | TextTable]:
+    """Completeness and purity of stars, galaxies and quasars."""
+    yield "classes, by magnitude; expected: the sum of the probabilities"
+    table = _table("magnitude", "class", "n", "expected", "completeness", "purity")
+    for row in scores:
+        shares = (cell("", row["completeness"]), cell("", row["purity"]))
+        table.add_row(row["magnitude"], row["class"], str(row["n"]), f"{row['expected']:.1f}", *shares)
+    yield table
 
 
 def tables(card: Card) -> dict[str, Table]:
@@ -49,6 +63,8 @@ def tables(card: Card) -> dict[str, Table]:
         found["calibration.ecsv"] = flat_table(card.calibration)
     if card.outcomes:
         found["requirements.ecsv"] = flat(card.outcomes)
+    if card.classes is not None:
+        found["classes.ecsv"] = card.classes
     return found | {"tomography.ecsv": flat(card.bins)}
 
 
@@ -106,6 +122,8 @@ def report(card: Card) -> dict[str, object]:
         "calibration": card.calibration and [json_row(row) for row in card.calibration],
         "requirements": [json_row(outcome) for outcome in card.outcomes],
         "tomography": [json_row(row) for row in card.bins],
+        "classes": card.classes
+        and [dict(zip(card.classes.colnames, row.as_void().tolist(), strict=True)) for row in card.classes],
     }
 
 

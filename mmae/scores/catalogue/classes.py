@@ -1,9 +1,17 @@
 """Classes of objects against what they are: completeness and purity, and whether their probabilities hold."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from astropy.table import Table
 
 from catalogs.store.format import SPECTYPES
+from catalogs.truth import redshifts, tables
+from catalogs.truth.redshifts import TruthTable
+from mmae.bundles.columns import CLASSES as COLUMNS
+from mmae.scores.catalogue import leaks
+from mmae.scores.catalogue.matching import match
 
 CLASSES = SPECTYPES[1:]
 """Star, galaxy and quasar, in the order of the columns of a catalogue."""
@@ -41,6 +49,31 @@ def table(probability: np.ndarray, spectype: np.ndarray, magnitude: np.ndarray |
     for name, description in DESCRIPTIONS.items():
         scores[name].description = description
     return scores
+
+
+def of_catalogue(path: Path, asked: TruthTable, match_by: str, magnitudes: Sequence[str]) -> Table | None:
+    """The table of a catalogue, of the objects whose class a table of truth tells, by the first magnitude.
+
+    None where the table tells none, or the catalogue has no probabilities. Objects that the model was made
+    with are left out. Raises what `matching.match` does.
+    """
+    with tables.opened(path) as catalogue:
+        names = ("RA", "DEC", "IN_TRAINING", *COLUMNS)
+        if not set(names) | {"OBJECT_ID"} <= set(catalogue.names):
+            return None
+        ids = catalogue.read("OBJECT_ID").data.astype(np.int64)
+        columns = {name: redshifts.floats(path, name, catalogue.read(name)) for name in names}
+    truth = redshifts.read_classes(asked, magnitudes)
+    if truth is None or not len(truth.z) or not np.isfinite(columns[COLUMNS[0]]).any():
+        return None
+    place = columns["RA"], columns["DEC"]
+    found = match(ids, *place, truth, asked, match_by)
+    unused, _ = leaks.find(columns["IN_TRAINING"], *place, found.rows)
+    probability = np.stack([columns[name][found.rows] for name in COLUMNS], 1)
+    unused &= np.isfinite(probability).all(1)
+    rows = found.truth_rows[unused]
+    magnitude = next((truth.columns[name][rows] for name in magnitudes if name in truth.columns), None)
+    return table(probability[unused], truth.z[rows].astype(int), magnitude)
 
 
 def _scores(probability: np.ndarray, spectype: np.ndarray) -> list[dict[str, str | int | float]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmae.scores.class_scores import CLASSES, table
+from mmae.scores.catalogue.classes import CLASSES, table
 
 
 def test_completeness_and_purity_of_each_class():
