@@ -22,8 +22,6 @@ from mmae.training.distributed import World, world
 from mmae.training.recipe import Train
 from mmae.training.validate import validate
 
-SEEN = 25_000
-"""Galaxies that a model sees."""
 HEADER = ["trained on", *studies.SCORES[:5], "loss of hidden spectra", "ratio of sigma_NMAD"]
 
 
@@ -56,10 +54,12 @@ def stores_of(folder: Path, few: int, more: int, galaxies: int) -> tuple[list[Pa
     return stores, part(source, folder / "judged.zarr", range(int(ends[-1]), galaxies))
 
 
-def recipe(folder: Path, stores: list[Path], kind: Kind, seed: int, batch: int, sizes: list[int]) -> Train:
+def recipe(
+    folder: Path, stores: list[Path], kind: Kind, seed: int, sizes: list[int], seen: int, batch: int
+) -> Train:
     labelled = sum(sizes[: min(kind.stores, 2)]) * SHARES[TRAIN]
     others = kind.unlabelled * sum(sizes[2 : kind.stores]) * SHARES[TRAIN]
-    epochs = max(1, round(SEEN / (labelled + others)))
+    epochs = max(1, round(seen / (labelled + others)))
     used = tuple(stores[: kind.stores])
     out = folder / "runs" / f"{kind.name} {seed}"
     return Train(used, out, epochs=epochs, batch=batch, seed=seed, unlabelled=kind.unlabelled)
@@ -91,12 +91,13 @@ def main() -> None:
     options = studies.parser(__doc__, 25_000)
     options.add_argument("--few", type=int, default=2_000)
     options.add_argument("--more", type=int, default=10_000)
+    options.add_argument("--seen", type=int, default=25_000, help="galaxies that a model sees")
     arguments = options.parse_args()
     sizes = [arguments.few, arguments.more, arguments.more]
     stores, store = stores_of(arguments.folder, arguments.few, arguments.more, arguments.galaxies)
     recipes = {
         kind.name: [
-            recipe(arguments.folder, stores, kind, seed, arguments.batch, sizes)
+            recipe(arguments.folder, stores, kind, seed, sizes, arguments.seen, arguments.batch)
             for seed in range(arguments.seeds)
         ]
         for kind in KINDS
