@@ -1,7 +1,10 @@
 """Strict reading of FITS files: astropy only warns of a bad checksum or a truncated file."""
 
 import contextlib
+import gzip
+import io
 import warnings
+import zlib
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +18,22 @@ from catalogs.regular_file import refuse_special
 
 BLOCK = 2**20
 """Bytes summed at a time, a multiple of 4-byte words."""
+GZIP = b"\x1f\x8b"
+"""First bytes of a file compressed by gzip."""
 DAMAGE = r"(Checksum|Datasum) verification failed|.*truncated|Error validating header"
+
+
+MALFORMED = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
+"""What astropy and gzip raise for bytes that are no FITS."""
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file as it was before gzip; such a one is held in memory, where its rows can be found again."""
+    with path.open("rb") as file:
+        compressed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        yield io.BytesIO(gzip.decompress(file.read())) if compressed else file
 
 
 @contextlib.contextmanager
@@ -28,18 +46,29 @@ def opened(path: Path, used: Container[str] | None = None) -> Iterator[list[fits
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", DAMAGE, AstropyWarning)
-            with path.open("rb") as file, fits.open(file) as hdus:
-                selected = [hdu for hdu in hdus if used is None or hdu.name in used]
-                for hdu in selected:
-                    if not _intact(file, hdu):
-                        name = hdu.name or "an HDU"
+            with unpacked(path) as file, fits.open(file) as hdus, _as_stored(file, hdus) as stored:
+                selected = [k for k, hdu in enumerate(hdus) if used is None or hdu.name in used]
+                for k in selected:
+                    if not _intact(file, stored[k]):
+                        name = hdus[k].name or "an HDU"
                         raise InputRefused(f"{path} is damaged (checksum of {name}): fetch it again")
-                yield selected
-    except (OSError, ValueError, TypeError, KeyError, AstropyWarning, fits.VerifyError) as error:
+                yield [hdus[k] for k in selected]
+    except (*MALFORMED, AstropyWarning, fits.VerifyError) as error:
         if isinstance(error, InputRefused) or (isinstance(error, OSError) and error.errno):
             raise  # already refused, or a disk error
         reason = str(error).partition("\n")[0]
         raise InputRefused(f"{path} is damaged or no FITS file ({reason}): fetch it again") from error
+
+
+@contextlib.contextmanager
+def _as_stored(file: BinaryIO, hdus: fits.HDUList) -> Iterator[fits.HDUList]:
+    """Yield the HDUs as they are on disk, images compressed by fpack as tables: their sums are of those."""
+    if not any(isinstance(hdu, fits.CompImageHDU) for hdu in hdus):
+        yield hdus
+        return
+    file.seek(0)
+    with fits.open(file, disable_image_compression=True) as stored:
+        yield stored
 
 
 def _intact(file: BinaryIO, hdu: fits.hdu.base.ExtensionHDU) -> bool:

@@ -45,7 +45,7 @@ def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -
         elif fault := _decoding_fault(path, array, chunk):
             faults[file] = fault
     for array in arrays:
-        name = array.basename
+        name = array.path
         if "crc32c" not in array_codecs(path / name):
             print(f"{name}: without checksums (crc32c), a changed byte may go unnoticed")
     return faults
@@ -74,7 +74,7 @@ def chunk_file(array: zarr.Array, chunk: tuple[int, ...]) -> str:
     """File that holds a chunk, relative to the store, named by the store's own chunk key encoding."""
     inner, outer = array.chunks, array.shards or array.chunks
     position = (k * size // file_size for k, size, file_size in zip(chunk, inner, outer, strict=True))
-    return f"{array.basename}/{array.metadata.encode_chunk_key(tuple(position))}"
+    return f"{array.path}/{array.metadata.encode_chunk_key(tuple(position))}"
 
 
 def check_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:

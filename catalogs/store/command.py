@@ -136,7 +136,7 @@ def layout(store: CutoutStore) -> Table:
     """Table of the arrays of the format as they are on disk; other arrays of the store are ignored."""
     _, listing = inspect(store.path)
     table = Table("array", "shape", "type", "chunks", "shards", "MB", "codecs", box=box.SIMPLE)
-    for name in (name for name in AXES if name in store.group):
+    for name in (*(name for name in AXES if name in store.group), *store.extra):
         array = store.array(name)
         stored = sum(size for file, size, _ in listing if file.startswith(f"{name}/"))
         shapes = ("x".join(map(str, shape)) for shape in (array.shape, array.chunks, array.shards or "-"))

@@ -16,6 +16,7 @@ from catalogs.store.checks import REPAIR, check_arrays, check_folder, inspect, o
 from catalogs.store.chunks import check_chunk, chunks_of
 from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
+    COLUMNS,
     FORMAT,
     NO_METADATA,
     SHARD,
@@ -126,6 +127,12 @@ class CutoutStore:
     def wave(self) -> np.ndarray:
         """Wavelengths of a training store, (P,) angstrom."""
         return self.column("wave", 0, self.array("wave").shape[0])
+
+    @property
+    def extra(self) -> list[str]:
+        """Paths of the columns that no model reads, `columns/NAME`."""
+        group = self.group.get(COLUMNS)
+        return [f"{COLUMNS}/{name}" for name in sorted(group.array_keys())] if isinstance(group, zarr.Group) else []
 
     def array(self, name: str) -> zarr.Array:
         if name not in self.arrays:  # cached: opening an array takes as long as reading a chunk of it

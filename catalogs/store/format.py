@@ -11,6 +11,7 @@
       noise      (N, bands) sigma of the sky a pixel, flux      psf_fwhm  (N, bands) arcsec, of the seeing
       ebv        (N,) E(B - V) of the Galaxy, mag               mask      (N, H, W) integer, not 0: no data
                  (in any store, each or none; NaN and what is not above 0 (ebv: below 0): not known)
+      columns/NAME  (N,) float64, what else a table said of each object; NaN: not known; no model reads it
     tile.zarr.manifest.json    file -> size, sha256, chunk_sums (of a shard; see manifest.py)
 
 Stores of other programs have no manifest; they are read where their meaning is unambiguous.
@@ -41,6 +42,8 @@ LABELS = ("redshift", "redshift_weight")
 """What may be known of the redshift of an object, with a spectrum or without."""
 OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
 """What may be known of each object beside its image."""
+COLUMNS = "columns"
+"""Group of the arrays that no model reads."""
 SPARSE = ("mask",)
 """Arrays of which chunks of nothing but 0 may be left out, as zarr does unless told otherwise."""
 AXES = {
@@ -87,7 +90,7 @@ def rows_per_file(array: zarr.Array) -> int:
 
 def shard_key(array: zarr.Array, shard: int) -> str:
     """File of the shard that begins with row shard * shard_rows, relative to the store."""
-    return f"{array.basename}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
+    return f"{array.path}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
 
 
 @dataclass(frozen=True)

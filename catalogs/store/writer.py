@@ -10,6 +10,7 @@ from catalogs.bands import HSC
 from catalogs.store.format import (
     AXES,
     CHUNK,
+    COLUMNS,
     FORMAT,
     LABELS,
     OPTIONAL,
@@ -39,6 +40,7 @@ def write(
     size: int = SIZE,
     wave: np.ndarray | None = None,
     known: Sequence[str] = (),
+    extra: Sequence[str] = (),
     shard_rows: int = SHARD,
     source: str | None = None,
     comm: Any = None,
@@ -57,6 +59,7 @@ def write(
     wave : (P,) angstrom; makes a training store, whose rows have flux, ivar and redshift too.
     known : which of `noise`, `psf_fwhm`, `ebv`, `mask` the rows have, too, and of `redshift` where there are
         no spectra; see format.py.
+    extra : names of other numbers that the rows have, as `columns/NAME`.
     shard_rows : a multiple of 64. Memory in use is a few times a shard.
     source, comm, progress : as for `write_shards`.
 
@@ -76,6 +79,7 @@ def write(
     }
     constants = {} if wave is None else {"wave": np.asarray(wave, np.float64)}
     columns = _columns(len(bands), size, wave, known)
+    columns |= {f"{COLUMNS}/{name}": ((), "float64") for name in extra}
 
     def arrays(start: int, stop: int) -> dict[str, np.ndarray]:
         stored = rows(start, stop)
