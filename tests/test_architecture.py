@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "catalogs.products": STORE,
     "catalogs.surveys": STORE,
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
+    "catalogs.cutting": STORE,
     "catalogs.mock": SURVEYS,
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "mmae.production": SCORES,
     "mmae.training": {*SCORES, "mmae.scores"},
     COMMAND: {*SCORES, "mmae.scores", "mmae.production", "mmae.training"},
-    "jobs": {*SCORES, "mmae.scores", "mmae.production", "mmae.training", COMMAND, "catalogs.ingest"},
+    "jobs": {*SCORES, "mmae.scores", "mmae.production", "mmae.training", COMMAND, "catalogs.ingest", "catalogs.cutting"},
 }
 """Rooms below each room, which it may import from. A command imports no other command."""
 MAY_NOT_IMPORT = {
