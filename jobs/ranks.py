@@ -40,7 +40,7 @@ def run(command: cli.Command) -> int:
 
 
 def world() -> Any:
-    """The communicator of all ranks. Raises UsageError where srun has started tasks that are none of one MPI."""
+    """The communicator of all ranks. Raises UsageError where tasks of srun are no ranks of one MPI."""
     from mpi4py import MPI
 
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))

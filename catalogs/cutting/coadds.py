@@ -1,9 +1,9 @@
 """Stamps about positions out of coadds: patches of one survey, a file a band or one for all.
 
-Objects are sorted by patch and by row of pixels, so that a shard of the store is a strip of a patch: the rows of
-pixels that its stamps need are read once, a block of them at a time. Memory does not grow with the coadds, nor
-with the number of objects on them. Of several patches that an object lies on, that counts in which it lies
-deepest.
+Objects are sorted by patch and by row of pixels, so that a shard of the store is a strip of a patch: the rows
+of pixels that its stamps need are read once, a block of them at a time. Memory does not grow with the coadds,
+nor with the number of objects on them. Of several patches that an object lies on, that in which it lies
+deepest counts.
 """
 
 import contextlib
@@ -132,8 +132,8 @@ class CoaddStamps:
 def blocks(y0: np.ndarray, size: int, shape: tuple[int, int]) -> Iterator[tuple[int, int, range]]:
     """Blocks of rows of a plane of this shape that hold stamps whose first rows y0 (n,) ascend.
 
-    Yields the first row of a block, the row after its last, and which stamps begin in it. Blocks share the rows
-    of stamps that would not end in the one they begin in.
+    Yields the first row of a block, the row after its last, and which stamps begin in it. A block shares rows
+    with the next where stamps of both need them.
     """
     most = max(2 * size, BLOCK_BYTES // (4 * shape[1]))
     begin = 0
@@ -178,7 +178,7 @@ def open_coadds(
     patch, x, y = assign(patches, objects.ra, objects.dec)
     placed = np.isfinite(objects.ra) & (np.abs(objects.dec) <= 90)
     rejects = Rejects()
-    for row in np.flatnonzero(patch < 0):
+    for row in np.flatnonzero(patch < 0).tolist():
         rejects.add(row, Reason.OFF_COADDS if placed[row] else Reason.NO_POSITION)
     x0, y0 = corner(np.where(patch < 0, 0, x), wanted.size), corner(np.where(patch < 0, 0, y), wanted.size)
     order = np.lexsort((y0, patch))
@@ -283,8 +283,8 @@ def assign(
     patch = np.full(len(ra), -1)
     x, y, depth = np.full(len(ra), np.nan), np.full(len(ra), np.nan), np.full(len(ra), 0.0)
     rows = np.flatnonzero(np.isfinite(ra) & (np.abs(dec) <= 90))
-    tree = cKDTree(_vectors(ra[rows], dec[rows])) if len(rows) else None
-    for number, each in enumerate(patches if tree else ()):
+    tree = cKDTree(_vectors(ra[rows], dec[rows]))
+    for number, each in enumerate(patches):
         near = rows[tree.query_ball_point(*_circle(each), return_sorted=True)]
         if not len(near):
             continue

@@ -26,23 +26,24 @@ MAX_SIZE = 1024
 
 @dataclass(frozen=True)
 class Cutouts:
-    """Make a cutout store of what a survey hands out: coadds and a table of objects, or cutouts in FITS files.
+    """Make a cutout store of what surveys hand out: coadds and a table of objects, or cutouts in FITS files.
 
     Coadds: stamps of --size pixels are cut about each object of the table, NaN beyond the edge.
 
       mmae cutouts objects.csv tile.zarr --coadds 'calexp-{band}-*.fits' --bands HSC-G HSC-R HSC-I HSC-Z HSC-Y
 
     In the pattern, {band} is each of --bands and * any text; the files that have the same in place of * are a
-    patch, and of several patches an object takes that in which it lies deepest. Cutouts: the name of each file
-    is made of columns of the table.
+    patch, and of several patches an object takes that in which it lies deepest. Cutouts: the name of each
+    file is made of columns of the table.
 
-      mmae cutouts objects.csv tile.zarr --files 'stamps/{object_id}_{band}.fits' --bands g r i z y --survey hsc
+      mmae cutouts objects.csv tile.zarr --files 'stamps/{object_id}_{band}.fits' --bands g r z --survey decam
 
-    Without {band} a file holds all bands: in HDUs named by them, or as the planes of a cube. Variances and masks
-    are taken where they stand in the same file (HSC, Rubin: IMAGE MASK VARIANCE), or from --variance, --ivar,
-    --mask. Zero point and pixel scale are those of the headers (FLUXMAG0, MAGZERO, PHOTZP, MAGZPT, BUNIT; WCS),
-    or of the flags. gzip and fpack are read. What of the table becomes no row is in OUTPUT.rejects.ecsv, with
-    its reason. After a crash, run it again: finished shards are kept if the input is unchanged.
+    Without {band} a file holds all bands: in HDUs named by them, or as the planes of a cube. Variances and
+    masks are taken where they stand in the same file (HSC, Rubin: IMAGE MASK VARIANCE), or from --variance,
+    --ivar, --mask. Zero point and pixel scale are those of the headers (FLUXMAG0, MAGZERO, PHOTZP, MAGZPT,
+    BUNIT; WCS), or of the flags. gzip and fpack are read. What of the table becomes no row is listed in
+    OUTPUT.rejects.ecsv, with its reason. After a crash, run it again: finished shards are kept if the input
+    is unchanged.
 
     In parallel, with the same bytes: mpirun -n 8 python -m mpi4py -m jobs.cutouts OBJECTS OUTPUT ...
     """
@@ -54,7 +55,8 @@ class Cutouts:
     coadds: str = ""
     """Pattern of the names of coadds, in quotes."""
     files: str = ""
-    """Pattern of the names of cutouts, in quotes: {COLUMN} of the table, {object_id}, {row} (from 0), {band}."""
+    """Pattern of the names of cutouts, in quotes: {COLUMN} of the table, {object_id}, {row} (from 0), {band};
+    * is any text, where one file alone has such a name."""
     bands: tuple[str, ...] = ()
     """Names of the bands as the files have them, in the order that the store, or a cube, has."""
     survey: str = ""
@@ -68,14 +70,15 @@ class Cutouts:
     mask: str = ""
     """Pattern of files with masks beside the images; one without {band} is of all bands."""
     bad_planes: tuple[str, ...] = ("BAD", "SAT", "CR", "NO_DATA")
-    """Planes of a mask that make a pixel bad: names (cards MP_NAME), or numbers of bits (0 the lowest), or any.
-    NO_DATA of a band is NaN in that band, the others are bad in all."""
+    """Planes of a mask that make a pixel bad: names (cards MP_NAME), or numbers of bits (0 the lowest), or
+    `any`. NO_DATA of a band is NaN in that band, the others are bad in all."""
     zero_point: float | None = None
     """AB magnitude of flux 1, where the headers do not say (nJy have 31.4, nanomaggies 22.5)."""
     pixel_scale: float | None = None
     """arcsec a pixel, where the headers do not say."""
     id: str = ""
-    """Column of the ids, integers; `row` numbers the rows. By default one of the usual name, as of those below."""
+    """Column of the ids, integers; `row` numbers the rows. This column and those below have usual names, by
+    which they are found; what was taken is said."""
     ra: str = ""
     """Column of right ascension, degrees, ICRS."""
     dec: str = ""
@@ -85,7 +88,7 @@ class Cutouts:
     ebv: str = ""
     """Column of E(B - V) of the Galaxy, mag."""
     psf_fwhm: str = ""
-    """Columns of the FWHM of the seeing, arcsec, such as psfsize_{band}; else PSF_FWHM or SEEING of headers."""
+    """Columns of the FWHM of the seeing, arcsec, as psfsize_{band}; else PSF_FWHM or SEEING of headers."""
     columns: tuple[str, ...] = ()
     """Further columns of numbers that go along, as columns/NAME of the store."""
     shard_rows: int = SHARD

@@ -1,8 +1,8 @@
 """Cutouts in files: one a band, or one for all bands, whose names are made of columns of the table.
 
-All files are read twice: before anything is written, to find out which objects become rows, and when these are
-written. So the number of rows is known from the beginning, and no object is in both, or in neither, of store and
-rejects.
+All files are read twice: before anything is written, to find out which objects become rows, and when these
+are written. So the number of rows is known from the beginning, and each object is either in the store or
+among the rejects.
 """
 
 from collections.abc import Iterator
@@ -101,8 +101,8 @@ class FileStamps:
                 ) from rejected
             if seen != self.versions[row]:
                 raise InputRefused(
-                    f"a file of the object {self.objects.object_id[row]} was changed while it was being read: run "
-                    "the command again"
+                    f"a file of the object {self.objects.object_id[row]} was changed while they were read: "
+                    "run the command again"
                 )
         return stamps
 
@@ -135,8 +135,8 @@ class FileStamps:
                 )
         bits = (0, 0)
         if Kind.MASK in planes:
-            mask, _, cards = arrays[band, Kind.MASK]
-            bits = headers.bad_bits(mask, cards, self.wanted.bad_planes)
+            where_mask, _, cards = arrays[band, Kind.MASK]
+            bits = headers.bad_bits(where_mask, cards, self.wanted.bad_planes)
         y0, x0 = self._place(row, where, wcs, image.shape)
         stamps.fill([(Block.of(planes.__getitem__, planes, bits), 0, [(0, y0, x0)])])
         stamps.psf_fwhm[:, 0] = headers.seeing(header)
@@ -154,7 +154,7 @@ class FileStamps:
             raise Rejected(reason, f"{where} has {name} {value:g}, the store {ours:g} ({UNITS[name]})")
 
     def _place(self, row: int, where: str, wcs: WCS | None, shape: tuple[int, ...]) -> tuple[int, int]:
-        """First row and column of a stamp in its file: about the object, or the middle where that is not known."""
+        """First row and column of a stamp in its file: about the object, or the middle if it is not known."""
         size = self.wanted.size
         middle = [length // 2 - size // 2 for length in shape]
         ra, dec = self.objects.ra[row], self.objects.dec[row]
@@ -238,7 +238,7 @@ def _checked(source: FileStamps, rows: Any) -> tuple[dict[int, bytes], set[str],
 
 
 def _reference(files: Files, objects: Objects) -> tuple[float, float]:
-    """Zero point and pixel scale of the store: those of the flags, and of the first object that can be read."""
+    """Zero point and pixel scale of the store: of the flags, and of the first object that can be read."""
     for row in range(len(objects)):
         try:
             arrays, _ = files.read(_texts(objects, row))
@@ -253,5 +253,6 @@ def _reference(files: Files, objects: Objects) -> tuple[float, float]:
             agreed("pixel scale", UNITS["pixel scale"], wanted.pixel_scale, scales),
         )
     raise InputRefused(
-        f"none of the {len(objects):,} objects has a readable file {files.patterns['--files']}: see --help on patterns"
+        f"none of the {len(objects):,} objects has a file {files.patterns['--files']} that can be read: see "
+        "--help on patterns"
     )

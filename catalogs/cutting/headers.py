@@ -97,7 +97,7 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
     if not bits and not lost:
         named = ", ".join(planes) or "none"
         raise InputRefused(
-            f"{where} is a mask with the planes {named} (cards MP_NAME): pass --bad-planes with names of them, "
+            f"{where} is a mask with the planes {named} (cards MP_NAME): pass --bad-planes with their names, "
             f"with numbers of bits (0 is the lowest), or {ANY}"
         )
     return sum(1 << bit for bit in set(bits)), sum(1 << bit for bit in lost)
@@ -105,8 +105,9 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
 
 def _number(header: Mapping[str, Any], card: str) -> float | None:
     value = header.get(card)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if number else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 # ---------------------------------------------------------------- where its pixels are

@@ -90,8 +90,12 @@ class Objects:
         return len(self.object_id)
 
     def take(self, rows: np.ndarray) -> Self:
-        parts = ({k: v[rows] for k, v in part.items()} for part in (self.known, self.columns, self.texts))
-        return type(self)(self.object_id[rows], self.ra[rows], self.dec[rows], *parts, self.taken)
+        known, columns, texts = (
+            {name: values[rows] for name, values in part.items()}
+            for part in (self.known, self.columns, self.texts)
+        )
+        ids, ra, dec = self.object_id[rows], self.ra[rows], self.dec[rows]
+        return type(self)(ids, ra, dec, known, columns, texts, self.taken)
 
     def said(self) -> str:
         """Which columns were taken, in words."""
@@ -160,7 +164,7 @@ class _Table:
             )
         kind = _Parquet if form == "parquet" else _Astropy
         with refusing(f"{path} cannot be read as {form}", "write it again, or in another format"):
-            return kind.read(path, form)  # type: ignore[attr-defined]
+            return kind.read(path, form)
 
     def find(self, what: str, given: str, needed: bool) -> str:
         """The column that is taken for `what`; "" where there is none and none is needed."""
@@ -173,7 +177,8 @@ class _Table:
         if needed and not found:
             remedy = f", or --id {ROW} to number its rows" if what == "id" else ""
             raise InputRefused(
-                f"{self.path} has no column {GUESSES[what][0]} among {_some(self.columns)}: pass --{what}{remedy}"
+                f"{self.path} has no column {GUESSES[what][0]} among {_some(self.columns)}: pass --{what}"
+                f"{remedy}"
             )
         return found
 
@@ -284,8 +289,8 @@ def _ids(path: Path, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         if not (np.isfinite(values) & (values == np.round(values)) & (np.abs(values) <= EXACT)).all():
             raise InputRefused(
-                f"{path} has ids in floating point, which are missing or above 2**53, where it rounds: write them "
-                f"as integers, or {remedy}"
+                f"{path} has ids in floating point, which are missing or above 2**53, where it rounds: write "
+                f"them as integers, or {remedy}"
             )
     elif values.dtype.kind not in "iu":
         texts = [_text(value) for value in values]

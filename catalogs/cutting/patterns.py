@@ -21,7 +21,7 @@ def coadds(pattern: str, band: str) -> dict[tuple[str, ...], Path]:
     parts = WILD.split(pattern.replace(BAND, band))
     wild = {"**/": "((?:.*/)?)", "*": "([^/]*)", "?": "([^/])"}
     regex = re.compile("".join(wild.get(part, re.escape(part)) for part in parts))
-    found = glob.glob("".join(part if part in wild else glob.escape(part) for part in parts), recursive=True)
+    found = _files("".join(part if part in wild else glob.escape(part) for part in parts))
     matches = ((regex.fullmatch(name), name) for name in sorted(found))
     return {match.groups(): Path(name) for match, name in matches if match}
 
@@ -31,7 +31,7 @@ def fields(patterns: Sequence[str], bands: Sequence[str]) -> tuple[str, ...]:
 
     Raises UsageError where a pattern is no such pattern.
     """
-    named = {}
+    named: dict[str, None] = {}
     for pattern in patterns:
         for band in bands or ("",):
             try:
@@ -54,7 +54,12 @@ def cutout(pattern: str, band: str, texts: Mapping[str, str]) -> Path | None:
     if not WILD.search(pattern):
         path = Path(name)
         return path if path.is_file() else None
-    found = glob.glob(name, recursive=True)
+    found = _files(name)
     if len(found) > 1:
         raise InputRefused(f"{name} is the name of {len(found)} files: leave one of them there")
     return Path(found[0]) if found else None
+
+
+def _files(pattern: str) -> list[str]:
+    """Names of files, as they begin in the pattern: pathlib would drop a leading `./`."""
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207

@@ -1,9 +1,9 @@
 """The planes of a FITS file: images, and their variances and masks, by band.
 
-A file may hold a plane of one band in its primary HDU or its first extension (fpack); IMAGE, MASK and VARIANCE
-side by side (HSC, Rubin: EXTNAME, or EXTTYPE); an image and an invvar a band (Legacy Surveys: IMTYPE or
-IMAGETYP, BAND); HDUs named by band; or a cube of bands (Legacy viewer: BAND0, BAND1, ..., else in the order of
---bands).
+A file may hold a plane of one band in its primary HDU or its first extension (fpack); IMAGE, MASK and
+VARIANCE side by side (HSC, Rubin: EXTNAME, or EXTTYPE); an image and an invvar a band (Legacy Surveys: IMTYPE
+or IMAGETYP, BAND); HDUs named by band; or a cube of bands (Legacy viewer: BAND0, BAND1, ..., else in the
+order of --bands).
 """
 
 import contextlib
@@ -71,8 +71,8 @@ class Plane:
 
 
 Found = dict[tuple[str, Kind], tuple[Plane, fits.Header]]
-"""By band, by the name under which it was asked for, and kind: a plane, and the cards of its HDU with those of
-the primary HDU beside them."""
+"""By band, by the name under which it was asked for, and kind: a plane, and the cards of its HDU with those
+of the primary HDU beside them."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _layers(path: Path, hdu: Any, name: str, kind: Kind, asked: Asked) -> list[t
     cards = [str(hdu.header.get(f"BAND{k}", "")).strip() for k in range(count)]
     if not all(cards) and count != len(asked.bands):
         raise InputRefused(
-            f"{path} holds {count} planes and does not name them (BAND0, ...): pass --bands with {count} names"
+            f"{path} holds {count} planes and does not name them (BAND0, ...): pass {count} --bands"
         )
     bands = map(asked.find, cards) if all(cards) else asked.bands
     return [(place, band) for place, band in zip(places, bands, strict=True) if band]

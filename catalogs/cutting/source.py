@@ -79,14 +79,14 @@ def agreed(name: str, unit: str, flag: float | None, stated: Iterable[tuple[str,
                     f"{where} has {name} {value:g}, {option} says {flag:g}: leave the flag out"
                 )
             raise InputRefused(
-                f"{first[0]} has {name} {first[1]:g}, {where} has {value:g}: a store has one, make one of each"
+                f"{first[0]} has {name} {first[1]:g}, {where} has {value:g}: a store has one, make two"
             )
     if first[1] is None:
         raise InputRefused(f"{silent or 'the input'} does not say its {name} ({unit}): pass {option}")
     if silent and first[0] != option:
         raise InputRefused(
-            f"{silent} does not say its {name} ({unit}), {first[0]} has {first[1]:g}: pass {option} {first[1]:g} "
-            "if it is that of all"
+            f"{silent} does not say its {name} ({unit}), {first[0]} has {first[1]:g}: pass {option} "
+            f"{first[1]:g} if it is that of all"
         )
     return first[1]
 

@@ -1,7 +1,7 @@
 """Stamps out of planes: where they are, their pixels, and what their variances and masks say.
 
-The first pixel of a stamp of N pixels about x is ceil(x - N / 2), as that of `astropy.nddata.Cutout2D`; what is
-beyond the plane is NaN, as with its mode "partial" and fill_value NaN.
+The first pixel of a stamp of N pixels about x is ceil(x - N / 2), as that of `astropy.nddata.Cutout2D`; what
+is beyond the plane is NaN, as with its mode "partial" and fill_value NaN.
 """
 
 from collections.abc import Callable, Container, Iterable
@@ -41,7 +41,7 @@ def _variance(values: np.ndarray, kind: Kind) -> np.ndarray:
     """Variances of pixels, float32, whatever the plane holds; NaN where it knows none."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values = values.astype(np.float32, copy=False)
-        found = {Kind.VARIANCE: lambda v: v, Kind.IVAR: lambda v: 1 / v, Kind.SIGMA: np.square}[kind](values)
+        found = 1 / values if kind is Kind.IVAR else values**2 if kind is Kind.SIGMA else values
         return np.where((values > 0) & np.isfinite(found), found, np.float32(np.nan))
 
 
@@ -122,8 +122,8 @@ class Stamps:
     def fill(self, blocks: Iterable[tuple[Block, int, Iterable[tuple[int, int, int]]]]) -> None:
         """Fill stamps of one band with blocks of rows.
 
-        blocks : each with the number of its first row, and with the stamps that are in it: (which, y0, x0), of
-            the first pixel of that stamp
+        blocks : each with the number of its first row, and with the stamps that are in it: (which, y0, x0),
+            of the first pixel of that stamp
         """
         flags = np.zeros(self.mask.shape, np.uint8)
         variances = None
