@@ -50,18 +50,23 @@ def write_hsc(path, image, header, mask=None, variance=None, fluxmag0=FLUXMAG0):
 
 def write_image(path, image, header, **cards):
     """An image in the primary HDU of a file; one called .gz is compressed, one called .fz as by fpack."""
+    packing = {card: cards.pop(card) for card in ("BSCALE", "BZERO", "BLANK") if card in cards}
     header = header.copy()
     header.update(cards)
     if path.suffix == ".fz":
-        fits.CompImageHDU(image, header, compression_type="RICE_1").writeto(path, checksum=True)
+        hdu = fits.CompImageHDU(image, header, compression_type="RICE_1")
+        hdu.header.update(packing)
+        hdu.writeto(path, checksum=True)
     elif path.suffix == ".gz":
         plain = path.with_suffix("")
-        fits.PrimaryHDU(image, header).writeto(plain)
+        write_image(plain, image, header, **packing)
         with plain.open("rb") as source, gzip.open(path, "wb") as packed:
             shutil.copyfileobj(source, packed)
         plain.unlink()
     else:
         fits.PrimaryHDU(image, header).writeto(path)
+        with fits.open(path, mode="update", do_not_scale_image_data=True) as hdus:
+            hdus[0].header.update(packing)
 
 
 def write_table(path, ids, ra, dec, overwrite=False, **columns):

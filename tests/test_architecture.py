@@ -38,7 +38,15 @@ MAY_IMPORT = {
     "mmae.production": SCORES,
     "mmae.training": {*SCORES, "mmae.scores"},
     COMMAND: {*SCORES, "mmae.scores", "mmae.production", "mmae.training"},
-    "jobs": {*SCORES, "mmae.scores", "mmae.production", "mmae.training", COMMAND, "catalogs.ingest", "catalogs.cutting"},
+    "jobs": {
+        *SCORES,
+        "mmae.scores",
+        "mmae.production",
+        "mmae.training",
+        COMMAND,
+        "catalogs.ingest",
+        "catalogs.cutting",
+    },
 }
 """Rooms below each room, which it may import from. A command imports no other command."""
 MAY_NOT_IMPORT = {

@@ -173,12 +173,12 @@ class FileStamps:
 def begin(position: float, length: int, middle: int, size: int) -> int:
     """First pixel of a stamp of `size` about a position on an axis of `length` pixels.
 
-    Where it would not fit, and lies within a pixel of the stamp about the middle, it is that one: cutouts are
-    made to whole pixels, and one of the size asked for is taken as it is.
+    Where it would not quite fit, but that about the middle does, and is within a pixel of it, it is that one:
+    cutouts are made to whole pixels, and one of the size asked for is taken as it is.
     """
     own = int(corner(np.array(position), size))
     fits_in = 0 <= own <= length - size
-    return own if fits_in or abs(own - middle) > 1 else middle
+    return own if fits_in or length < size or abs(own - middle) > 1 else middle
 
 
 def _texts(objects: Objects, row: int) -> dict[str, str]:
