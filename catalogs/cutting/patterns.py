@@ -61,5 +61,5 @@ def cutout(pattern: str, band: str, texts: Mapping[str, str]) -> Path | None:
 
 
 def _files(pattern: str) -> list[str]:
-    """Names of files, as they begin in the pattern: pathlib would drop a leading `./`."""
-    return glob.glob(pattern, recursive=True)  # noqa: PTH207
+    """Names of what is no folder, as they begin in the pattern: pathlib would drop a leading `./`."""
+    return [name for name in glob.glob(pattern, recursive=True) if not Path(name).is_dir()]  # noqa: PTH207

@@ -307,7 +307,7 @@ def test_a_coadd_that_changes_meanwhile_is_refused(field, capsys, monkeypatch):
 
 
 def test_objects_that_are_all_elsewhere_are_refused_and_listed(field, capsys):
-    folder, header, images, *_ = field
+    folder, _, images, *_ = field
     write_hsc(folder / "g.fits", images["g"], sky((100, 120), centre=(10.0, 60.0)), fluxmag0=FLUXMAG0)
     assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g") == cli.REFUSED
     assert "none of the 5 objects can be cut: 5 OFF_COADDS" in capsys.readouterr().err

@@ -164,7 +164,7 @@ def test_a_gzip_of_half_a_file_is_damaged(table):
 
 
 def test_larger_and_smaller_cutouts_are_cut_about_the_object(tmp_path):
-    """To the bit as astropy does, also where the survey ended and the file is smaller, its object off its middle."""
+    """To the bit as astropy does, also where a file ends with the survey and its object is off its middle."""
     shapes = {1: (40, 40), 2: (41, 37), 3: (16, 9), 4: (12, 40)}
     at = {1: (19.7, 20.2), 2: (17.0, 25.4), 3: (2.3, 7.6), 4: (20.1, 9.8)}
     images, heads, places = {}, {}, []
@@ -255,7 +255,7 @@ def test_files_that_hold_all_bands(tmp_path, layout):
 
 
 def test_rubin_cutouts_with_masks_in_nanojansky(tmp_path):
-    """ExposureF files as the cutout service (SODA) writes them, of objects without a WCS, 64-bit ids in Parquet."""
+    """ExposureF files as the cutout service (SODA) writes them, here without a WCS; 64-bit ids in Parquet."""
     ids = np.array([3312345678901234567, 3312345678901234568])
     for k, object_id in enumerate(ids):
         for band in "gr":
