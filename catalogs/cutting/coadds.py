@@ -30,7 +30,7 @@ from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
 from catalogs.errors import InputRefused
 from catalogs.store.checks import refusing
 
-BLOCK_BYTES = 2**25
+BLOCK_BYTES = 2**24
 """Of pixels of a plane read at a time, unless a single stamp is taller."""
 ALIGNED = 0.05
 """Pixels by which the bands of a patch may be apart."""

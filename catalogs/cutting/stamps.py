@@ -74,9 +74,10 @@ class Block:
         image = read(Kind.IMAGE).astype(np.float32, copy=False)
         flags, variances = np.zeros(image.shape, np.uint8), None
         if Kind.MASK in kinds:
-            mask = read(Kind.MASK).astype(np.int64)
+            mask = read(Kind.MASK)
+            mask = mask if mask.dtype.kind in "iu" else mask.astype(np.int64)
             for flag, bit in zip((BAD, LOST), bits, strict=True):
-                flags |= flag * ((mask & bit) != 0)
+                flags |= flag * ((mask & np.int64(bit).astype(mask.dtype)) != 0)
         for kind in SPREADS:
             if kind in kinds and variances is None:
                 spread = read(kind)
