@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "catalogs.products": STORE,
     "catalogs.surveys": STORE,
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
-    "catalogs.cutting": STORE,
+    "catalogs.cutting": SURVEYS,
     "catalogs.mock": SURVEYS,
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},

@@ -73,6 +73,7 @@ class CoaddStamps:
     pixel_scale: float
     known: tuple[str, ...]
     fingerprint: str
+    wave: np.ndarray | None = None
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
     _files: dict[Path, fits.HDUList] = field(default_factory=dict, repr=False)
 

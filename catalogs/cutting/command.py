@@ -10,14 +10,16 @@ import numpy as np
 from rich.progress import track
 from tyro.conf import Positional
 
-from catalogs.cutting import coadds, files, patterns
+from catalogs.cutting import coadds, files, patterns, universe
 from catalogs.cutting.objects import Names, Objects, read_objects
 from catalogs.cutting.rejects import rejects_path, write_rejects
 from catalogs.cutting.source import Source, Wanted
+from catalogs.cutting.tables import open_table
+from catalogs.cutting.universe import MaskTrue
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import check_range
 from catalogs.store import cutouts
-from catalogs.store.format import SHARD, SIZE, ImageMetadata, manifest_path
+from catalogs.store.format import COLUMNS, SHARD, SIZE, ImageMetadata, manifest_path
 from catalogs.store.shard_writer import SerialComm
 
 MAX_SIZE = 1024
@@ -41,15 +43,19 @@ class Cutouts:
     Without {band} a file holds all bands: in HDUs named by them, or as the planes of a cube. Variances and
     masks are taken where they stand in the same file (HSC, Rubin: IMAGE MASK VARIANCE), or from --variance,
     --ivar, --mask. Zero point and pixel scale are those of the headers (FLUXMAG0, MAGZERO, PHOTZP, MAGZPT,
-    BUNIT; WCS), or of the flags. gzip and fpack are read. What of the table becomes no row is listed in
-    OUTPUT.rejects.ecsv, with its reason. After a crash, run it again: finished shards are kept if the input
-    is unchanged.
+    BUNIT; WCS), or of the flags. gzip and fpack are read. A set of the Multimodal Universe (HDF5, or Parquet
+    as in HATS) is taken with its spectra and redshifts, where it has them.
+
+      mmae cutouts legacysurvey/ tile.zarr --zero-point 22.5 --mask-true good --id row
+
+    What becomes no row is listed in OUTPUT.rejects.ecsv, with its reason. After a crash, run it again:
+    finished shards are kept if the input is unchanged.
 
     In parallel, with the same bytes: mpirun -n 8 python -m mpi4py -m jobs.cutouts OBJECTS OUTPUT ...
     """
 
     objects: Positional[Path]
-    """Table of objects: .csv, .ecsv, .fits, .parquet, .vot."""
+    """Table of objects: .csv, .ecsv, .fits, .parquet, .vot. Or a folder of the Multimodal Universe."""
     output: Positional[Path]
     """Store to write, usually NAME.zarr."""
     coadds: str = ""
@@ -72,6 +78,9 @@ class Cutouts:
     bad_planes: tuple[str, ...] = ("BAD", "SAT", "CR", "NO_DATA")
     """Planes of a mask that make a pixel bad: names (cards MP_NAME), or numbers of bits (0 the lowest), or
     `any`. NO_DATA of a band is NaN in that band, the others are bad in all."""
+    mask_true: MaskTrue = ""
+    """Of a set of the Multimodal Universe: whether a pixel is good or bad where its mask is True, or masks
+    stay unused."""
     zero_point: float | None = None
     """AB magnitude of flux 1, where the headers do not say (nJy have 31.4, nanomaggies 22.5)."""
     pixel_scale: float | None = None
@@ -95,11 +104,11 @@ class Cutouts:
     """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
 
     def __post_init__(self) -> None:
-        if bool(self.coadds) == bool(self.files):
+        if self.coadds and self.files:
             raise UsageError(
                 "say either of what coadds to cut, --coadds PATTERN, or which --files PATTERN to take"
             )
-        if not self.bands:
+        if not self.bands and (self.coadds or self.files):
             raise UsageError(
                 "name the bands, --bands, as the files call them and in the order the store shall have"
             )
@@ -130,54 +139,61 @@ def main(config: Cutouts, comm: Any = None) -> None:
 
     if config.output.exists():
         raise UsageError(f"{config.output} exists already: remove it, or choose another name")
-    objects = read_objects(config.objects, _names(config), positions=bool(config.coadds))
-    if first:
-        print(f"{config.objects}: {len(objects):,} objects; {objects.said()}")
-    with contextlib.closing(_source(config, objects, comm, progress)) as source:
-        if first and source.rejects.rows:
-            write_rejects(config.output, objects, source.rejects)
+    source, objects = _source(config, comm, progress)
+    with contextlib.closing(source):
+        if first:
+            print(f"{config.objects}: {len(objects):,} objects; {objects.said()}")
+            if source.rejects.rows:
+                write_rejects(config.output, objects, source.rejects)
         if not len(source.objects):
-            raise InputRefused(
-                f"none of the {len(objects):,} objects can be cut: {source.rejects.said() or 'none'}"
-            )
+            why = source.rejects.said() or "there are none"
+            raise InputRefused(f"none of the {len(objects):,} objects can be cut: {why}")
         write(config, source, comm, progress)
     if first:
         _report(config, source)
 
 
-def _names(config: Cutouts) -> Names:
-    texts = patterns.fields([config.files, *config.sides.values()], config.bands) if config.files else ()
+def _source(config: Cutouts, comm: Any, progress: Any) -> tuple[Source, Objects]:
+    """Where stamps come from, and all objects, among them those that will become no row."""
     given = {name: getattr(config, name) for name in ("id", "ra", "dec", "redshift", "ebv", "psf_fwhm")}
-    return Names(**given, bands=config.bands, columns=config.columns, texts=texts)
-
-
-def _source(config: Cutouts, objects: Objects, comm: Any, progress: Any) -> Source:
+    texts = patterns.fields([config.files, *config.sides.values()], config.bands) if config.files else ()
+    names = Names(**given, bands=config.bands, columns=config.columns, texts=texts)
+    wanted, sides = config.wanted, config.sides
+    if not config.coadds and not config.files:
+        if config.objects.is_file() and config.objects.suffix not in universe.ENDINGS:
+            raise UsageError("say what coadds to cut, --coadds PATTERN, or which --files PATTERN to take")
+        return universe.open_universe(config.objects, wanted, names, config.mask_true, comm, progress)
+    objects = read_objects(open_table(config.objects), names, positions=bool(config.coadds))
     if config.files:
-        return files.open_files(config.wanted, objects, config.files, config.sides, comm, progress)
-    return coadds.open_coadds(config.wanted, objects, config.coadds, config.sides, comm, progress)
+        return files.open_files(wanted, objects, config.files, sides, comm, progress), objects
+    return coadds.open_coadds(wanted, objects, config.coadds, sides, comm, progress), objects
 
 
 def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:
+    """Write the store; see `cutouts.write` on what it raises."""
     objects = source.objects
     table = {"object_id": objects.object_id, "ra": objects.ra, "dec": objects.dec} | objects.known
-    table |= {f"columns/{name}": values for name, values in objects.columns.items()}
+    table |= {f"{COLUMNS}/{name}": values for name, values in objects.columns.items()}
     told = tuple(name for name in source.known if name not in objects.known)
+    if source.wave is not None:
+        table.setdefault("redshift", np.full(len(objects), np.nan))
+    cut = ("image", *told, *(("flux", "ivar") if source.wave is not None else ()))
 
     def rows(start: int, stop: int) -> dict[str, np.ndarray]:
         stamps = source.cut(start, stop)
-        return {name: values[start:stop] for name, values in table.items()} | {
-            name: getattr(stamps, name) for name in ("image", *told)
-        }
+        own = {name: values[start:stop] for name, values in table.items()}
+        return own | {name: getattr(stamps, name) for name in cut}
 
     cutouts.write(
         config.output,
         rows,
         n=len(objects),
         survey=config.survey,
-        bands=config.wanted.names,
+        bands=source.wanted.names,
         pixel_scale=source.pixel_scale,
         zero_point=source.zero_point,
         size=config.size,
+        wave=source.wave,
         known=(*objects.known, *told),
         extra=tuple(objects.columns),
         shard_rows=config.shard_rows,
@@ -188,7 +204,10 @@ def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:
 
 
 def _report(config: Cutouts, source: Source) -> None:
-    known = ", ".join((*source.known, *source.objects.known, *source.objects.columns))
+    spectra = ("spectra",) if source.wave is not None else ()
+    known = ", ".join(
+        dict.fromkeys((*spectra, *source.known, *source.objects.known, *source.objects.columns))
+    )
     print(
         f"wrote {config.output}: {len(source.objects):,} objects, {config.size} pixels of "
         f"{source.pixel_scale:g} arcsec, zero point {source.zero_point:g}"

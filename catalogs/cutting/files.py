@@ -83,6 +83,7 @@ class FileStamps:
     rejects: Rejects = field(default_factory=Rejects)
     known: tuple[str, ...] = ()
     fingerprint: str = ""
+    wave: np.ndarray | None = None
     versions: np.ndarray = field(default_factory=lambda: np.array([], "S16"), repr=False)
     """(n,) digests of the versions of the files of each object"""
 

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     NO_POSITION = "NO_POSITION"
     OFF_COADDS = "OFF_COADDS"
     NO_FILE = "NO_FILE"
+    NO_IMAGE = "NO_IMAGE"
     DAMAGED = "DAMAGED"
     PIXEL_SCALE = "PIXEL_SCALE"
     ZERO_POINT = "ZERO_POINT"
@@ -30,6 +31,7 @@ MEANINGS = {
     Reason.NO_POSITION: "the table has no position",
     Reason.OFF_COADDS: "it lies on no coadd",
     Reason.NO_FILE: "it has no file in any band",
+    Reason.NO_IMAGE: "it has no image in any of the bands",
     Reason.DAMAGED: "a file of it is damaged",
     Reason.PIXEL_SCALE: "a file has another pixel scale than the store",
     Reason.ZERO_POINT: "a file has another zero point than the store",

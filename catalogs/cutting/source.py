@@ -45,6 +45,8 @@ class Wanted:
 class Source(Protocol):
     """Stamps to be cut, in the order of the store."""
 
+    wanted: Wanted
+    """With the bands, whoever named them."""
     objects: Objects
     """Those that become rows, in their order."""
     rejects: Rejects
@@ -53,6 +55,8 @@ class Source(Protocol):
     pixel_scale: float
     known: tuple[str, ...]
     """Which of noise, psf_fwhm and mask it knows."""
+    wave: np.ndarray | None
+    """(P,) angstrom, of spectra; None where it has none"""
     fingerprint: str
     """sha256 of all that decides the stamps."""
 

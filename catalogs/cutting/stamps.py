@@ -89,7 +89,7 @@ class Block:
 
 @dataclass
 class Stamps:
-    """Stamps of n objects, without data at first."""
+    """Stamps of n objects, and their spectra where there are any."""
 
     image: np.ndarray
     """(n, bands, N, N) float32"""
@@ -99,26 +99,30 @@ class Stamps:
     """(n, bands) float32, arcsec"""
     mask: np.ndarray
     """(n, N, N) uint8, not 0 where a pixel is bad in any band"""
+    flux: np.ndarray
+    """(n, P) float32, of spectra; 0 where an object has none; P is 0 where none has any"""
+    ivar: np.ndarray
+    """(n, P) float32, their inverse variance"""
 
     @classmethod
-    def empty(cls, n: int, bands: int, size: int) -> Self:
-        nan = np.float32(np.nan)
-        image = np.full((n, bands, size, size), nan)
-        return cls(
-            image, image[..., 0, 0].copy(), image[..., 0, 0].copy(), np.zeros((n, size, size), np.uint8)
-        )
+    def empty(cls, n: int, bands: int, size: int, pixels: int = 0) -> Self:
+        """Stamps without data, and spectra of so many pixels."""
+        image = np.full((n, bands, size, size), np.float32(np.nan))
+        noise, mask = image[..., 0, 0].copy(), np.zeros((n, size, size), np.uint8)
+        flux = np.zeros((n, pixels), np.float32)
+        return cls(image, noise, noise.copy(), mask, flux, flux.copy())
 
     def of(self, k: int) -> Self:
         """That of one object, as views of length 1."""
-        one = slice(k, k + 1)
-        return type(self)(self.image[one], self.noise[one], self.psf_fwhm[one], self.mask[one])
+        return self._views(slice(k, k + 1), slice(None))
 
     def part(self, rows: slice, band: int) -> Self:
         """Those of some rows in one band, as views."""
-        one = slice(band, band + 1)
-        return type(self)(
-            self.image[rows, one], self.noise[rows, one], self.psf_fwhm[rows, one], self.mask[rows]
-        )
+        return self._views(rows, slice(band, band + 1))
+
+    def _views(self, rows: slice, bands: slice) -> Self:
+        image, noise, psf_fwhm = (values[rows, bands] for values in (self.image, self.noise, self.psf_fwhm))
+        return type(self)(image, noise, psf_fwhm, self.mask[rows], self.flux[rows], self.ivar[rows])
 
     def fill(self, blocks: Iterable[tuple[Block, int, Iterable[tuple[int, int, int]]]]) -> None:
         """Fill stamps of one band with blocks of rows.

@@ -2,16 +2,15 @@
 
     python tests/benchmarks/bench_cutouts.py [--objects 20000] [--loop 300] [--folder FOLDER]
 
-The coadds are as HSC's: patches of 4200 x 4200 pixels, five bands, IMAGE alone or with MASK and VARIANCE; their
-pixels are noise. The loop opens a patch once, and calls Cutout2D for each object and band, or opens the files for
-each object, as scripts do. Every case of `mmae cutouts` is a process of its own, whose peak memory is what the
-kernel counted. Needs 2.5 GB of disk. Prints the table and writes results/cutouts.md.
+The coadds are as HSC's: patches of 4200 x 4200 pixels, five bands, IMAGE alone or with MASK and VARIANCE;
+their pixels are noise. The loop opens a patch once, and calls Cutout2D for each object and band, or opens the
+files for each object, as scripts do. Every case of `mmae cutouts` is a process of its own, whose peak memory
+is what the kernel counted. Needs 4 GB of disk. Prints the table and writes results/cutouts.md.
 """
 
 import argparse
 import contextlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from bench_ingest_memory import peak
 from catalogs.cutting.coadds import open_coadds
 from catalogs.cutting.objects import Names, read_objects
 from catalogs.cutting.source import Wanted
+from catalogs.cutting.tables import open_table
 from catalogs.store.shard_writer import SerialComm
 
 SIDE, SIZE, SHARD = 4200, 64, 1024
@@ -98,7 +98,7 @@ def ours(folder: Path, objects: Path) -> float:
     """Objects a second in this process, from the table to the stamps in memory, shard by shard."""
     wanted = Wanted(BANDS, "", SIZE, None, None, ("BAD",))
     started = time.monotonic()
-    table = read_objects(objects, Names(), positions=True)
+    table = read_objects(open_table(objects), Names(), positions=True)
     pattern = str(folder / "calexp-{band}-*.fits")
     source = open_coadds(wanted, table, pattern, {}, SerialComm(), lambda items, what: items)
     for start in range(0, len(source.objects), SHARD):
@@ -126,7 +126,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objects", type=int, default=20_000, help="objects on a patch in the largest case")
     parser.add_argument("--loop", type=int, default=300, help="objects that the loops cut")
-    parser.add_argument("--folder", type=Path, help="where to write; by default the system's temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="where to write; by default the system's temporary folder"
+    )
     options = parser.parse_args()
     speed = ["| five bands, 64 pixels | objects/s | against the loop |", "|---|---|---|"]
     memory = ["| patches | planes | objects | peak memory, MB | objects/s |", "|---|---|---|---|---|"]
@@ -159,8 +161,9 @@ def main() -> None:
                 memory.append(f"| {patches} | {planes} | {n * patches:,} | {used:,.0f} | {rate:,.0f} |")
                 print(memory[-1], flush=True)
     body = [
-        f"Shards of {SHARD} rows, 84 MB of pixels; the best of three runs where in memory, else one. The rate of "
-        "the command includes the start of Python, the checksums and fsync. The machine was busy with other work.",
+        f"Shards of {SHARD} rows, 84 MB of pixels; the best of three runs where in memory, else one. The "
+        "rate of the command includes the start of Python, checksums and fsync. The machine was busy with "
+        "other work.",
         *("", *speed, "", *memory),
     ]
     report.write("cutouts", "Stamps out of coadds", f"bench_cutouts.py --objects {options.objects}", body)

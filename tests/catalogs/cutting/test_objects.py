@@ -5,8 +5,15 @@ import pytest
 from astropy.table import Table
 from survey_files import write_table
 
-from catalogs.cutting.objects import Names, read_objects
+from catalogs.cutting.objects import Names
+from catalogs.cutting.objects import read_objects as read
+from catalogs.cutting.tables import open_table
 from catalogs.errors import InputRefused, UsageError
+
+
+def read_objects(path, names, positions):
+    return read(open_table(path), names, positions)
+
 
 IDS = np.array([2**53 + 1, 7, 2**62])
 
