@@ -10,12 +10,12 @@ import numpy as np
 from rich.progress import track
 from tyro.conf import Positional
 
-from catalogs.cutting import coadds, files, patterns, universe
+from catalogs.cutting import coadds, files, patterns, sets
 from catalogs.cutting.objects import Names, Objects, read_objects
 from catalogs.cutting.rejects import rejects_path, write_rejects
+from catalogs.cutting.sets import MaskTrue
 from catalogs.cutting.source import Source, Wanted
 from catalogs.cutting.tables import open_table
-from catalogs.cutting.universe import MaskTrue
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import check_range
 from catalogs.store import cutouts
@@ -48,6 +48,8 @@ class Cutouts:
 
       mmae cutouts legacysurvey/ tile.zarr --zero-point 22.5 --mask-true good --id row
 
+    So are the batches of Cutana (batch_*/images.zarr), if they were made without stretching.
+
     What becomes no row is listed in OUTPUT.rejects.ecsv, with its reason. After a crash, run it again:
     finished shards are kept if the input is unchanged.
 
@@ -55,7 +57,7 @@ class Cutouts:
     """
 
     objects: Positional[Path]
-    """Table of objects: .csv, .ecsv, .fits, .parquet, .vot. Or a folder of the Multimodal Universe."""
+    """Table of objects: .csv, .ecsv, .fits, .parquet, .vot. Or a folder of sets."""
     output: Positional[Path]
     """Store to write, usually NAME.zarr."""
     coadds: str = ""
@@ -160,9 +162,9 @@ def _source(config: Cutouts, comm: Any, progress: Any) -> tuple[Source, Objects]
     names = Names(**given, bands=config.bands, columns=config.columns, texts=texts)
     wanted, sides = config.wanted, config.sides
     if not config.coadds and not config.files:
-        if config.objects.is_file() and config.objects.suffix not in universe.ENDINGS:
+        if config.objects.is_file() and config.objects.suffix not in sets.ENDINGS:
             raise UsageError("say what coadds to cut, --coadds PATTERN, or which --files PATTERN to take")
-        return universe.open_universe(config.objects, wanted, names, config.mask_true, comm, progress)
+        return sets.open_set(config.objects, wanted, names, config.mask_true, comm, progress)
     objects = read_objects(open_table(config.objects), names, positions=bool(config.coadds))
     if config.files:
         return files.open_files(wanted, objects, config.files, sides, comm, progress), objects

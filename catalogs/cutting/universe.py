@@ -1,213 +1,172 @@
-"""Sets of the Multimodal Universe (Angeloudi et al. 2024) as a source of stamps, and of spectra.
+"""The files of a set of the Multimodal Universe: HDF5 of its version 1, or Parquet, as in HATS.
 
-Its images are wider than the stamps, and are cut about their middle. It does not say in what unit they are,
-nor, of all sets, whether a pixel whose mask is True is good, as in its Legacy Surveys, or bad.
+HDF5: image_band (N, bands); image_array, image_ivar (N, bands, H, W); image_mask, the same or (N, H, W);
+image_psf_fwhm, image_scale (N, bands); spectrum_flux, _ivar, _lambda (N, P); the catalogue, a dataset (N,)
+each. Parquet: image, a struct of lists or a list of structs with band, flux, ivar, mask, psf_fwhm, scale, the
+lists along bands; spectrum, a struct of lists flux, ivar, lambda; the catalogue, a column each. All but band
+and flux may be absent.
 """
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import h5py
 import numpy as np
 
-from catalogs.cutting.objects import Names, Objects, read_objects
-from catalogs.cutting.planes import Asked, Kind, version
-from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
-from catalogs.cutting.stamps import Block, Stamps
-from catalogs.cutting.tables import Columns
-from catalogs.cutting.universe_parts import ENDINGS, NUMBERS, PLANES, Item, Part, open_parts
-from catalogs.errors import InputRefused, UsageError
+from catalogs.store.checks import refusing
+from catalogs.surveys.hdf5_chunks import check_chunks
 
-__all__ = ["ENDINGS", "MaskTrue", "open_universe"]
-
-MaskTrue = Literal["", "good", "bad", "unused"]
-"""What a mask means where it is True."""
-KINDS = {"flux": Kind.IMAGE, "ivar": Kind.IVAR, "mask": Kind.MASK}
-GRID_TOLERANCE = 0.1
-"""angstrom"""
-ROWS = 256
-"""Objects whose bands and scales are looked at at a time."""
-
-
-class UniverseColumns(Columns):
-    """The catalogue of a set, its files one after the other."""
-
-    def __init__(self, path: Path, parts: Sequence[Part]):
-        common = set.intersection(*(set(part.names) for part in parts))
-        super().__init__(path, sorted(common))
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(part.n for part in self.parts)
-
-    def values(self, name: str) -> np.ndarray:
-        return np.concatenate([part.column(name) for part in self.parts])
+PLANES = ("flux", "ivar", "mask")
+NUMBERS = ("psf_fwhm", "scale")
+DATASETS = {"flux": "image_array"} | {name: f"image_{name}" for name in ("ivar", "mask", "band", *NUMBERS)}
+SPECTRUM = ("flux", "ivar", "lambda")
+REMEDY = "fetch it again"
+ENDINGS = (".hdf5", ".h5", ".parquet")
 
 
 @dataclass
-class UniverseStamps:
-    """Stamps out of a set, see source.Source."""
+class Item:
+    """What a set has of one object."""
 
-    wanted: Wanted
-    objects: Objects
-    parts: list[Part]
-    rows: np.ndarray = field(repr=False)
-    """(n,) row of each object in the set"""
-    mask_true: MaskTrue
-    zero_point: float
-    pixel_scale: float
-    wave: np.ndarray | None = field(repr=False)
-    versions: list[list] = field(repr=False)
-    rejects: Rejects = field(default_factory=Rejects)
-    known: tuple[str, ...] = ()
-    fingerprint: str = ""
-
-    def close(self) -> None:
-        """Nothing is kept open."""
-
-    def cut(self, start: int, stop: int) -> Stamps:
-        """Stamps and spectra of rows start:stop.
-
-        Raises InputRefused where a file has changed, or a spectrum is on another grid than the first.
-        """
-        pixels = 0 if self.wave is None else len(self.wave)
-        stamps = Stamps.empty(stop - start, len(self.wanted.bands), self.wanted.size, pixels)
-        if self.versions != _versions(self.parts):
-            raise InputRefused("a file of the set was changed while it was being read: run the command again")
-        for k, item in enumerate(_items(self.parts, self.rows[start:stop], (*PLANES, *NUMBERS, "band"))):
-            self._fill(item, stamps.of(k))
-            if self.wave is not None and item.spectrum:
-                _check_grid(item.spectrum["lambda"], self.wave, self.objects.object_id[start + k])
-                stamps.flux[k], stamps.ivar[k] = item.spectrum["flux"], item.spectrum["ivar"]
-        return stamps
-
-    def _fill(self, item: Item, stamps: Stamps) -> None:
-        for k, plane in enumerate(_planes(item, self.wanted)):
-            if plane is None:
-                continue
-            planes = {kind: item.image[name][plane] for name, kind in KINDS.items() if name in item.image}
-            if Kind.MASK in planes:
-                true = planes[Kind.MASK] != 0
-                planes[Kind.MASK] = {"good": ~true, "bad": true}.get(self.mask_true, 0 * true).astype(
-                    np.uint8
-                )
-            shape, size = planes[Kind.IMAGE].shape, self.wanted.size
-            y0, x0 = (length // 2 - size // 2 for length in shape)
-            part = stamps.part(slice(0, 1), k)
-            part.fill([(Block.of(planes.__getitem__, planes, (1, 0)), 0, [(0, y0, x0)])])
-            if "psf_fwhm" in item.image:
-                part.psf_fwhm[:] = item.image["psf_fwhm"][plane]
+    band: list[str]
+    image: dict[str, np.ndarray]
+    """flux, ivar, mask (bands, H, W); psf_fwhm, scale (bands,): those that are there"""
+    spectrum: dict[str, np.ndarray]
+    """flux, ivar, lambda (P,); empty where the object has none"""
 
 
-def open_universe(
-    path: Path, wanted: Wanted, names: Names, mask_true: MaskTrue, comm: Any, progress: Progress
-) -> tuple[UniverseStamps, Objects]:
-    """Look at all files of a set, and at bands and scales of all objects.
+class Hdf5Part:
+    """An HDF5 file."""
 
-    Returns the source, and all objects of the set.
+    def __init__(self, path: Path):
+        self.path, self.files = path, [path]
+        with refusing(f"{path} does not open as HDF5", REMEDY), h5py.File(path, "r") as file:
+            datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            self.names = sorted(name for name, item in datasets.items() if item.ndim == 1)
+            self.fields = {name for name, dataset in DATASETS.items() if dataset in datasets}
+            self.has_spectra = all(f"spectrum_{name}" in datasets for name in SPECTRUM)
+            self.n = len(datasets[self.names[0]]) if self.names else 0
 
-    Raises
-    ------
-    UsageError : there is no such set.
-    InputRefused : a file is damaged, or something is ambiguous.
-    """
-    parts = [part for part in open_parts(path) if part.n]
-    if not parts or not all("flux" in part.fields for part in parts):
-        raise UsageError(
-            f"{path} is no set with images of the Multimodal Universe (HDF5, or Parquet): name one, or pass "
-            "--coadds or --files beside a table"
+    def column(self, name: str) -> np.ndarray:
+        """A column of the catalogue, (n,)."""
+        with refusing(f"{self.path}: {name} cannot be read", REMEDY), h5py.File(self.path, "r") as file:
+            check_chunks(file[name], 0, self.n)
+            values = file[name][:]
+        return values.astype(str) if values.dtype.kind == "O" else values
+
+    def items(self, rows: Sequence[int], fields: Iterable[str]) -> list[Item]:
+        """Some objects, with these fields of their images, and their spectra where PLANES are among them."""
+        wanted = [field for field in fields if field in self.fields]
+        spectra = SPECTRUM if self.has_spectra and set(PLANES) <= {*fields} else ()
+        with refusing(f"{self.path} cannot be read", REMEDY), h5py.File(self.path, "r") as file:
+            for name in (*(DATASETS[field] for field in wanted), *(f"spectrum_{name}" for name in spectra)):
+                check_chunks(file[name], min(rows), max(rows) + 1)
+            return [self._item(file, row, wanted, spectra) for row in rows]
+
+    def _item(self, file: h5py.File, row: int, fields: Sequence[str], spectra: Sequence[str]) -> Item:
+        read = {field: np.asarray(file[DATASETS[field]][row]) for field in fields}
+        band = [name.decode() if isinstance(name, bytes) else str(name) for name in read.pop("band", ())]
+        if "mask" in read and read["mask"].ndim == 2:  # one for all bands
+            read["mask"] = np.broadcast_to(read["mask"], (len(band), *read["mask"].shape))
+        return Item(band, read, {name: np.asarray(file[f"spectrum_{name}"][row]) for name in spectra})
+
+
+class ParquetPart:
+    """A Parquet file, of which a row group at a time is in memory."""
+
+    def __init__(self, path: Path):
+        from pyarrow import parquet
+
+        self.path, self.files = path, [path]
+        with refusing(f"{path} does not open as Parquet", REMEDY), parquet.ParquetFile(path) as file:
+            schema, meta = file.schema_arrow, file.metadata
+            self.leaves = [file.schema.column(k).path for k in range(len(file.schema.names))]
+            sizes = [meta.row_group(k).num_rows for k in range(meta.num_row_groups)]
+        nested = ("image", "spectrum")
+        self.names = sorted(name for name in schema.names if name not in nested)
+        self.fields = {name for name in (*PLANES, *NUMBERS, "band") if self._leaves("image", name)}
+        self.has_spectra = all(self._leaves("spectrum", name) for name in SPECTRUM)
+        self.starts = np.cumsum([0, *sizes])
+        self.n = int(self.starts[-1])
+        self.held: tuple[int, tuple[str, ...], Any] = (-1, (), None)
+
+    def _leaves(self, column: str, field: str) -> list[str]:
+        """Columns of the file that hold a field of a nested column."""
+        steps = ((path, path.split(".")) for path in self.leaves)
+        return [path for path, parts in steps if parts[0] == column and field in parts[1:]]
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the catalogue, (n,)."""
+        from pyarrow import parquet
+
+        with refusing(f"{self.path}: {name} cannot be read", REMEDY):
+            return parquet.read_table(self.path, columns=[name], partitioning=None)[name].to_numpy()
+
+    def items(self, rows: Sequence[int], fields: Iterable[str]) -> list[Item]:
+        """As of Hdf5Part."""
+        wanted = tuple(field for field in fields if field in self.fields)
+        whole = self.has_spectra and set(PLANES) <= {*fields}
+        with refusing(f"{self.path} cannot be read", REMEDY):
+            return [self._item(row, wanted, whole) for row in rows]
+
+    def _item(self, row: int, fields: tuple[str, ...], whole: bool) -> Item:
+        group = int(np.searchsorted(self.starts, row, "right")) - 1
+        table = self._group(group, fields, whole)
+        k = row - int(self.starts[group])
+        image = _by_field(table["image"][k], fields) if fields else {}
+        band = [str(name) for name in image.pop("band").to_pylist()] if "band" in image else []
+        read = {name: _planes(values, len(band)) for name, values in image.items()}
+        spectrum = _by_field(table["spectrum"][k], SPECTRUM) if whole else {}
+        return Item(
+            band, read, {name: values.to_numpy(zero_copy_only=False) for name, values in spectrum.items()}
         )
-    if mask_true == "" and any("mask" in part.fields for part in parts):
-        raise InputRefused(
-            f"{path} has masks and does not say if True is a good pixel, as in its Legacy Surveys: pass "
-            "--mask-true good, bad or unused"
-        )
-    first = next(_items(parts, np.array([0]), ("band", "scale")))
-    wanted = wanted if wanted.bands else replace(wanted, bands=tuple(first.band))
-    columns = UniverseColumns(path, parts)
-    if not names.redshift and "Z" in columns.names and all(part.has_spectra for part in parts):
-        names = replace(names, redshift="Z")  # of DESI, SDSS, VIPERS
-    objects = read_objects(columns, replace(names, bands=wanted.bands), positions=False)
-    zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, [(str(path), None)])
-    scale = next(iter(first.image.get("scale", [])), None)
-    stated = None if scale is None else round(float(scale), 6)
-    pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, [(str(path), stated)])
-    rows = np.array_split(np.arange(len(objects)), max(1, len(objects) // ROWS))
-    own = rows[comm.Get_rank() :: comm.Get_size()]
-    found = [_looked(parts, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")]
-    rejects = Rejects().join([rejects for part in comm.allgather(found) for rejects in part])
-    kept = np.setdiff1d(np.arange(len(objects)), rejects.rows)
-    wave = None
-    if all(part.has_spectra for part in parts):
-        items = _items(parts, kept, (*PLANES, "band"))
-        wave = next((item.spectrum["lambda"].astype(np.float64) for item in items if item.spectrum), None)
-    told = {"noise": "ivar", "psf_fwhm": "psf_fwhm", "mask": "mask" if mask_true != "unused" else ""}
-    versions = _versions(parts)
-    return (
-        UniverseStamps(
-            wanted=wanted,
-            objects=objects.take(kept),
-            parts=parts,
-            rows=kept,
-            mask_true=mask_true,
-            zero_point=zero_point,
-            pixel_scale=pixel_scale,
-            wave=wave,
-            versions=versions,
-            rejects=rejects,
-            known=tuple(name for name, of in told.items() if all(of in part.fields for part in parts)),
-            fingerprint=fingerprint(wanted, objects, zero_point, pixel_scale, mask_true, versions),
-        ),
-        objects,
-    )
+
+    def _group(self, group: int, fields: tuple[str, ...], whole: bool) -> Any:
+        from pyarrow import parquet
+
+        if self.held[:2] != (group, fields):
+            columns = [leaf for field in fields for leaf in self._leaves("image", field)]
+            columns += [leaf for name in SPECTRUM for leaf in self._leaves("spectrum", name)] if whole else []
+            with parquet.ParquetFile(self.path) as file:
+                self.held = (group, fields, file.read_row_group(group, columns=columns))
+        return self.held[2]
 
 
-def _looked(parts: Sequence[Part], rows: np.ndarray, wanted: Wanted, pixel_scale: float) -> Rejects:
-    """Objects, of some rows of the set, that have no image in the bands, or one of another pixel scale."""
-    rejects = Rejects()
-    for row, item in zip(rows.tolist(), _items(parts, rows, ("band", "scale")), strict=True):
-        planes = [plane for plane in _planes(item, wanted) if plane is not None]
-        scales = [float(item.image["scale"][plane]) for plane in planes if "scale" in item.image]
-        other = next((scale for scale in scales if not same("pixel scale", scale, pixel_scale)), None)
-        if not planes:
-            rejects.add(row, Reason.NO_IMAGE)
-        elif other is not None:
-            rejects.add(row, Reason.PIXEL_SCALE, f"it has pixel scale {other:g}, the store {pixel_scale:g}")
-    return rejects
+def _by_field(scalar: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """The fields of an object as arrays along its bands, or pixels; none where it has nothing."""
+    if not scalar.is_valid:
+        return {}
+    if hasattr(scalar, "keys"):  # a struct of lists
+        return {name: scalar[name].values for name in fields if scalar[name].is_valid}
+    return {name: scalar.values.field(name) for name in fields}
 
 
-def _planes(item: Item, wanted: Wanted) -> list[int | None]:
-    """Which plane of an object is of each of the bands; None where it has none."""
-    found = [_asked(wanted).find(name) for name in item.band]
-    return [found.index(band) if band in found else None for band in wanted.bands]
+def _planes(values: Any, bands: int) -> np.ndarray:
+    """An array along bands, of numbers or of images: (bands,) or (bands, H, W)."""
+    lengths = []
+    while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
+        lengths.append(len(values))
+        values = values.flatten()
+    flat = values.to_numpy(zero_copy_only=False)
+    if not lengths:
+        return flat
+    height = lengths[1] // max(bands, 1)
+    return flat.reshape(bands, height, -1)
 
 
-@functools.cache
-def _asked(wanted: Wanted) -> Asked:
-    return Asked(wanted.bands, wanted.survey)
+def open_parts(path: Path) -> list[Hdf5Part | ParquetPart]:
+    """The files of a set, in the order of their names; a file of it alone is one, too."""
+    if path.is_file():
+        files = [path]
+    else:
+        files = sorted(file for ending in ENDINGS for file in path.rglob(f"*{ending}"))
+    return [
+        ParquetPart(file) if file.suffix == ".parquet" else Hdf5Part(file) for file in files if _is_data(file)
+    ]
 
 
-def _items(parts: Sequence[Part], rows: np.ndarray, fields: Iterable[str]) -> Iterator[Item]:
-    """Rows of the set, ascending, a few at a time."""
-    starts = np.cumsum([0, *(part.n for part in parts)])
-    number = np.searchsorted(starts, rows, "right") - 1
-    fields = tuple(fields)
-    for k, part in enumerate(parts):
-        own = (rows[number == k] - starts[k]).tolist()
-        for begin in range(0, len(own), 64):
-            yield from part.items(own[begin : begin + 64], fields)
-
-
-def _versions(parts: Sequence[Part]) -> list[list]:
-    return [[str(part.path), *version(part.path)] for part in parts]
-
-
-def _check_grid(found: np.ndarray, wave: np.ndarray, object_id: int) -> None:
-    if found.shape != wave.shape or not np.allclose(found, wave, rtol=0, atol=GRID_TOLERANCE):
-        raise InputRefused(
-            f"the spectrum of the object {object_id} has another wavelength grid than the first: put all "
-            "spectra on one grid"
-        )
+def _is_data(file: Path) -> bool:
+    """Whether a file holds objects: HATS has others beside them, and one of all points."""
+    return not file.name.startswith(("_", ".", "data_thumbnail", "point_map"))
