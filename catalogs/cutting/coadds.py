@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from catalogs import fits_strict
 from catalogs.cutting import headers, patterns
 from catalogs.cutting.objects import Objects
-from catalogs.cutting.planes import SIDES, Asked, Found, Kind, Plane, find_planes, opened, version
+from catalogs.cutting.planes import SIDES, Asked, Cards, Found, Kind, Plane, find_planes, opened, version
 from catalogs.cutting.rejects import Reason, Rejects
 from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint
 from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
@@ -262,7 +262,7 @@ def look(files: Sequence[tuple[Path, Asked]], wanted: Wanted) -> Patch:
     )
 
 
-def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: fits.Header) -> None:
+def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
     """Raise InputRefused where a plane is on other pixels than the first image of its patch."""
     own = headers.celestial(other.where, header)
     apart = 0.0

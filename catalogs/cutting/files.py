@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
 from astropy.wcs import WCS
 
 from catalogs import atomic, fits_strict
 from catalogs.cutting import headers, patterns
 from catalogs.cutting.objects import Objects
-from catalogs.cutting.planes import SIDES, Asked, Kind, find_planes, version
+from catalogs.cutting.planes import SIDES, Asked, Cards, Kind, find_planes, version
 from catalogs.cutting.rejects import Reason, Rejects
 from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
 from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
 from catalogs.errors import InputRefused
 
-Arrays = dict[tuple[str, Kind], tuple[str, np.ndarray, fits.Header]]
+Arrays = dict[tuple[str, Kind], tuple[str, np.ndarray, Cards]]
 """By band and kind: where a plane is, its pixels, its cards."""
 UNITS = {"zero point": "AB mag of flux 1", "pixel scale": "arcsec"}
 

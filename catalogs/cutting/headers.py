@@ -13,11 +13,11 @@ from typing import Any
 
 import astropy.units as u
 import numpy as np
-from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning
-from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel
+from astropy.coordinates import ICRS, SkyCoord
+from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel, wcs_to_celestial_frame
 
+from catalogs.cutting.planes import Cards
 from catalogs.errors import InputRefused
 
 ZERO_POINTS = ("MAGZERO", "PHOTZP", "MAGZPT")
@@ -113,14 +113,15 @@ def _number(header: Mapping[str, Any], card: str) -> float | None:
 # ---------------------------------------------------------------- where its pixels are
 
 
-def celestial(where: str, header: fits.Header) -> WCS | None:
-    """The WCS of an image, of its two axes on the sky; None where the header has none.
+def celestial(where: str, cards: Cards) -> WCS | None:
+    """The WCS of an image, of its two axes on the sky; None where neither header has one.
 
     Raises InputRefused where it has one that is not understood.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
+            header = next((header for header in cards.maps if "CTYPE1" in header), None)
             wcs = WCS(header)
             return wcs.celestial if wcs.has_celestial else None
     except (ValueError, TypeError, LookupError, MemoryError) as error:
@@ -140,8 +141,17 @@ def pixel_scale(wcs: WCS | None) -> float | None:
 def pixels(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where positions are, (n,) each in degrees, ICRS -> x and y of pixels, (n,) each, from 0.
 
-    They are those of `astropy.nddata.Cutout2D`; NaN where a position is on the other side of the sky.
+    They are those of `astropy.nddata.Cutout2D`; NaN where a position is on the other side of the sky, or its
+    distortion is not known.
     """
     with np.errstate(invalid="ignore"):
-        x, y = skycoord_to_pixel(SkyCoord(ra * u.deg, dec * u.deg), wcs)
+        try:
+            if isinstance(wcs_to_celestial_frame(wcs), ICRS) and set(wcs.wcs.cunit) == {u.deg}:
+                x, y = wcs.all_world2pix(ra, dec, 0)  # as below, without SkyCoord, which takes a millisecond
+            else:
+                x, y = skycoord_to_pixel(SkyCoord(ra * u.deg, dec * u.deg), wcs)
+        except NoConvergence as error:
+            x, y = error.best_solution.T
+            for bad in (error.divergent, error.slow_conv):
+                x[bad], y[bad] = np.nan, np.nan
     return np.asarray(x), np.asarray(y)

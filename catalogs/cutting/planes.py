@@ -10,6 +10,7 @@ import contextlib
 import math
 import re
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,7 +39,7 @@ class Kind(StrEnum):
 KINDS = {
     **dict.fromkeys(("IMAGE", "SCI"), Kind.IMAGE),
     **dict.fromkeys(("VARIANCE", "VAR"), Kind.VARIANCE),
-    **dict.fromkeys(("INVVAR", "IVAR", "WTMAP", "WHT", "WGT", "WEIGHT"), Kind.IVAR),
+    **dict.fromkeys(("INVVAR", "IVAR", "WGT"), Kind.IVAR),  # a WEIGHT need not be one: SWarp's is relative
     **dict.fromkeys(("ERR", "SIGMA", "RMS"), Kind.SIGMA),
     **dict.fromkeys(("MASK", "MASKBITS", "MSK", "DQ"), Kind.MASK),
 }
@@ -70,9 +71,10 @@ class Plane:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-Found = dict[tuple[str, Kind], tuple[Plane, fits.Header]]
-"""By band, by the name under which it was asked for, and kind: a plane, and the cards of its HDU with those
-of the primary HDU beside them."""
+Cards = ChainMap[str, Any]
+"""The header of an HDU, and that of the primary HDU for what it lacks."""
+Found = dict[tuple[str, Kind], tuple[Plane, Cards]]
+"""Planes with their cards, by band, by the name under which it was asked for, and kind."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Asked:
 
     def find(self, name: str) -> str:
         """Which of the bands a name of the file stands for; "" for none of them."""
+        if name in self.bands:
+            return name
         ours = [band_table.canonical(band, self.survey) for band in self.bands]
         places = band_table.match(ours, [band_table.canonical(name.lower(), self.survey)])
         return next((band for band, place in zip(self.bands, places, strict=True) if place is not None), "")
@@ -110,14 +114,12 @@ def find_planes(path: Path, hdus: Sequence[Any], asked: Asked) -> Found:
                 kind = Kind.IMAGE
             else:
                 continue  # a model, a PSF, the number of exposures
-        header = hdus[0].header.copy(strip=False) if k else hdu.header
-        if k:
-            header.update(hdu.header)
+        cards = ChainMap(hdu.header, hdus[0].header)
         name = str(hdu.header.get("BAND", "")).strip() or rest
         for layer, band in _layers(path, hdu, name, kind, asked):
             if (band, kind) in found:
-                raise InputRefused(f"{path} has two planes {kind} of the band {band}: leave one in it")
-            found[band, kind] = Plane(path, k, layer, hdu.shape[-2:]), header
+                raise InputRefused(f"{path} has two {kind} planes of the band {band}: leave one in it")
+            found[band, kind] = Plane(path, k, layer, hdu.shape[-2:]), cards
     return found
 
 

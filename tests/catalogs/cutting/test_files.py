@@ -130,7 +130,7 @@ def test_traps_end_in_their_rows_and_in_their_rejects(table, capsys):
     assert reasons[4][1] == f"{files[4, 'g']} has pixel scale 0.2, the store 0.168 (arcsec)"
     assert reasons[5][1] == f"{files[5, 'r']} has zero point 25, the store 27 (AB mag of flux 1)"
     assert f"{files[6, 'g']} is damaged or no FITS file" in reasons[6][1]
-    assert "two planes image of the band g" in reasons[11][1]
+    assert "two image planes of the band g" in reasons[11][1]
     assert "1 NO_FILE (it has no file in any band), 1 DAMAGED" in capsys.readouterr().out
 
 
