@@ -78,8 +78,8 @@ class Cutouts:
     mask: str = ""
     """Pattern of files with masks beside the images; one without {band} is of all bands."""
     bad_planes: tuple[str, ...] = ("BAD", "SAT", "CR", "NO_DATA")
-    """Planes of a mask that make a pixel bad: names (cards MP_NAME), or numbers of bits (0 the lowest), or
-    `any`. NO_DATA of a band is NaN in that band, the others are bad in all."""
+    """Planes of a mask that make a pixel bad: names (cards MP_NAME), or numbers of bits (0 the lowest),
+    `any` or `none`. NO_DATA of a band is NaN in that band, the others are bad in all."""
     mask_true: MaskTrue = ""
     """Of a set of the Multimodal Universe: whether a pixel is good or bad where its mask is True, or masks
     stay unused."""
@@ -110,6 +110,8 @@ class Cutouts:
             raise UsageError(
                 "say either of what coadds to cut, --coadds PATTERN, or which --files PATTERN to take"
             )
+        if self.sides and not (self.coadds or self.files):
+            raise UsageError(f"{min(self.sides)} is of files beside images: pass --coadds or --files, too")
         if not self.bands and (self.coadds or self.files):
             raise UsageError(
                 "name the bands, --bands, as the files call them and in the order the store shall have"
@@ -145,8 +147,7 @@ def main(config: Cutouts, comm: Any = None) -> None:
     with contextlib.closing(source):
         if first:
             print(f"{config.objects}: {len(objects):,} objects; {objects.said()}")
-            if source.rejects.rows:
-                write_rejects(config.output, objects, source.rejects)
+            write_rejects(config.output, objects, source.rejects)
         if not len(source.objects):
             why = source.rejects.said() or "there are none"
             raise InputRefused(f"none of the {len(objects):,} objects can be cut: {why}")

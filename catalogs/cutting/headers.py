@@ -34,8 +34,8 @@ SEEING = ("PSF_FWHM", "PSFFWHM", "SEEING")
 MAX_SEEING = 10.0
 """arcsec; a card with more, or with nothing above 0, is of something else."""
 PLANE = re.compile(r"MP_(\w+)")
-NO_DATA, ANY = "NO_DATA", "any"
-"""The plane of pixels without data in a band; what stands for all planes of a mask."""
+NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
+"""The plane of pixels without data in a band; what stands for all planes of a mask, and for none."""
 DECIMALS = 6
 """To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
 
@@ -83,12 +83,12 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
     """Bits of a mask that make a pixel bad, and those that say that it holds no data.
 
     bad_planes : names of planes, of which those that the header does not name are not in this mask; where it
-        names none, numbers of bits, 0 the lowest; or ANY
+        names none, numbers of bits, 0 the lowest; or ANY, or NONE
 
     Raises InputRefused where they tell nothing of this mask.
     """
-    if tuple(bad_planes) == (ANY,):
-        return -1, 0
+    if tuple(bad_planes) in ((ANY,), (NONE,)):
+        return (-1, 0) if bad_planes[0] == ANY else (0, 0)
     planes = mask_planes(header)
     numbers = [int(name) for name in bad_planes if name.isdecimal()]
     known = [name.upper().removeprefix("MP_") for name in bad_planes if not name.isdecimal()]
@@ -98,7 +98,7 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
         named = ", ".join(planes) or "none"
         raise InputRefused(
             f"{where} is a mask with the planes {named} (cards MP_NAME): pass --bad-planes with their names, "
-            f"with numbers of bits (0 is the lowest), or {ANY}"
+            f"with numbers of bits (0 is the lowest), {ANY} or {NONE}"
         )
     return sum(1 << bit for bit in set(bits)), sum(1 << bit for bit in lost)
 

@@ -76,8 +76,11 @@ def rejects_path(store: Path) -> Path:
 
 
 def write_rejects(store: Path, objects: Objects, rejects: Rejects) -> None:
-    """Write the table beside a store: object_id, ra, dec, reason, detail."""
-    rows = np.array(rejects.rows, np.int64)
+    """Write the table beside a store: object_id, ra, dec, reason, detail. Without rejects there is none."""
+    path, rows = rejects_path(store), np.array(rejects.rows, np.int64)
+    if not rejects.rows:
+        path.unlink(missing_ok=True)  # of an earlier run that was not finished
+        return
     table = Table(
         {
             "object_id": objects.object_id[rows],
@@ -87,7 +90,6 @@ def write_rejects(store: Path, objects: Objects, rejects: Rejects) -> None:
             "detail": rejects.details,
         }
     )
-    path = rejects_path(store)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(path) as temporary:
         table.write(temporary, format="ascii.ecsv")

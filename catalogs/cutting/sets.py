@@ -145,10 +145,6 @@ def open_set(
     found = [_looked(parts, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")]
     rejects = Rejects().join([rejects for part in comm.allgather(found) for rejects in part])
     kept = np.setdiff1d(np.arange(len(objects)), rejects.rows)
-    wave = None
-    if all(part.has_spectra for part in parts):
-        items = _items(parts, kept, (*PLANES, "band"))
-        wave = next((item.spectrum["lambda"].astype(np.float64) for item in items if item.spectrum), None)
     told = {"noise": "ivar", "psf_fwhm": "psf_fwhm", "mask": "mask" if mask_true != "unused" else ""}
     versions = _versions(parts)
     return (
@@ -160,7 +156,7 @@ def open_set(
             mask_true=mask_true,
             zero_point=zero_point,
             pixel_scale=pixel_scale,
-            wave=wave,
+            wave=_wave(parts, kept),
             versions=versions,
             rejects=rejects,
             known=tuple(name for name, of in told.items() if all(of in part.fields for part in parts)),
@@ -168,6 +164,14 @@ def open_set(
         ),
         objects,
     )
+
+
+def _wave(parts: Sequence[Part], rows: np.ndarray) -> np.ndarray | None:
+    """Wavelengths of the first spectrum of the set, (P,) angstrom; None where it has none."""
+    if not all(part.has_spectra for part in parts):
+        return None
+    spectra = (item.spectrum for item in _items(parts, rows, (*PLANES, "band")))
+    return next((spectrum["lambda"].astype(np.float64) for spectrum in spectra if spectrum), None)
 
 
 def _looked(parts: Sequence[Part], rows: np.ndarray, wanted: Wanted, pixel_scale: float) -> Rejects:

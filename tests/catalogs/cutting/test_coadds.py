@@ -147,6 +147,15 @@ def test_a_patch_may_lack_a_band(field):
     matches_astropy(stamps[:, :1], store, images, header, ra, dec, "g")
 
 
+def test_bands_that_no_pattern_tells_apart_are_refused(field, capsys):
+    """Else each were a patch of its own, and the objects on both had one band alone."""
+    folder, header, images, *_ = field
+    for band in "gr":
+        write_image(folder / f"coadd-{band}.fits", images[band], header, MAGZERO=27.0, BAND=band)
+    assert run(folder, "--coadds", folder / "coadd-*.fits", "--bands", "g", "r") == cli.REFUSED
+    assert "are on the same pixels: put {band} in the place of the band" in capsys.readouterr().err
+
+
 def test_variances_and_masks_become_noise_and_mask(field, capsys):
     """Of the object at (59.7, 49.7), whose stamp begins at (52, 42)."""
     folder, header, images, *_ = field
