@@ -135,6 +135,32 @@ def test_an_object_takes_the_patch_in_which_it_lies_deepest(tmp_path):
     assert levels == {0: 1.0, 1: 1.0, 2: 2.0, 3: 2.0}
 
 
+def test_a_distorted_wcs_of_another_frame_is_followed_as_astropy_does(field):
+    """As of cameras: TAN-SIP, FK5; and the seeing that the header states."""
+    folder, header, images, ra, dec = field
+    header = header.copy()
+    header.update({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "RADESYS": "FK5", "EQUINOX": 2000.0})
+    header.update({"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 5e-3, "B_1_1": -2e-3})
+    for band, seeing in (("g", 0.81), ("r", 0.63)):
+        write_image(folder / f"{band}.fits", images[band], header, MAGZERO=27.0, SEEING=seeing)
+    assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g", "r") == cli.OK
+    store, stamps = read(folder)
+    undistorted = cutout2d(images["g"], field[1], ra[3], dec[3], SIZE)
+    assert not same_bits(undistorted, stamps[store.column("object_id").tolist().index(3), 0])
+    matches_astropy(stamps, store, images, header, ra, dec)
+    np.testing.assert_allclose(store.column("psf_fwhm"), [[0.81, 0.63]] * store.n, rtol=1e-6)
+
+
+def test_an_object_without_a_position_is_rejected(field):
+    folder, header, images, ra, dec = field
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    write_table(
+        folder / "objects.csv", np.arange(5), np.where(np.arange(5) == 1, np.nan, ra), dec, overwrite=True
+    )
+    assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g") == cli.OK
+    assert rejected(folder) == {1: "NO_POSITION", 4: "OFF_COADDS"}
+
+
 def test_a_patch_may_lack_a_band(field):
     folder, header, images, ra, dec = field
     write_image(folder / "g-1.fits", images["g"], header, MAGZERO=30.0)
