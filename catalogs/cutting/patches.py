@@ -136,8 +136,8 @@ def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
     apart = 0.0
     if own is not None and other.shape == plane.shape:
         corners = np.array([0, plane.shape[1] - 1]), np.array([0, plane.shape[0] - 1])
-        places = wcs.pixel_to_world(*corners)
-        apart = float(np.abs(np.subtract(own.world_to_pixel(places), corners)).max())
+        separation = wcs.pixel_to_world(*corners).separation(own.pixel_to_world(*corners))
+        apart = float(separation.arcsec.max()) / (headers.pixel_scale(wcs) or 1.0)
     if other.shape != plane.shape or apart > ALIGNED:
         raise InputRefused(
             f"{other.where} is on other pixels than {plane.where}: bring all planes of a patch onto the same "
