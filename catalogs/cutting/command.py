@@ -10,6 +10,7 @@ import numpy as np
 from rich.progress import track
 from tyro.conf import Positional
 
+from catalogs.bands import TABLE
 from catalogs.cutting import coadds, files, patterns, sets
 from catalogs.cutting.objects import Names, Objects, read_objects
 from catalogs.cutting.rejects import rejects_path, write_rejects
@@ -191,7 +192,7 @@ def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:
         config.output,
         rows,
         n=len(objects),
-        survey=config.survey,
+        survey=config.survey or _survey(source.wanted.names),
         bands=source.wanted.names,
         pixel_scale=source.pixel_scale,
         zero_point=source.zero_point,
@@ -204,6 +205,12 @@ def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:
         comm=comm,
         progress=progress,
     )
+
+
+def _survey(bands: Sequence[str]) -> str:
+    """The survey that all bands are of by their names; "" where these do not say, or of several."""
+    surveys = {TABLE[band].survey if band in TABLE else "" for band in bands}
+    return surveys.pop() if len(surveys) == 1 else ""
 
 
 def _report(config: Cutouts, source: Source) -> None:

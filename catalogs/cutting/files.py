@@ -5,6 +5,7 @@ are written. So the number of rows is known from the beginning, and each object 
 among the rejects.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,15 @@ class Rejected(Exception):
         super().__init__(reason, str(detail))
 
 
+@contextlib.contextmanager
+def _rejecting(reason: Reason) -> Iterator[None]:
+    """Turn what is refused of a file into the rejection of its object."""
+    try:
+        yield
+    except InputRefused as error:
+        raise Rejected(reason, error) from error
+
+
 @dataclass(frozen=True)
 class Files:
     """The files of the objects of a table."""
@@ -43,28 +53,25 @@ class Files:
     """--files, and flags of SIDES -> pattern"""
 
     def of(self, texts: dict[str, str]) -> Iterator[tuple[Path, Asked]]:
-        """Files of an object that are there, each with what is looked for in it."""
+        """Files of an object that are there, each with what is looked for in it. Raises Rejected."""
         for flag, pattern in self.patterns.items():
             for band in self.wanted.bands if patterns.BAND in pattern else ("",):
-                if path := patterns.cutout(pattern, band, texts):
+                with _rejecting(Reason.REFUSED):
+                    path = patterns.cutout(pattern, band, texts)
+                if path:
                     yield path, Asked(self.wanted.bands, self.wanted.survey, band, SIDES.get(flag))
 
     def read(self, texts: dict[str, str]) -> tuple[Arrays, list]:
         """All planes of an object, and the versions of its files. Raises Rejected."""
         arrays: Arrays = {}
         versions = []
-        try:
-            for path, asked in self.of(texts):
-                versions.append([str(path), *version(path)])
-                with fits_strict.opened(path) as hdus:
-                    try:
-                        found = find_planes(path, hdus, asked)
-                    except InputRefused as error:
-                        raise Rejected(Reason.REFUSED, error) from error
-                    for key, (plane, header) in found.items():
-                        arrays[key] = plane.where, plane.rows(hdus, 0, plane.shape[0]), header
-        except InputRefused as error:
-            raise Rejected(Reason.DAMAGED, error) from error
+        for path, asked in self.of(texts):
+            versions.append([str(path), *version(path)])
+            with _rejecting(Reason.DAMAGED), fits_strict.opened(path) as hdus:
+                with _rejecting(Reason.REFUSED):
+                    found = find_planes(path, hdus, asked)
+                for key, (plane, cards) in found.items():
+                    arrays[key] = plane.where, plane.rows(hdus, 0, plane.shape[0]), cards
         if not any(kind is Kind.IMAGE for _, kind in arrays):
             raise Rejected(Reason.NO_FILE)
         return arrays, versions
@@ -114,12 +121,10 @@ class FileStamps:
         """
         arrays, versions = self.files.read(_texts(self.objects, row))
         told = set()
-        try:
-            for k, band in enumerate(self.wanted.bands):
-                if (band, Kind.IMAGE) in arrays:
+        for k, band in enumerate(self.wanted.bands):
+            if (band, Kind.IMAGE) in arrays:
+                with _rejecting(Reason.REFUSED):
                     told |= self._fill(row, arrays, band, stamps.part(slice(0, 1), k))
-        except InputRefused as error:
-            raise Rejected(Reason.REFUSED, error) from error
         return atomic.digest(versions)[:16].encode(), told
 
     def _fill(self, row: int, arrays: Arrays, band: str, stamps: Stamps) -> set[str]:

@@ -118,7 +118,8 @@ def read_objects(table: Columns, names: Names, positions: bool) -> Objects:
         columns = [table.numbers(name, "arcsec") if name else absent for name in seeing]
         objects.known["psf_fwhm"] = np.stack(columns, -1)
         taken["psf_fwhm"] = " ".join(filter(None, seeing))
-    objects.texts |= {"object_id": objects.object_id.astype(str), ROW: np.arange(n).astype(str)}
+    made = {"object_id": objects.object_id, ROW: np.arange(n)}
+    objects.texts |= {name: values.astype(str) for name, values in made.items() if name in names.texts}
     return objects
 
 

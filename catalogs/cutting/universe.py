@@ -44,6 +44,9 @@ class Hdf5Part:
         self.path, self.files = path, [path]
         with refusing(f"{path} does not open as HDF5", REMEDY), h5py.File(path, "r") as file:
             datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            for name, item in datasets.items():
+                if item.is_virtual or item.external or item.file.filename != file.filename:
+                    raise ValueError(f"{name} keeps its data in other files")
             self.names = sorted(name for name, item in datasets.items() if item.ndim == 1)
             self.fields = {name for name, dataset in DATASETS.items() if dataset in datasets}
             self.has_spectra = all(f"spectrum_{name}" in datasets for name in SPECTRUM)

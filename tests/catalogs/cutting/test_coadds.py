@@ -58,7 +58,7 @@ def test_stamps_of_a_real_field_are_those_of_astropy(real_data, tmp_path, capsys
 
     store, images = read(tmp_path)
     assert (store.bands, store.zero_point) == (("hsc_g", "hsc_r", "hsc_i", "hsc_z", "hsc_y"), 27.0)
-    assert store.pixel_scale == 0.168
+    assert (store.pixel_scale, store.survey) == (0.168, "hsc")
     inside = (x > -0.5) & (x < 190.5) & (y > -0.5) & (y < 190.5)
     assert set(store.column("object_id").tolist()) == set(ids[inside].tolist())
     assert rejected(tmp_path) == dict.fromkeys(ids[~inside].tolist(), "OFF_COADDS")

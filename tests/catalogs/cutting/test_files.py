@@ -155,6 +155,17 @@ def test_compressed_cutouts_and_damage_to_them(table, ending):
         assert same_bits(found[k], [expected[k, "g"], expected[k, "r"]])
 
 
+def test_a_name_that_two_files_have_rejects_the_object(table):
+    folder, *_ = table
+    for name in ("1_g_old.fits", "1_g_new.fits"):
+        (folder / name).write_bytes((folder / "1_g.fits").read_bytes())
+    assert run(folder, "--files", folder / "{object_id}_{band}*.fits", "--bands", "g", "r") == cli.OK
+    reason, detail = rejected(folder)[1]
+    assert reason == "REFUSED"
+    assert "is the name of 3 files: leave one of them there" in detail
+    assert len(rejected(folder)) == 1
+
+
 def test_a_gzip_of_half_a_file_is_damaged(table):
     folder, *_ = table
     path = folder / "1_g.fits"
