@@ -48,19 +48,23 @@ def header_of(patch: int) -> fits.Header:
     return wcs.to_header()
 
 
+def write_hdus(path: Path, *hdus: fits.ImageHDU) -> None:
+    primary = fits.PrimaryHDU()
+    primary.header["FLUXMAG0"] = FLUXMAG0
+    fits.HDUList([primary, *hdus]).writeto(path)
+
+
 def write_patch(folder: Path, patch: int, full: bool) -> None:
     header = header_of(patch)
     rng = np.random.default_rng(patch)
     image = rng.normal(0, 0.1, (SIDE, SIDE)).astype(np.float32)
     for band in BANDS:
-        primary = fits.PrimaryHDU()
-        primary.header["FLUXMAG0"] = FLUXMAG0
-        hdus = [primary, fits.ImageHDU(image, header, name="IMAGE")]
+        hdus = [fits.ImageHDU(image, header, name="IMAGE")]
         if full:
             mask = fits.ImageHDU((image > 0.4).astype(np.int32) << 5, header, name="MASK")
             mask.header["MP_BAD"] = 0
             hdus += [mask, fits.ImageHDU(np.full_like(image, 0.01), header, name="VARIANCE")]
-        fits.HDUList(hdus).writeto(folder / f"calexp-{band}-{patch}.fits")
+        write_hdus(folder / f"calexp-{band}-{patch}.fits", *hdus)
 
 
 def write_objects(path: Path, n: int, patches: int) -> None:
@@ -107,6 +111,22 @@ def ours(folder: Path, objects: Path) -> float:
     return len(source.objects) / (time.monotonic() - started)
 
 
+def files(folder: Path, n: int) -> float:
+    """Objects a second of the command that takes cutouts from files, one a band, into a store."""
+    stamps, table = folder / "stamps", folder / "few.csv"
+    stamps.mkdir()
+    image = np.random.default_rng(0).normal(0, 0.1, (SIZE, SIZE)).astype(np.float32)
+    for k in range(n):
+        for band in BANDS:
+            write_hdus(stamps / f"{k}-{band}.fits", fits.ImageHDU(image, header_of(0), name="IMAGE"))
+    Table({"object_id": np.arange(n)}).write(table)
+    store, pattern = folder / "a.zarr", stamps / "{object_id}-{band}.fits"
+    flags = ("cutouts", table, store, "--files", pattern, "--bands", *BANDS)
+    _, seconds = peak(sys.executable, "-m", "mmae.cli", *flags)
+    remove(folder, store)
+    return n / seconds
+
+
 def best(measure: Callable[[], float], runs: int = 3) -> float:
     return max(measure() for _ in range(runs))
 
@@ -116,10 +136,14 @@ def command(folder: Path, objects: Path) -> tuple[float, float]:
     store = folder / "a.zarr"
     flags = ["--coadds", str(folder / "calexp-{band}-*.fits"), "--bands", *BANDS, f"--shard-rows={SHARD}"]
     memory, seconds = peak(sys.executable, "-m", "mmae.cli", "cutouts", objects, store, *flags)
-    n = len(Table.read(objects))
-    for left in folder.glob("a.zarr*"):
+    remove(folder, store)
+    return memory, len(Table.read(objects)) / seconds
+
+
+def remove(folder: Path, store: Path) -> None:
+    """Delete a store, and what is beside it."""
+    for left in folder.glob(f"{store.name}*"):
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    return memory, n / seconds
 
 
 def main() -> None:
@@ -143,6 +167,7 @@ def main() -> None:
             "Cutout2D in a loop, files opened for each object": loop(folder, few, reopen=True),
             "ours, from table and coadds to stamps in memory": best(lambda: ours(folder, objects)),
             "ours, the whole command, into a store on disk": command(folder, objects)[1],
+            "ours, from cutouts in files, one a band, into a store": files(folder, 4 * options.loop),
         }
         for what, rate in rates.items():
             speed.append(f"| {what} | {rate:,.0f} | {rate / reference:.1f} x |")
