@@ -180,9 +180,11 @@ def _only(path: Path, asked: Asked) -> str:
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[fits.HDUList]:
     """Open a file that was checked before (`fits_strict`), to read rows of it: none of it is mapped."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        with fits_strict.unpacked(path) as file, fits.open(file, memmap=False) as hdus:
+    with fits_strict.unpacked(path) as file:
+        with warnings.catch_warnings():  # not while it is open: others may be opened and closed meanwhile
+            warnings.simplefilter("ignore", AstropyWarning)
+            hdus = fits.open(file, memmap=False, lazy_load_hdus=False)
+        with hdus:
             yield hdus
 
 

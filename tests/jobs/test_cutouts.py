@@ -17,6 +17,7 @@ from mmae import cli
 OBJECTS, SHARD_ROWS = 230, 64  # 4 shards, the last one short
 JOB = ("-m", "jobs.cutouts")
 WAYS = ("coadds", "files", "set")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ def rejected(folder):
     return dict(zip(table["object_id"].tolist(), table["reason"].tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_stamps_of_a_real_field_are_those_of_astropy(real_data, tmp_path, capsys):
     field = np.load(real_data / "hsc_field_grizy_191x191.npz")
     header = fits.Header.fromstring(str(field["wcs_header"]))

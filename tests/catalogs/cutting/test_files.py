@@ -46,6 +46,7 @@ def rejected(folder):
     return {row["object_id"]: (row["reason"], row["detail"]) for row in table}
 
 
+@pytest.mark.slow
 def test_real_stamps_come_through_to_the_bit(real_data, tmp_path):
     """85 cutouts of HSC in five bands, as its cutout service names them."""
     with np.load(real_data / "hsc_stamps64_grizy.npz") as stamps:
