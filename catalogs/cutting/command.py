@@ -120,6 +120,8 @@ class Cutouts:
         names = self.wanted.names
         if len(set(names)) < len(names):
             raise UsageError(f"--bands {' '.join(self.bands)} name one band twice")
+        if named := [name for name in self.columns if "/" in name or name.startswith(".")]:
+            raise UsageError(f"--columns {named[0]} is no name of an array: rename the column")
         check_range("--size", self.size, 8, MAX_SIZE)
         ImageMetadata((), self.pixel_scale, self.zero_point)
 
@@ -147,7 +149,6 @@ def main(config: Cutouts, comm: Any = None) -> None:
     source, objects = _source(config, comm, progress)
     with contextlib.closing(source):
         if first:
-            print(f"{config.objects}: {len(objects):,} objects; {objects.said()}")
             write_rejects(config.output, objects, source.rejects)
         if not len(source.objects):
             why = source.rejects.said() or "there are none"
@@ -166,11 +167,20 @@ def _source(config: Cutouts, comm: Any, progress: Any) -> tuple[Source, Objects]
     if not config.coadds and not config.files:
         if config.objects.is_file() and config.objects.suffix not in sets.ENDINGS:
             raise UsageError("say what coadds to cut, --coadds PATTERN, or which --files PATTERN to take")
-        return sets.open_set(config.objects, wanted, names, config.mask_true, comm, progress)
+        source, objects = sets.open_set(config.objects, wanted, names, config.mask_true, comm, progress)
+        _say(config, objects, comm)
+        return source, objects
     objects = read_objects(open_table(config.objects), names, positions=bool(config.coadds))
+    _say(config, objects, comm)
     if config.files:
         return files.open_files(wanted, objects, config.files, sides, comm, progress), objects
     return coadds.open_coadds(wanted, objects, config.coadds, sides, comm, progress), objects
+
+
+def _say(config: Cutouts, objects: Objects, comm: Any) -> None:
+    """Say which columns were taken for what."""
+    if comm.Get_rank() == 0:
+        print(f"{config.objects}: {len(objects):,} objects; {objects.said()}", flush=True)
 
 
 def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:

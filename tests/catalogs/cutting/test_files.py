@@ -303,6 +303,7 @@ def test_rubin_cutouts_with_masks_in_nanojansky(tmp_path):
         (["--bands", "g", "g"], cli.USAGE, "name one band twice"),
         (["--size", "4"], cli.USAGE, "--size must be from 8"),
         (["--columns", "mag"], cli.REFUSED, "has no column mag"),
+        (["--columns", "a/b"], cli.USAGE, "--columns a/b is no name of an array"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(table, capsys, flags, code, sentence):
