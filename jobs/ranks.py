@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import os
 import sys
 import time
 from typing import Any, NoReturn
 
+from catalogs.errors import UsageError
 from mmae import cli
 
 PATIENCE_SECONDS = 5.0
@@ -35,6 +37,16 @@ def run(command: cli.Command) -> int:
     finally:
         speak(comm, code, held_back.getvalue())
     return code
+
+
+def world() -> Any:
+    """The communicator of all ranks. Raises UsageError where tasks of srun are no ranks of one MPI."""
+    from mpi4py import MPI
+
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if MPI.COMM_WORLD.Get_size() == 1 < tasks:
+        raise UsageError(f"the {tasks} tasks of srun do not know of each other: choose --mpi for your MPI")
+    return MPI.COMM_WORLD
 
 
 def speak(comm: Any, code: int, words: str) -> None:

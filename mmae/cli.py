@@ -39,6 +39,9 @@ COMMANDS = {
     ),
     "crossmatch": Command("catalogs.crossmatch.command", "Crossmatch", "join GalaxiesML with DESI spectra"),
     "ingest": Command("catalogs.ingest", "Ingest", "turn GalaxiesML HDF5 into a cutout store (sharded Zarr)"),
+    "cutouts": Command(
+        "catalogs.cutting.command", "Cutouts", "cut coadds, or collect FITS cutouts, into a cutout store"
+    ),
     "store": Command(
         "catalogs.store.command", "Store", "show what is in a cutout store, verify it, draw a preview"
     ),

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "catalogs.products": STORE,
     "catalogs.surveys": STORE,
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
+    "catalogs.cutting": SURVEYS,
     "catalogs.mock": SURVEYS,
     "catalogs.truth": {"catalogs"},
     "catalogs.ingest": SURVEYS,
@@ -40,7 +41,15 @@ MAY_IMPORT = {
     "mmae.production": SCORES,
     "mmae.training": {*SCORES, "mmae.scores"},
     COMMAND: {*SCORES, "mmae.scores", "mmae.production", "mmae.training"},
-    "jobs": {*SCORES, "mmae.scores", "mmae.production", "mmae.training", COMMAND, "catalogs.ingest"},
+    "jobs": {
+        *SCORES,
+        "mmae.scores",
+        "mmae.production",
+        "mmae.training",
+        COMMAND,
+        "catalogs.ingest",
+        "catalogs.cutting",
+    },
 }
 """Rooms below each room, which it may import from. A command imports no other command."""
 MAY_NOT_IMPORT = {

@@ -90,7 +90,7 @@ def inspect(path: Path) -> tuple[int, list]:
                 status = file.stat()
                 listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
                 if name in ("zarr.json", ".zarray") and file.parent.name in (path.name, *AXES):
-                    _check_codecs(file)  # arrays that nobody reads may be of any kind
+                    check_codecs(file)  # arrays that nobody reads may be of any kind
     return sum(size for _, size, _ in listing), sorted(listing)
 
 
@@ -101,7 +101,8 @@ def _leads_into(root: Path, link: Path) -> bool:
         return False
 
 
-def _check_codecs(file: Path) -> None:
+def check_codecs(file: Path) -> None:
+    """Raise InputRefused where the metadata of an array name a codec that is not one of CODECS."""
     with refusing(f"{file} is not JSON"):
         metadata = read_json(file)
     if isinstance(metadata, dict) and metadata.get("node_type") == "group":

@@ -132,11 +132,8 @@ class CutoutStore:
     def extra(self) -> list[str]:
         """Paths of the columns that no model reads, `columns/NAME`."""
         group = self.group.get(COLUMNS)
-        return (
-            [f"{COLUMNS}/{name}" for name in sorted(group.array_keys())]
-            if isinstance(group, zarr.Group)
-            else []
-        )
+        names = sorted(group.array_keys()) if isinstance(group, zarr.Group) else []
+        return [f"{COLUMNS}/{name}" for name in names]
 
     def array(self, name: str) -> zarr.Array:
         if name not in self.arrays:  # cached: opening an array takes as long as reading a chunk of it

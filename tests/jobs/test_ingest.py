@@ -1,9 +1,6 @@
 """Ingest with MPI writes the bytes that one process writes, and no rank outlives a failure."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import h5py
@@ -32,23 +29,6 @@ def serial(galaxies):
     store = galaxies.with_name("serial.zarr")
     ingest.main(ingest.Ingest(galaxies, store, SHARD_ROWS))
     return cutout_format.manifest_path(store).read_bytes()
-
-
-@pytest.fixture(scope="session")
-def mpirun(program):
-    def run(ranks, *arguments, start=("-m", "jobs.ingest")):
-        """Run to the end, or for a minute; each rank runs what `start` names."""
-        command = [program("mpirun"), "-n", ranks, sys.executable, "-m", "mpi4py", *start, *arguments]
-        return subprocess.run(
-            [*map(str, command), f"--shard-rows={SHARD_ROWS}"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-            env={**os.environ, "PYTHONWARNINGS": "error"},
-        )
-
-    return run
 
 
 def sentences(done):

@@ -16,6 +16,7 @@ COMMANDS = {
     "export": [FIFO],
     "reproduce": [FIFO, "train.zarr"],
     "ingest": [FIFO, "out.zarr"],
+    "cutouts": [FIFO, "out.zarr", "--coadds", "*.fits", "--bands", "g"],
     "store": ["info", FIFO],
     "evaluate": [FIFO, "--truth", "truth.fits"],
     "crossmatch": [FIFO, "--desi", ".", "--out", "out.hdf5"],

@@ -1,0 +1,157 @@
+"""What the header of a FITS image says of its unit, its pixels, its seeing and the planes of its mask.
+
+FLUXMAG0 is of HSC's pipeline (the flux of magnitude 0), MAGZERO of the Legacy Surveys, DES and Euclid, PHOTZP
+of CFHT, MAGZPT of the NOIRLab archive; BUNIT is nJy in Rubin's coadds. MP_NAME = bit is a plane of a mask of
+the LSST pipelines, HSC's among them.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import ICRS, SkyCoord
+from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel, wcs_to_celestial_frame
+
+from catalogs.cutting.planes import Cards
+from catalogs.errors import InputRefused
+
+ZERO_POINTS = ("MAGZERO", "PHOTZP", "MAGZPT")
+"""Cards with the AB magnitude of flux 1."""
+UNITS = {
+    **dict.fromkeys(("nanomaggy", "nanomaggies", "nanomaggie", "nmgy"), 22.5),
+    **{"njy": 31.4, "ujy": 23.9, "µjy": 23.9, "mjy": 16.4, "jy": 8.9},
+}
+"""Units of flux, in lower case -> AB magnitude of 1 of them."""
+MILLIJANSKY = "mJy"
+"""The unit that MJy, a million jansky, must not be taken for."""
+SEEING = ("PSF_FWHM", "PSFFWHM", "SEEING")
+"""Cards with the FWHM of the seeing, arcsec."""
+MAX_SEEING = 10.0
+"""arcsec; a card with more, or with nothing above 0, is of something else."""
+PLANE = re.compile(r"MP_(\w+)")
+NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
+"""The plane of pixels without data in a band; what stands for all planes of a mask, and for none."""
+DECIMALS = 6
+"""To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
+
+
+def zero_point(where: str, header: Mapping[str, Any]) -> float | None:
+    """AB magnitude of flux 1; None where the header does not say.
+
+    Raises InputRefused where it says two different things, or is not in AB.
+    """
+    found: dict[str, float] = {}
+    flux = _number(header, "FLUXMAG0")
+    if flux is not None and flux > 0:
+        found["FLUXMAG0"] = 2.5 * math.log10(flux)
+    for card in ZERO_POINTS:
+        value = _number(header, card)
+        if value is not None and value > 0:
+            found[card] = value
+    unit = str(header.get("BUNIT", "")).strip()
+    if unit.lower() in UNITS and (unit.lower() != "mjy" or unit == MILLIJANSKY):
+        found["BUNIT"] = UNITS[unit.lower()]
+    if found and str(header.get("MAGSYS", "AB")).strip().upper() != "AB":
+        raise InputRefused(
+            f"{where} has magnitudes of {header['MAGSYS']}: leave its band out, or bring its flux to AB"
+        )
+    values = {card: round(value, DECIMALS) for card, value in found.items()}
+    if values and max(values.values()) - min(values.values()) > 10**-3:
+        said = ", ".join(f"{card} {value:g}" for card, value in values.items())
+        raise InputRefused(f"{where} has two zero points ({said}): remove the wrong card from its header")
+    return next(iter(values.values()), None)
+
+
+def seeing(header: Mapping[str, Any]) -> float:
+    """FWHM of the seeing, arcsec; NaN where the header does not say."""
+    values = (_number(header, card) for card in SEEING)
+    return next((value for value in values if value is not None and 0 < value < MAX_SEEING), math.nan)
+
+
+def mask_planes(header: Mapping[str, Any]) -> dict[str, int]:
+    """Planes of a mask by name -> their bits, 0 the lowest."""
+    found = ((PLANE.fullmatch(card), header[card]) for card in header)
+    return {match[1]: int(bit) for match, bit in found if match and isinstance(bit, int)}
+
+
+def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -> tuple[int, int]:
+    """Bits of a mask that make a pixel bad, and those that say that it holds no data.
+
+    bad_planes : names of planes, of which those that the header does not name are not in this mask; where it
+        names none, numbers of bits, 0 the lowest; or ANY, or NONE
+
+    Raises InputRefused where they tell nothing of this mask.
+    """
+    if tuple(bad_planes) in ((ANY,), (NONE,)):
+        return (-1, 0) if bad_planes[0] == ANY else (0, 0)
+    planes = mask_planes(header)
+    numbers = [int(name) for name in bad_planes if name.isdecimal()]
+    known = [name.upper().removeprefix("MP_") for name in bad_planes if not name.isdecimal()]
+    bits = [planes[name] for name in known if name in planes and name != NO_DATA] + numbers
+    lost = [planes[NO_DATA]] if NO_DATA in known and NO_DATA in planes else []
+    if not bits and not lost:
+        named = ", ".join(planes) or "none"
+        raise InputRefused(
+            f"{where} is a mask with the planes {named} (cards MP_NAME): pass --bad-planes with their names, "
+            f"with numbers of bits (0 is the lowest), {ANY} or {NONE}"
+        )
+    return sum(1 << bit for bit in set(bits)), sum(1 << bit for bit in lost)
+
+
+def _number(header: Mapping[str, Any], card: str) -> float | None:
+    value = header.get(card)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+# ---------------------------------------------------------------- where its pixels are
+
+
+def celestial(where: str, cards: Cards) -> WCS | None:
+    """The WCS of an image, of its two axes on the sky; None where neither header has one.
+
+    Raises InputRefused where it has one that is not understood.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            header = next((header for header in cards.maps if "CTYPE1" in header), None)
+            wcs = WCS(header)
+            return wcs.celestial if wcs.has_celestial else None
+    except (ValueError, TypeError, LookupError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise InputRefused(
+            f"{where} has a WCS that is not understood ({reason}): repair its header"
+        ) from error
+
+
+def pixel_scale(wcs: WCS | None) -> float | None:
+    """arcsec a pixel, the root of the area of one; None without a WCS."""
+    if wcs is None:
+        return None
+    return round(math.sqrt(proj_plane_pixel_area(wcs)) * 3600, DECIMALS)
+
+
+def pixels(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where positions are, (n,) each in degrees, ICRS -> x and y of pixels, (n,) each, from 0.
+
+    They are those of `astropy.nddata.Cutout2D`; NaN where a position is on the other side of the sky, or its
+    distortion is not known.
+    """
+    with np.errstate(invalid="ignore"):
+        try:
+            if isinstance(wcs_to_celestial_frame(wcs), ICRS) and set(wcs.wcs.cunit) == {u.deg}:
+                x, y = wcs.all_world2pix(ra, dec, 0)  # as below, without SkyCoord, which takes a millisecond
+            else:
+                x, y = skycoord_to_pixel(SkyCoord(ra * u.deg, dec * u.deg), wcs)
+        except NoConvergence as error:
+            x, y = error.best_solution.T
+            for bad in (error.divergent, error.slow_conv):
+                x[bad], y[bad] = np.nan, np.nan
+    return np.asarray(x), np.asarray(y)

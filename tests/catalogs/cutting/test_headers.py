@@ -1,0 +1,57 @@
+"""What headers say of units, seeing and masks, by numbers worked by hand."""
+
+from collections import ChainMap
+
+import pytest
+from astropy.io import fits
+from survey_files import COSMOS, FLUXMAG0, sky
+
+from catalogs.cutting import headers
+from catalogs.errors import InputRefused
+
+
+@pytest.mark.parametrize(
+    ("cards", "zero_point"),
+    [
+        ({"FLUXMAG0": FLUXMAG0}, 27.0),
+        ({"FLUXMAG0": 10**12.56}, 31.4),
+        ({"MAGZERO": 22.5, "BUNIT": "nanomaggy"}, 22.5),
+        ({"MAGZERO": 30}, 30.0),
+        ({"PHOTZP": 30.0}, 30.0),
+        ({"MAGZPT": 25.1, "MAGSYS": "AB"}, 25.1),
+        ({"BUNIT": "nJy"}, 31.4),
+        ({"BUNIT": "uJy"}, 23.9),
+        ({"BUNIT": "mJy"}, 16.4),
+        ({"BUNIT": "MJy"}, None),
+        ({"BUNIT": "adu", "MAGZERO": 0.0}, None),
+        ({"MAGZERO": "unknown"}, None),
+        ({}, None),
+    ],
+)
+def test_zero_points(cards, zero_point):
+    assert headers.zero_point("a.fits", ChainMap(cards)) == zero_point
+
+
+def test_what_the_extension_lacks_the_primary_header_says():
+    cards = ChainMap(fits.Header({"BUNIT": "nJy"}), fits.Header({"SEEING": 0.7, "BUNIT": "adu"}))
+    assert headers.zero_point("a.fits", cards) == 31.4
+    assert headers.seeing(cards) == 0.7
+
+
+@pytest.mark.parametrize("scale", [0.168, 0.2, 0.262])
+def test_pixel_scales(scale):
+    wcs = headers.celestial("a.fits", ChainMap(sky((100, 120), COSMOS, scale)))
+    assert headers.pixel_scale(wcs) == scale
+
+
+def test_bits_of_a_mask_by_name_and_by_number():
+    lsst = {"MP_BAD": 0, "MP_SAT": 1, "MP_CR": 3, "MP_DETECTED": 5, "MP_NO_DATA": 8}
+    default = ("BAD", "SAT", "CR", "NO_DATA")
+    assert headers.bad_bits("m", lsst, default) == (0b1011, 1 << 8)
+    assert headers.bad_bits("m", {"MP_SAT": 2}, default) == (0b100, 0)
+    assert headers.bad_bits("m", lsst, ("mp_detected", "6")) == (0b1100000, 0)
+    assert headers.bad_bits("m", {}, ("2", "7")) == (0b10000100, 0)
+    assert headers.bad_bits("m", {}, ("any",)) == (-1, 0)
+    assert headers.bad_bits("m", {}, ("none",)) == (0, 0)
+    with pytest.raises(InputRefused, match="with the planes SUSPECT"):
+        headers.bad_bits("m", {"MP_SUSPECT": 7}, default)
