@@ -91,8 +91,8 @@ class Train:
     """Run directory."""
     start: Annotated[Path | None, arg(name="from")] = None
     """Run directory or checkpoint to begin with, such as that of a survey with more redshifts: its model goes
-    on learning, with the bands of the store in the places of those of the same filters, and the store is
-    brought to its unit and pixels. A lower --lr keeps more of it."""
+    on learning, with the bands of the store in the places of those of the same filters, and others beside
+    them; the store is brought to its unit and pixels. A lower --lr keeps more of it."""
 
     shares: tuple[float, ...] = ()
     """How many of the galaxies of each store an epoch sees, as a share: 0.5 is half of them, drawn anew for

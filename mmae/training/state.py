@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 from catalogs import atomic
-from catalogs.bands import as_in
+from catalogs.bands import as_in, match
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.model_input import TOLD
 from mmae import __version__
 from mmae.layers.patches import observed_bands
+from mmae.layers.photometry import MAX_BANDS
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel, build
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae import Model, ModelConfig
+from mmae.models.more_bands import adopt
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World
 from mmae.training.recipe import DROPOUT, Train, make_optimizer, stream_seed
@@ -43,11 +45,21 @@ class Beginning(NamedTuple):
     """Description of its training data, and where they were: `paths`."""
 
     def on_bands(self, bands: tuple[str, ...]) -> "Beginning":
-        """The same model of another survey's bands, which take the places of those of the same filters."""
+        """The same model of another survey's bands, which take the places of those of the same filters.
+
+        Those that it does not know come before all others (more_bands.py). Raises InputRefused where they are
+        too many.
+        """
         if not isinstance(self.config, ModelConfig):
             return self
-        config = dataclasses.replace(self.config, bands=as_in(self.config.bands, bands))
-        return self._replace(config=config)
+        known = as_in(self.config.bands, bands)
+        planes = match(known, bands)
+        more = tuple(band for plane, band in enumerate(bands) if plane not in planes)
+        if len(more) + len(known) > MAX_BANDS:
+            raise InputRefused(
+                f"{' '.join(known)} and {' '.join(more)} are more than {MAX_BANDS} bands: leave some out"
+            )
+        return self._replace(config=dataclasses.replace(self.config, bands=(*more, *known)))
 
 
 def load_beginning(path: Path) -> Beginning:
@@ -116,9 +128,7 @@ def begin_or_resume(
     if start is None:
         model.fit(sample.image, sample.conditions, description["noise"])
     else:
-        missing, unexpected = model.load_state_dict(start.weights, strict=False)
-        assert not unexpected
-        assert all(name.startswith("class_head.") for name in missing)  # which is then a new one
+        begin_with(model, start, sample, description)
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)
@@ -154,6 +164,19 @@ def begin_or_resume(
             before = f"{len(saved['generators'])} ranks ({saved['device']})"
             print(f"{config.out}: begun on {before}; dropout goes on otherwise than there")
     return state
+
+
+def begin_with(model: AnyModel, start: Beginning, sample: Batch, description: dict[str, Any]) -> None:
+    """Give a new model the weights that a run begins with; it may have more bands, and a head of classes."""
+    if isinstance(model, Model) and len(model.noise) > len(start.weights["noise"]):
+        try:
+            adopt(model, start.weights, sample.image, torch.tensor(description["noise"]))
+        except ValueError as error:
+            raise InputRefused(f"{description['survey']}: {error}") from None
+        return
+    missing, unexpected = model.load_state_dict(start.weights, strict=False)
+    assert not unexpected
+    assert all(name.startswith("class_head.") for name in missing)
 
 
 def seed_dropout(config: Train, world: World, step: int) -> None:
@@ -240,7 +263,9 @@ def describe(data: TrainingSet, sample: torch.Tensor, start: Beginning | None = 
         statistics = np.stack([sky_noise(image), *np.nanpercentile(image, levels, axis=(0, 2, 3))])
     told = [name for name in TOLD if data.model.hears and any(store.has(name) for store in data.stores)]
     if start is not None:
-        before = [start.trained_on["noise"], *start.trained_on["flux_percentiles"].values()]
+        before = np.array([start.trained_on["noise"], *start.trained_on["flux_percentiles"].values()])
+        more = statistics.shape[1] - before.shape[1]
+        before = np.pad(before, ((0, 0), (more, 0)), constant_values=np.nan)
         statistics, told = np.where(np.isnan(statistics), before, statistics), start.trained_on["told"]
     noise, *percentiles = statistics.tolist()
     redshift = data.redshift[rows[np.isfinite(data.redshift[rows])]]

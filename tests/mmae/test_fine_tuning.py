@@ -8,7 +8,7 @@ import torch
 from conftest import recipe
 
 from catalogs.bands import HSC
-from catalogs.errors import UsageError
+from catalogs.errors import InputRefused, UsageError
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
 from mmae import export, train
@@ -108,3 +108,70 @@ def test_the_flag_is_from_on_the_command_line_and_in_a_file(tmp_path, monkeypatc
     assert str(parse(Train, ["a.zarr", "--from", "runs/hsc"], "mmae train").start) == "runs/hsc"
     (tmp_path / "train.toml").write_text('data = "a.zarr"\nfrom = "runs/hsc"\n')
     assert str(parse(Train, [], "mmae train").start) == "runs/hsc"
+
+
+@pytest.fixture(scope="module")
+def with_u(survey, tmp_path_factory):
+    """Half of the galaxies in the bands u g r z, without i and y; u is a third of g, more or less."""
+    source, path = open_store(survey / "train.zarr"), tmp_path_factory.mktemp("u") / "train.zarr"
+    columns = {name: source.column(name)[::2] for name in ("object_id", "ra", "dec", "redshift")}
+    columns["object_id"] = columns["object_id"] + 10**6
+    image = source.images(0, 256, ("hsc_g", "hsc_r", "hsc_z"))[0][::2]
+    colour = np.random.default_rng(0).uniform(0.15, 0.6, (128, 1, 1, 1)).astype(np.float32)
+    columns["image"] = np.concatenate([image[:, :1] * colour, image], 1)
+    cutouts.write(
+        path,
+        lambda a, b: {name: values[a:b] for name, values in columns.items()},
+        n=128,
+        survey="with u",
+        bands=("lsst_u", "lsst_g", "lsst_r", "lsst_z"),
+        shard_rows=64,
+        known=("redshift",),
+    )
+    return path
+
+
+def test_a_model_with_more_bands_is_the_one_that_it_was_without_them(survey, trained, with_u, tmp_path):
+    fine_tuned(trained, with_u, tmp_path / "run", lr=1e-12, average=0.0)
+    before, after = (checkpoint.load_model(checkpoint.find(run))[0] for run in (trained, tmp_path / "run"))
+    assert after.config.bands == ("lsst_u", "lsst_g", "lsst_r", "hsc_i", "lsst_z", "hsc_y")
+    data = TrainingSet(survey / "train.zarr", before.config)
+    batch = data.read(data.rows(TRAIN)[:40])
+    image = batch.image.clone()
+    image[10:20, 1], image[20:30, [0, 4]], image[30, 2, :30] = np.nan, np.nan, np.nan
+    wider = torch.cat([torch.full_like(image[:, :1], torch.nan), image], 1)
+    shape = (40, before.config.spectrum_tokens)
+    hidden = torch.zeros(40, 64, dtype=torch.bool), torch.ones(shape, dtype=torch.bool)
+    with torch.inference_mode():
+        old, new = (
+            model.eval()(pixels, batch.spectrum, *hidden)
+            for model, pixels in ((before, image), (after, wider))
+        )
+    for name in ("joint", "point", "logits"):
+        torch.testing.assert_close(getattr(new, name), getattr(old, name), rtol=1e-4, atol=1e-4)
+    # whose lines are where the redshift is, to the last digits
+    torch.testing.assert_close(new.spectrum, old.spectrum, rtol=0, atol=0.02)
+    torch.testing.assert_close(new.image[:, 1:], old.image, rtol=1e-4, atol=1e-4)
+
+
+def test_a_new_band_is_learned_from(trained, with_u, tmp_path):
+    """It is measured in units of its own scatter, given the others, and its weights move."""
+    config = fine_tuned(trained, with_u, tmp_path / "run", band_dropout=0.5)
+    model, saved = checkpoint.load_model(checkpoint.find(config.out))
+    data = TrainingSet(with_u, model.config, saved["data"])
+    batch = data.read(data.rows(TRAIN))
+    white = model.photometry(*model.pixels(batch.image))[0][:, :6].sinh()
+    assert white.mean(0).abs().max() < 0.5
+    assert 0.5 < float(white.std(0).max()) < 1.5  # the colour; all else of u is that of g
+    first = model.image_embed.up.weight[:, :64]
+    assert first.abs().max() > 0
+    assert set(saved["data"]["bands"]) >= {"lsst_u", "hsc_i"}
+    assert np.isfinite(saved["data"]["noise"]).all()
+    export.main(export.Export(config.out))
+    assert open_bundle(config.out / "bundle").card["agreement"]["float64"] < 1e-10
+
+
+def test_too_many_bands_are_refused(trained, with_u):
+    start = load_beginning(checkpoint.find(trained))
+    with pytest.raises(InputRefused, match="are more than 8 bands: leave some out"):
+        start.on_bands(("lsst_u", "lsst_g", "vis", "wise_w1", "f606w"))

@@ -1,0 +1,126 @@
+"""The weights of a model in one that takes more bands: those come first, and mean nothing at first.
+
+Whatever a weight is of, it finds its place by the bands it is of. What is whitened of the other bands stays
+what it was: the factor of a covariance is triangular, and so a band that comes first changes none of those
+after it. So without the new bands the model is the one that it was.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmae.layers.patches import PATCH
+from mmae.layers.photometry import FLOOR, RADII, Photometry, sets_of
+from mmae.layers.whitening import completing, whitening
+from mmae.models.mmae import Model
+
+LEAST_COMPLETE = 2
+"""Galaxies with data in all bands of a survey, for their covariance."""
+
+
+@torch.no_grad()
+def adopt(model: Model, weights: Mapping[str, Tensor], image: Tensor, noise: Tensor) -> None:
+    """Give a model the weights of one that lacks its first bands; the scales of these are of images.
+
+    image (N, bands, 64, 64), NaN in bands that the survey lacks; noise (bands,): of the sky. Raises
+    ValueError where too few images have all bands of the survey.
+    """
+    old, new = len(weights["noise"]), len(model.noise) - len(weights["noise"])
+    own = model.state_dict()
+    places = axes(old, new, len(model.config.columns))
+    networks = {name for name in own if name.startswith("photometric_pdf.")}
+    for name in own.keys() & weights.keys() - networks:
+        if own[name].shape == weights[name].shape:
+            own[name].copy_(weights[name])
+        elif name in places:
+            axis, place = places[name]
+            own[name].zero_().index_copy_(axis, place, weights[name])
+    model.noise[:new] = noise[:new]
+    _copy_networks(model, weights, old, new)
+    _extend(model.photometry, weights, *model.pixels(image), new)
+    _extend_conditions(model, image, new)
+
+
+def axes(old: int, new: int, columns: int) -> dict[str, tuple[int, Tensor]]:
+    """By the name of a weight, the axis that has bands, and the places of the old ones in the new one."""
+    rings, area = len(RADII), PATCH**2
+    bands, total = new + torch.arange(old), new + old
+
+    def pieces(size: int) -> Tensor:
+        return size * new + torch.arange(size * old)
+
+    pixels = torch.cat([pieces(area), area * total + bands, (area + 1) * total + bands])
+    measured = torch.cat([pieces(rings), rings * total + torch.arange(rings)])
+    photometry = torch.cat([measured, rings * (total + 1) + bands])
+    by_band_and_one = torch.cat([bands, torch.tensor([total])])
+    told = torch.cat([bands, total + by_band_and_one, 2 * total + 1 + by_band_and_one])
+    beside = torch.cat([photometry, rings * (total + 1) + total + told])
+    of_columns = torch.cat([torch.arange(2 * columns), 2 * columns + beside])
+    return {
+        "noise": (0, bands),
+        "image_embed.up.weight": (1, pixels),
+        "photometry_embed.up.weight": (1, beside),
+        "photometry.centre": (0, pieces(rings)),
+        "conditions.lowest": (0, bands),
+        "conditions.highest": (0, bands),
+        "conditions.centre": (0, by_band_and_one),
+        "conditions.scale": (0, by_band_and_one),
+        "decoder.image.weight": (0, pieces(area)),
+        "decoder.image.bias": (0, pieces(area)),
+        "column_pdf.0.weight": (1, of_columns),
+        "photometric_pdf.up": (2, torch.cat([measured, rings * (total + 1) + told])),
+    }
+
+
+def _copy_networks(model: Model, weights: Mapping[str, Tensor], old: int, new: int) -> None:
+    """Every set of bands begins with the network of those of its bands that are old, if they are two."""
+    networks = model.photometric_pdf
+    for name in ("out", "out_bias"):
+        getattr(networks, name).copy_(weights[f"photometric_pdf.{name}"])
+    sizes = sets_of(torch.arange(2**old), old).sum(1)
+    place = torch.full((2**old,), -1)
+    place[sizes >= 2] = torch.arange(int((sizes >= 2).sum()))
+    before = place[networks.numbers >> new]
+    rows = (before >= 0).nonzero()[:, 0]
+    _, features = axes(old, new, 0)["photometric_pdf.up"]
+    up = torch.zeros_like(networks.up[rows])
+    networks.up[rows] = up.index_copy(2, features, weights["photometric_pdf.up"][before[rows]])
+    for name in ("up_bias", "middle", "middle_bias"):
+        getattr(networks, name)[rows] = weights[f"photometric_pdf.{name}"][before[rows]]
+
+
+def _extend(
+    photometry: Photometry, weights: Mapping[str, Tensor], pixels: Tensor, known: Tensor, new: int
+) -> None:
+    """Whiten the magnitudes of new bands, given the others; pixels, known: as from `Model.pixels`."""
+    rings = len(RADII)
+    first, bands = rings * new, len(photometry.centre) // rings
+    magnitudes, visible = photometry.measure(pixels, known)
+    of_survey = (visible.unflatten(1, (bands, rings)).sum(2) > 0).any(0).repeat_interleave(rings)
+    complete = magnitudes[(visible[:, of_survey] > 0).all(1)][:, of_survey]
+    if len(complete) < LEAST_COMPLETE:
+        raise ValueError("no two galaxies have data in all bands of the survey")
+    centre, whiten = whitening(complete, FLOOR)
+    # the others keep the centre of another survey: the new ones are moved until their means are 0
+    shift = (centre[first:] - photometry.centre[of_survey][first:]) @ whiten[first:, :first]
+    photometry.centre[:first] = centre[:first] + torch.linalg.solve(whiten[:first, :first].T, shift)
+    for number in range(len(photometry.whiten)):
+        matrix = torch.zeros_like(photometry.whiten[number])
+        present = sets_of(torch.tensor([number]), bands)[0].repeat_interleave(rings)
+        matrix[of_survey, :first] = (completing(complete, FLOOR, present[of_survey]) @ whiten)[:, :first]
+        matrix[first:, first:] = weights["photometry.whiten"][number >> new]
+        photometry.whiten[number] = matrix
+
+
+def _extend_conditions(model: Model, image: Tensor, new: int) -> None:
+    """Between which depths images in the new bands are told."""
+    before = model.conditions.state_dict()
+    kept = {name: values.clone() for name, values in before.items()}
+    pixels, known = model.pixels(image)
+    untold = image.new_full((len(image), 2 * image.shape[1] + 1), torch.nan)
+    model.conditions.fit(pixels, known, model.noise, untold)
+    for name in ("lowest", "highest"):
+        getattr(model.conditions, name)[new:] = kept[name][new:]
+    for name in ("centre", "scale"):
+        getattr(model.conditions, name).copy_(kept[name])
