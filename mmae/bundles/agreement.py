@@ -27,7 +27,7 @@ def disagreement(
     rows = len(image)
     spectrum = torch.zeros(rows, model.config.spectrum_length, dtype=image.dtype)
     no_spectrum = torch.ones(rows, model.config.spectrum_tokens, dtype=torch.bool)
-    as_they_are = lambda logits, bands: logits  # noqa: E731, the paper's model has no p(z)
+    as_they_are = lambda logits, *_: logits  # noqa: E731, the paper's model has no p(z)
     calibrated = getattr(program, "calibrated", as_they_are)
     classified = getattr(program, "classified", as_they_are)
     bands = set_numbers(observed_bands(image))
@@ -41,7 +41,7 @@ def disagreement(
         with torch.inference_mode():
             full = model(image, spectrum, hidden, no_spectrum, conditions=conditions)
             own = program(image, visible if ratio else None, conditions)
-        mass = calibrated(full.logits, bands)
+        mass = calibrated(full.logits, bands, full.shallow)
         spectype = classified(full.spectype, bands)
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
         largest += (spectype - own.spectype).abs().amax(0)

@@ -12,16 +12,19 @@ from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
 from mmae.layers import pdf
-from mmae.layers.conditions import split_told, unknown
+from mmae.layers.conditions import SHALLOWEST, split_told, unknown
 from mmae.layers.patches import observed_bands
 from mmae.layers.pdf import Grid
 from mmae.layers.photometry import set_of
+from mmae.models.masking import Masks, shallower
 from mmae.models.output import Estimate
 
 PIT_PIECES, PIT_RESOLUTION = 16, 5e-3
 """Of the polylines that p(z) is calibrated by, and the least step between two of their levels."""
 MOST_IMAGES, LEAST_ROWS = 2**15, 256
 """Images without some of the bands that are looked at, about, and for each set of bands at least."""
+MOST_SHALLOW, LEAST_KNOWN = 2048, 2
+"""Galaxies to whose images noise is added, and those that a width is fitted to, at the least."""
 LEAST_APART = 0.1
 """Entropies, in nats, between which one map of p(z) passes into the other: so that no rounding decides."""
 
@@ -53,35 +56,45 @@ def calibrate_sets(
 ) -> dict[str, Any]:
     """Fit p(z), and the probabilities of classes, to images (N, bands, 64, 64), for every set of bands.
 
-    Gives what was fitted to all bands.
+    p(z) twice: as deep as the images are, and with the most noise that the model has seen. Gives what was
+    fitted to all bands at the former.
     redshift (N,): NaN of a star; conditions (N, 2 * bands + 1): of the images; NaN, or None: not known;
     spectype (N,): codes of SPECTYPES; 0, or None: not known.
     """
-    bands, sets = image.shape[1], len(program.temperature)
-    fits, sureness = {number: Width.unknown() for number in range(sets)}, torch.ones(sets)
+    bands, sets = image.shape[1], program.temperature.shape[1]
     spectype = torch.zeros(len(image)) if spectype is None else spectype
+    fits, sureness = {number: Width.unknown() for number in range(sets)}, torch.ones(sets)
     for number, rows, estimate in estimates_of_sets(program, image, conditions):
-        has_redshift, has_class = redshift[rows].isfinite(), spectype[rows] > 0
-        if has_redshift.sum() >= 2:
-            mass = estimate.mass[has_redshift]
-            fits[number] = width_of(mass, redshift[rows][has_redshift], program.grid)
+        fits[number] = width_of_known(estimate, redshift[rows], program.grid) or fits[number]
+        has_class = spectype[rows] > 0
         if program.class_head is not None and has_class.any():
             logits = estimate.spectype[has_class].clamp(min=1e-30).log()
             sureness[number] = temperature(logits, spectype[rows][has_class].long() - 1)
-    temperatures, levels, widths = (torch.stack(parts) for parts in zip(*fits.values(), strict=True))
-    program.temperature, program.levels, program.widths = temperatures, levels, widths
+    shallow = dict(fits)
+    known = redshift.isfinite().nonzero()[:, 0][:MOST_SHALLOW]
+    told = unknown(image[known]) if conditions is None else conditions[known]
+    for number, rows, estimate in estimates_of_sets(program, *shallowest(image[known], told)):
+        shallow[number] = width_of_known(estimate, redshift[known][rows], program.grid) or fits[number]
+    of_depths = [[torch.stack(part) for part in zip(*of.values(), strict=True)] for of in (fits, shallow)]
+    program.temperature, program.levels, program.widths = map(torch.stack, zip(*of_depths, strict=True))
     program.class_temperature = sureness
-    of_all = fits[sets - 1]
-    fitted = {
-        "temperature": float(of_all.temperature),
-        "entropies": of_all.entropies.tolist(),
-        "PIT levels": of_all.levels.tolist(),
-        "sets of bands": 2**bands - bands - 1,
-    }
+    fitted = fits[sets - 1].as_json() | {"shallowest": shallow[sets - 1].as_json()}
+    fitted["sets of bands"] = 2**bands - bands - 1
     if program.class_head is None:
         return {"p(z)": fitted}
     counts = {name: int((spectype == code).sum()) for code, name in enumerate(SPECTYPES) if name}
     return {"p(z)": fitted, "classes": {"temperature": float(sureness[-1]), "objects": counts}}
+
+
+def shallowest(image: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (N, bands, 64, 64) and their conditions with the most noise that is added in training."""
+    rows = len(image)
+    seen = torch.zeros(rows, 1, dtype=torch.bool)
+    noisier = Masks.of_tokens(seen, seen, seen, image.shape[1])
+    seeds = torch.arange(rows)
+    return shallower(
+        image, conditions, noisier._replace(noise=torch.full((rows,), SHALLOWEST), noise_seed=seeds)
+    )
 
 
 def estimates_of_sets(
@@ -123,11 +136,24 @@ class Width(NamedTuple):
     entropies: Tensor
     """(2,)"""
 
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "temperature": float(self.temperature),
+            "entropies": self.entropies.tolist(),
+            "PIT levels": self.levels.tolist(),
+        }
+
     @classmethod
     def unknown(cls) -> Self:
         """The width that the model gives."""
         uniform = torch.linspace(0, 1, PIT_PIECES + 1)
         return cls(torch.ones(()), uniform.repeat(2, 1), torch.tensor([0.0, 1.0]))
+
+
+def width_of_known(estimate: Estimate, redshift: Tensor, grid: Grid) -> Width | None:
+    """The width of p(z) of those of the objects (N,) that have a redshift; None where they are too few."""
+    known = redshift.isfinite()
+    return width_of(estimate.mass[known], redshift[known], grid) if known.sum() >= LEAST_KNOWN else None
 
 
 def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:

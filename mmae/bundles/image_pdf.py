@@ -7,13 +7,14 @@ norms and head are not.
 """
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.bundles.typicality import Typicality
-from mmae.layers.conditions import split_told, unknown
+from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.pdf import entropy, recalibrated
@@ -68,14 +69,15 @@ class ImagePdf(nn.Module):
     """The p(z) of an image, its spectrum hidden."""
 
     temperature: Tensor
-    """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017); (S,), by
-    the number of the set of bands that is seen, and 2^bands more where columns are known."""
+    """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017); (2, S):
+    for images as deep as those of the training set, and for the shallowest; by the number of the set of bands
+    that is seen, and 2^bands more where columns are known."""
     levels: Tensor
-    """(S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
+    """(2, S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
     widths: Tensor
-    """(S, 2) entropies of such p(z); between them the levels are so, too."""
+    """(2, S, 2) entropies of such p(z); between them the levels are so, too, as between the depths."""
     class_temperature: Tensor
-    """(S,), as that of p(z), for the probabilities of star, galaxy and quasar."""
+    """(S,), as that of p(z) at the usual depth, for the probabilities of star, galaxy and quasar."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -102,10 +104,11 @@ class ImagePdf(nn.Module):
             self.column_pdf = nn.Sequential(*layers)
         self.sets = 2 ** len(model.config.bands)
         sets = self.sets if model.columns is None else 2 * self.sets
-        self.register_buffer("temperature", torch.ones(sets))
+        self.register_buffer("temperature", torch.ones(2, sets))
         self.register_buffer("class_temperature", torch.ones(sets))
-        self.register_buffer("levels", torch.zeros(sets, 2, 0))
-        self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(sets, 1))
+        self.register_buffer("levels", torch.zeros(2, sets, 2, 0))
+        self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(2, sets, 1))
+        self.bands, self.most_shallow = len(model.config.bands), math.log(SHALLOWEST)
         self.typicality = Typicality(model.config.embed_dim)
 
     def reduced(self) -> list[Linear]:
@@ -152,7 +155,8 @@ class ImagePdf(nn.Module):
         spectype = joint[:, :0]
         if self.class_head is not None:
             spectype = self.classified(self.class_head(joint), bands)
-        mass = self.calibrated(logits, bands)
+        absent, depth = measured[:, -self.bands :], circumstances[:, : self.bands]
+        mass = self.calibrated(logits, bands, shallowness(depth, absent, self.most_shallow))
         return Estimate(answer[:, 0], mass, joint, self.typicality(joint), spectype)
 
     @torch.jit.export
@@ -161,15 +165,19 @@ class ImagePdf(nn.Module):
         return (logits / self.class_temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
 
     @torch.jit.export
-    def calibrated(self, logits: Tensor, bands: Tensor) -> Tensor:
+    def calibrated(self, logits: Tensor, bands: Tensor, shallow: Tensor) -> Tensor:
         """p(z) from what the head says, (B, K): as wide as its errors are.
 
-        bands (B,): numbers of the sets of bands that were seen, and 2^bands more where columns are known.
+        bands (B,): numbers of the sets of bands that were seen, and 2^bands more where columns are known;
+        shallow (B,): from `shallowness`.
         """
-        mass = (logits / self.temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
-        if self.levels.shape[2] == 0:
+        deep, shallowest = self.temperature.index_select(1, bands).unbind(0)
+        mass = (logits / (deep + (shallowest - deep) * shallow).unsqueeze(1)).softmax(1)
+        if self.levels.shape[3] == 0:
             return mass
-        narrow, wide = self.widths.index_select(0, bands).unbind(1)
+        deep, shallowest = self.widths.index_select(1, bands).unbind(0)
+        narrow, wide = (deep + (shallowest - deep) * shallow.unsqueeze(1)).unbind(1)
         share = ((entropy(mass) - narrow) / (wide - narrow)).clamp(0, 1)
-        of_narrow, of_wide = self.levels.index_select(0, bands).unbind(1)
+        deep, shallowest = self.levels.index_select(1, bands).unbind(0)
+        of_narrow, of_wide = (deep + (shallowest - deep) * shallow.view(-1, 1, 1)).unbind(1)
         return recalibrated(mass, torch.lerp(of_narrow, of_wide, share.unsqueeze(1)))

@@ -69,6 +69,17 @@ def features_of(sets: Tensor) -> Tensor:
     return torch.cat([sets, sets, always, sets, always], 1)
 
 
+def shallowness(depth: Tensor, absent: Tensor, most: float) -> Tensor:
+    """How shallow images are, (B,): 0 as those of the training set or deeper, 1 by the factor e^most or more.
+
+    depth (B, bands): logarithm of the noise, as the first features of `Conditions`; absent (B, bands), 1: the
+    band is not there.
+    """
+    there = 1 - absent
+    mean = (depth * there).sum(1) / there.sum(1).clamp(min=1)
+    return (mean / most).clamp(0, 1)
+
+
 class Conditions(nn.Module):
     """Logarithms of noise and seeing, and the extinction, in units of their scatter in the training set.
 

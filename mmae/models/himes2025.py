@@ -240,6 +240,7 @@ class Himes2025(nn.Module):
             photometric=joint.new_zeros(len(joint), 0, 0),
             weights=joint.new_zeros(len(joint), 0),
             spectype=joint.new_zeros(len(joint), 0),
+            shallow=joint.new_zeros(len(joint)),
             columns=joint.new_zeros(len(joint), 0),
         )
 

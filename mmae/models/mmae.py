@@ -23,6 +23,7 @@ the visible pixels (template_fit.py), and the image as the residual from a symme
 (radial_profile.py).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -37,7 +38,7 @@ from catalogs.ranges import check_range, check_sizes
 from catalogs.store.format import SPECTYPES
 from catalogs.store.spectra import STORED_POOL
 from mmae.layers.columns import Columns
-from mmae.layers.conditions import Conditions, split_told, unknown
+from mmae.layers.conditions import SHALLOWEST, Conditions, shallowness, split_told, unknown
 from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
 from mmae.layers.pdf import Grid, best
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
@@ -368,8 +369,15 @@ class Model(nn.Module):
             photometric=photometric,
             weights=weights,
             spectype=spectype,
+            shallow=self.shallow(beside),
             columns=rebuilt,
         )
+
+    def shallow(self, beside: Tensor) -> Tensor:
+        """How shallow images are, (B,), by their features of photometry and conditions (B, F)."""
+        bands, first = len(self.noise), self.photometry.features
+        depth, absent = beside[:, first : first + bands], beside[:, first - bands : first]
+        return shallowness(depth, absent, math.log(SHALLOWEST))
 
     def by_photometry(
         self, pixels: Tensor, known: Tensor, shown: Tensor, told: Tensor

@@ -22,6 +22,8 @@ class Output(NamedTuple):
     """(B, S) of these in the loss; 0 where a band of the set is absent"""
     spectype: Tensor
     """(B, 3) logits of star, galaxy and quasar, in this order; (B, 0) for a model without classes"""
+    shallow: Tensor
+    """(B,) how shallow the image is (conditions.shallowness); 0 for a model without p(z)"""
     columns: Tensor
     """(B, C) columns of a catalogue, rebuilt, in units of their scatter; C = 0 for a model without"""
 

@@ -39,11 +39,11 @@ def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long(
     logits = -0.5 * ((x - centre[:, None]) / claimed[:, None]) ** 2
     first, rest = slice(0, n // 2), slice(n // 2, n)
     fitted = width_of(logits[first].softmax(1), redshift[first], grid)
-    program.temperature[7], program.widths[7] = fitted.temperature, fitted.entropies
-    program.levels = Width.unknown().levels.repeat(32, 1, 1)
-    program.levels[7] = fitted.levels
+    program.temperature[0, 7], program.widths[0, 7] = fitted.temperature, fitted.entropies
+    program.levels = Width.unknown().levels.repeat(2, 32, 1, 1)
+    program.levels[0, 7] = fitted.levels
     of_the_set = torch.full((n - n // 2,), 7)
-    pit = pdf.cdf(program.calibrated(logits[rest], of_the_set), grid, redshift[rest])
+    pit = pdf.cdf(program.calibrated(logits[rest], of_the_set, torch.zeros(n - n // 2)), grid, redshift[rest])
     for inside, tolerance in ((0.68, 0.03), (0.95, 0.02)):
         covered = ((pit - 0.5).abs() < inside / 2).float()
         for half in (is_wide[rest], ~is_wide[rest]):
@@ -62,7 +62,7 @@ def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies():
     def levels_of(rows):
         program = ImagePdf(model)
         calibrate_sets(program, image[rows], redshift[rows])
-        return program.levels[0b11101], program.levels[0b11111]
+        return program.levels[0, 0b11101], program.levels[0, 0b11111]
 
     everything, own = levels_of(slice(None)), levels_of(slice(LEAST_ROWS, None))
     assert torch.equal(everything[0], own[0])

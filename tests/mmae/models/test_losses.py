@@ -43,6 +43,8 @@ def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
         photometric=torch.zeros(2, 0, 0),
         weights=torch.zeros(2, 0),
         spectype=torch.zeros(2, 0),
+        shallow=torch.zeros(2),
+        columns=torch.zeros(2, 0),
     )
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
     image_mask[:, :16] = True
@@ -67,6 +69,8 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
         photometric=torch.zeros(2, 3, 60),
         weights=torch.tensor([0.5, 0.5, 0.0]).expand(2, 3),
         spectype=torch.zeros(2, 0),
+        shallow=torch.zeros(2),
+        columns=torch.zeros(2, 0),
     )
     output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
     batch = Batch.of_pairs(truth, torch.zeros(2, 1296), torch.tensor([0.0, 1.0]))
@@ -119,11 +123,15 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         photometric=torch.randn(4, 3, bins, generator=generator),
         weights=torch.rand(4, 3, generator=generator),
         spectype=torch.zeros(4, 0),
+        shallow=torch.zeros(4),
+        columns=torch.zeros(4, 0),
     )
     redshift = torch.tensor([0.2, 0.5, math.nan, math.nan])
     tokens = torch.ones(4, 64, dtype=torch.bool), torch.ones(4, config.spectrum_tokens, dtype=torch.bool)
     masks = Masks.of_tokens(tokens[0], tokens[1], tokens[1], 5)
-    masks = masks.of(torch.tensor([False, True, True, False]), ~redshift.isnan(), torch.zeros(4) > 0)
+    masks = masks.of(
+        torch.tensor([False, True, True, False]), ~redshift.isnan(), torch.zeros(4) > 0, torch.zeros(4, 0) > 0
+    )
     batch = Batch.of_pairs(image, spectrum, redshift)
     found = model.losses(output, batch, masks)
     assert masks.counts(model.loss_weights).tolist() == [4 * 5 * 64, 2 * config.spectrum_tokens, 2]
