@@ -168,9 +168,10 @@ class ModelInput:
         stop = store.n if stop is None else stop
         values = np.full((stop - start, len(self.columns)), np.nan, np.float32)
         for k, name in enumerate(self.columns):
-            if store.has(path := f"{COLUMNS}/{name}"):
+            column = store.further(name, start, stop)
+            if column is not None:
                 with np.errstate(over="ignore"):
-                    column = store.column(path, start, stop).astype(np.float32)
+                    column = column.astype(np.float32)
                 known = np.isfinite(column) & ~np.isin(column, np.array(NOTHING, np.float32))
                 values[:, k] = np.where(known, column, np.nan)
         return values

@@ -19,7 +19,7 @@ from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
 from catalogs.store.compression import COMPRESSORS
 from catalogs.store.encoding import read_encoding
-from catalogs.store.format import AXES, CHUNK, REQUIRED
+from catalogs.store.format import AXES, CHUNK, COLUMNS, REQUIRED
 
 SHARDING = "sharding_indexed"
 CODECS = {*COMPRESSORS, "bytes", "transpose", SHARDING, "crc32c", "shuffle", "delta"}
@@ -89,7 +89,8 @@ def inspect(path: Path) -> tuple[int, list]:
             if file.is_file():
                 status = file.stat()
                 listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
-                if name in ("zarr.json", ".zarray") and file.parent.name in (path.name, *AXES):
+                read = file.parent.name in (path.name, *AXES) or file.parent.parent.name == COLUMNS
+                if name in ("zarr.json", ".zarray") and read:
                     check_codecs(file)  # arrays that nobody reads may be of any kind
     return sum(size for _, size, _ in listing), sorted(listing)
 
@@ -160,6 +161,13 @@ def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int,
         _check_size(path, name, array, stored_bytes)
     _check_shapes(path, {name: arrays[name].shape for name in AXES if name in arrays})
     return arrays["image"].shape
+
+
+def check_further(path: Path, name: str, array: Any, n: int) -> None:
+    """Refuse a further column, `columns/NAME`, that is not one number for each of n objects."""
+    if not isinstance(array, zarr.Array) or array.shape != (n,) or array.dtype.kind not in "fiu":
+        raise InputRefused(f"{path}/{name} is not a number for each of the {n} objects: write it as ({n},)")
+    _check_size(path, name, array, array.nbytes)
 
 
 def _check_type(path: Path, name: str, array: zarr.Array) -> None:

@@ -12,7 +12,15 @@ import zarr
 from catalogs import atomic
 from catalogs.bands import match
 from catalogs.errors import InputRefused
-from catalogs.store.checks import REPAIR, check_arrays, check_folder, inspect, open_group, refusing
+from catalogs.store.checks import (
+    REPAIR,
+    check_arrays,
+    check_folder,
+    check_further,
+    inspect,
+    open_group,
+    refusing,
+)
 from catalogs.store.chunks import check_chunk, chunks_of
 from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
@@ -130,7 +138,7 @@ class CutoutStore:
 
     @property
     def extra(self) -> list[str]:
-        """Paths of the columns that no model reads, `columns/NAME`."""
+        """Paths of the further columns, `columns/NAME`."""
         group = self.group.get(COLUMNS)
         names = sorted(group.array_keys()) if isinstance(group, zarr.Group) else []
         return [f"{COLUMNS}/{name}" for name in names]
@@ -158,6 +166,16 @@ class CutoutStore:
             with atomic.naming(self.path / name):
                 values = np.asarray(array[start:stop])
         return self.encoding(name).decode(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+    def further(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray | None:
+        """Rows start:stop of a further column, as float64; None where there is none of this name.
+
+        Raises InputRefused where it is not a number an object, or as `column`.
+        """
+        if not self.has(path := f"{COLUMNS}/{name}"):
+            return None
+        check_further(self.path, path, self.group[path], self.n)
+        return self.column(path, start, stop).astype(np.float64)
 
     def encoding(self, name: str) -> Encoding:
         """What the stored numbers of an array mean."""

@@ -12,7 +12,7 @@
       noise      (N, bands) sigma of the sky a pixel, flux      psf_fwhm  (N, bands) arcsec, of the seeing
       ebv        (N,) E(B - V) of the Galaxy, mag               mask      (N, H, W) integer, not 0: no data
                  (in any store, each or none; NaN and what is not above 0 (ebv: below 0): not known)
-      columns/NAME  (N,) float64, what else a table said of each object; NaN: not known; no model reads it
+      columns/NAME  (N,) float64, what else a catalogue says of each object; NaN: not known
     tile.zarr.manifest.json    file -> size, sha256, chunk_sums (of a shard; see manifest.py)
 
 Stores of other programs have no manifest; they are read where their meaning is unambiguous.
@@ -46,7 +46,7 @@ SPECTYPES = ("", "STAR", "GALAXY", "QSO")
 OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
 """What may be known of each object beside its image."""
 COLUMNS = "columns"
-"""Group of the arrays that no model reads."""
+"""Group of further columns, which a model may be trained to take."""
 SPARSE = ("mask",)
 """Arrays of which chunks of nothing but 0 may be left out, as zarr does unless told otherwise."""
 AXES = {

@@ -1,14 +1,18 @@
 """Columns of a catalogue beside images: from a file of a survey through training to a catalogue."""
 
+import json
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from conftest import recipe
 
 from catalogs import ingest
-from catalogs.errors import UsageError
+from catalogs.errors import InputRefused, UsageError
+from catalogs.products.model_input import ModelInput
 from catalogs.store.cutouts import open_store
 from mmae import export, train
 from mmae.bundles.bundle import open_bundle
@@ -19,6 +23,7 @@ from mmae.models import checkpoint
 from mmae.training.data import TRAIN, TrainingSet
 from mmae.training.runlog import read_reports
 
+CARD = {"zero_point": 27.0, "pixel_scale": 0.168, "bands": ("hsc_g", "hsc_r", "hsc_i")}
 NAMES = tuple(f"{band}_cmodel_mag" for band in "griz")
 
 
@@ -47,7 +52,7 @@ def bundle(run):
     return open_bundle(run / "bundle", "fp32")
 
 
-def test_columns_come_with_the_images_and_sentinels_are_nothing(store, model, tmp_path):
+def test_columns_come_with_the_images(store, model):
     opened = open_store(store)
     assert opened.extra == sorted(f"columns/{name}" for name in NAMES)
     data = TrainingSet(store, model.config)
@@ -57,22 +62,56 @@ def test_columns_come_with_the_images_and_sentinels_are_nothing(store, model, tm
     for k, name in enumerate(NAMES):
         np.testing.assert_array_equal(columns[:, k], opened.column(f"columns/{name}", 0, 40).astype("f4"))
 
-    odd = opened.group["columns"]  # what other programs write
-    values = np.array(odd[NAMES[1]])
-    wrong = [-99.0, 99.99, np.inf, -np.inf, np.nan, 1e300]
 
-    class Odd:
-        n = 7
+@pytest.fixture
+def foreign(tmp_path):
+    """`foreign(**columns)`: a store of seven objects as another program writes it, with further columns."""
 
-        def has(self, path):
-            return path == f"columns/{NAMES[1]}"
+    def write(**columns):
+        group = zarr.create_group(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")
+        group.attrs.update(bands=["hsc_g", "hsc_r", "hsc_i"], pixel_scale=0.168, zero_point=27.0)
+        arrays = {"image": np.ones((7, 3, 64, 64), "f4"), "object_id": np.arange(7)}
+        arrays |= {"ra": np.zeros(7), "dec": np.zeros(7)}
+        for name, values in arrays.items():
+            group.create_array(name, data=values, config={"write_empty_chunks": True})
+        group.create_group("columns")
+        for name, (values, options) in columns.items():
+            group["columns"].create_array(name, data=values, **options)
+        return group.store.root
 
-        def column(self, path, start, stop):
-            return np.array([*wrong, values[0]])
+    return write
 
-    found = data.input.columns_of(Odd())
+
+def test_what_catalogues_write_for_nothing_is_nothing(foreign):
+    values = np.array([-99.0, 99.99, np.inf, -np.inf, np.nan, 1e300, 21.5])
+    path = foreign(r_cmodel_mag=(values, {}), note=(np.zeros((7, 2)), {}))
+    store, taken = open_store(path), ModelInput.of({**CARD, "columns": NAMES}, 2)
+    found = taken.columns_of(store)
     assert np.isnan(found[:, [0, 2, 3]]).all()
     assert np.isfinite(found[:, 1]).tolist() == [False] * 6 + [True]
+    assert "goes on without" in taken.differences(store)
+    assert "g_cmodel_mag" in taken.differences(store)
+
+
+@pytest.mark.parametrize("values", [np.zeros((7, 2)), np.zeros(6), np.array(["a"] * 7)], ids=str)
+def test_a_column_that_is_not_a_number_an_object_is_refused_where_it_is_used(foreign, values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the type of strings
+        path = foreign(r_cmodel_mag=(values, {}))
+    store = open_store(path)
+    assert np.isnan(ModelInput.of(CARD, 2).columns_of(store)).all()
+    with pytest.raises(InputRefused, match="columns/r_cmodel_mag is not a number for each of the 7 objects"):
+        ModelInput.of({**CARD, "columns": NAMES}, 2).columns_of(store)
+
+
+def test_a_column_is_decoded_by_no_codec_that_runs_code(foreign):
+    path = foreign(r_cmodel_mag=(np.zeros(7), {}))
+    metadata = path / "columns/r_cmodel_mag/zarr.json"
+    text = json.loads(metadata.read_text())
+    text["codecs"].append({"name": "numcodecs.pickle", "configuration": {}})
+    metadata.write_text(json.dumps(text))
+    with pytest.raises(InputRefused, match="names the codec 'pickle'"):
+        open_store(path)
 
 
 def test_without_columns_p_of_z_is_that_of_the_image_alone(bundle, model, store):
