@@ -64,7 +64,7 @@ def calibrate_sets(
     bands, sets = image.shape[1], program.temperature.shape[1]
     spectype = torch.zeros(len(image)) if spectype is None else spectype
     fits, sureness = {number: Width.unknown() for number in range(sets)}, torch.ones(sets)
-    for number, rows, estimate in estimates_of_sets(program, image, conditions):
+    for number, rows, estimate in estimates_of_sets(program, image, conditions, MOST_IMAGES):
         fits[number] = width_of_known(estimate, redshift[rows], program.grid) or fits[number]
         has_class = spectype[rows] > 0
         if program.class_head is not None and has_class.any():
@@ -73,7 +73,8 @@ def calibrate_sets(
     shallow = dict(fits)
     known = redshift.isfinite().nonzero()[:, 0][:MOST_SHALLOW]
     told = unknown(image[known]) if conditions is None else conditions[known]
-    for number, rows, estimate in estimates_of_sets(program, *shallowest(image[known], told)):
+    noisier = shallowest(image[known], told)
+    for number, rows, estimate in estimates_of_sets(program, *noisier, MOST_IMAGES // 2):
         shallow[number] = width_of_known(estimate, redshift[known][rows], program.grid) or fits[number]
     of_depths = [[torch.stack(part) for part in zip(*of.values(), strict=True)] for of in (fits, shallow)]
     program.temperature, program.levels, program.widths = map(torch.stack, zip(*of_depths, strict=True))
@@ -98,20 +99,21 @@ def shallowest(image: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def estimates_of_sets(
-    program: ImagePdf, image: Tensor, conditions: Tensor | None
+    program: ImagePdf, image: Tensor, conditions: Tensor | None, most: int
 ) -> Iterator[tuple[int, Tensor, Estimate]]:
     """Of every set of two bands or more of images (N, bands, 64, 64): its number, the rows, estimates.
 
     Objects of a survey that has these bands and no others tell best, if they are enough; else other bands are
     hidden from those that have more. Sets that fewer than two objects have are left out. A model that takes
     columns is calibrated without and with those that objects have; the numbers of these are 2^bands higher.
+    most : images without some of the bands, about
     """
     bands = image.shape[1]
     observed = observed_bands(image)
     told = unknown(image) if conditions is None else conditions
     sets = {number: set_of(number, bands) for number in range(2**bands)}
     several = {number: seen for number, seen in sets.items() if seen.sum() >= LEAST_BANDS}
-    of_a_part = max(LEAST_ROWS, MOST_IMAGES // len(several))
+    of_a_part = max(LEAST_ROWS, most // len(several))
     for number, seen in several.items():
         rows = (observed == seen).all(1).nonzero()[:, 0]
         if len(rows) < LEAST_ROWS:
