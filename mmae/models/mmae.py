@@ -223,6 +223,10 @@ class Model(nn.Module):
             last.weight[1:], last.bias[1:] = 0.0, 0.0
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
         self.class_head = class_head(width) if config.classes else None
+        self.profile = RadialProfile()
+        self.decoder = Decoder(config)
+        self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
+        # last, and without a gradient into the others: these are what they would be without columns
         self.columns = Columns(len(config.columns)) if config.columns else None
         if self.columns is not None:
             beside = self.columns.features
@@ -230,9 +234,6 @@ class Model(nn.Module):
             self.column_decoder = nn.Sequential(
                 nn.Linear(beside + width, width), nn.GELU(), nn.Linear(width, len(config.columns))
             )
-        self.profile = RadialProfile()
-        self.decoder = Decoder(config)
-        self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups: weight decay for matrices only, not for positions, gains and biases."""
@@ -352,7 +353,7 @@ class Model(nn.Module):
                 features_of_columns, any_known = self.columns(columns)
                 correction = self.column_pdf(torch.cat([features_of_columns, beside], 1))
                 logits = logits.detach() + correction * any_known
-                rebuilt = self.column_decoder(torch.cat([features_of_columns, joint], 1))
+                rebuilt = self.column_decoder(torch.cat([features_of_columns, joint.detach()], 1))
             pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:

@@ -1,8 +1,9 @@
-"""A model that takes magnitudes of a catalogue beside images, with all, half and none of them.
+"""A model that takes magnitudes of catalogues beside images, with all, half and none of them.
 
 python tests/benchmarks/bench_columns.py FOLDER [--galaxies 12000] [--epochs 3] [--seeds 2]
 
-FOLDER keeps a mock survey of HSC, whose catalogue has cmodel magnitudes, and the runs.
+FOLDER keeps a mock survey of HSC, the same galaxies in Rubin's, and the runs. The columns are the cmodel
+magnitudes of HSC's catalogue, and that in u of Rubin's, a band that HSC's images lack.
 """
 
 import sys
@@ -15,13 +16,37 @@ import studies
 import torch
 from studies import held_out, make_all, measured, opened
 
+from catalogs.mock.survey import Mock
+from catalogs.mock.survey import main as mock
+from catalogs.store import cutouts
+from catalogs.store.cutouts import open_store
 from mmae.layers.conditions import split_told
 from mmae.training.recipe import Train
 
-COLUMNS = tuple(f"{band}_cmodel_mag" for band in "grizy")
+COLUMNS = tuple(f"{band}_cmodel_mag" for band in "ugrizy")
 HEADER = ["model", "columns at inference", *studies.SCORES[:5], "ratio of sigma_NMAD"]
 SHARES = {"all": 0.0, "half missing, at random": 0.5, "none": 1.0}
 """Which are given at inference, and the share of them that is missing."""
+
+
+def drawn(folder: Path, galaxies: int) -> Path:
+    """The training store of HSC with the columns, drawn once."""
+    path, rubin = folder / "columns.zarr", folder / "rubin" / "train.zarr"
+    if not path.exists():
+        hsc = open_store(studies.drawn(folder, galaxies, COLUMNS[1:]))
+        if not rubin.exists():
+            mock(Mock(rubin.parent, survey="rubin", galaxies=galaxies, tile=1, seed=5))
+        u = open_store(rubin).further(COLUMNS[0])
+        names = ("object_id", "ra", "dec", "redshift", "flux", "ivar")
+
+        def block(start: int, stop: int) -> dict[str, np.ndarray | None]:
+            own = {name: hsc.column(name, start, stop) for name in names}
+            magnitudes = {f"columns/{name}": hsc.further(name, start, stop) for name in COLUMNS[1:]}
+            magnitudes[f"columns/{COLUMNS[0]}"] = u[start:stop]
+            return own | magnitudes | {"image": hsc.images(start, stop)[0]}
+
+        cutouts.write(path, block, n=hsc.n, survey="mock", wave=hsc.wave, extra=COLUMNS)
+    return path
 
 
 def judged(run: Path, store: Path, missing: float) -> list[float]:
@@ -47,7 +72,7 @@ def rows(store: Path, without: list[Path], with_columns: list[Path]) -> Iterator
 
 def main() -> None:
     arguments = studies.parser(__doc__, 12_000).parse_args()
-    store = studies.drawn(arguments.folder, arguments.galaxies, COLUMNS)
+    store = drawn(arguments.folder, arguments.galaxies)
     length = {"epochs": arguments.epochs, "batch": arguments.batch}
     recipes = [
         Train((store,), arguments.folder / "runs" / f"{name} {seed}", seed=seed, columns=columns, **length)
