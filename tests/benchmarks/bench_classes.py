@@ -86,7 +86,8 @@ def main() -> None:
             yield "\nReal stamps of HSC:\n"
             yield from of_stamps(runs[0], arguments.stamps / "hsc_stamps64_grizy.npz")
 
-    command = " ".join(["bench_classes.py", "FOLDER", *sys.argv[2:]])
+    words = ["DATA" if word == str(arguments.stamps) else word for word in sys.argv[2:]]
+    command = " ".join(["bench_classes.py", "FOLDER", *words])
     report.write("classes", "Stars, galaxies and quasars", command, body())
 
 
