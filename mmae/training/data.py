@@ -233,9 +233,10 @@ class TrainingSet:
         return np.flatnonzero((self.splits == name) & self.usable & wanted)
 
     def kind(self, rows: np.ndarray) -> np.ndarray:
-        """Kinds (m,) of galaxies: twice the number of the store, and 1 more for those without a redshift."""
+        """Kinds (m,) of objects: twice the number of the store, and 1 more without redshift and class."""
         of_block = np.array([block.number for block in self.blocks])
-        return 2 * of_block[self.block[rows]] + ~np.isfinite(self.redshift[rows])
+        unlabelled = np.isnan(self.redshift[rows]) & (self.spectype[rows] == 0)
+        return 2 * of_block[self.block[rows]] + unlabelled
 
     def shares(self, of_stores: Sequence[float], unlabelled: float) -> list[float]:
         """The share of each kind that an epoch sees; of_stores: one a store, or none for all of them."""

@@ -98,7 +98,7 @@ class Train:
     """How many of the galaxies of each store an epoch sees, as a share: 0.5 is half of them, drawn anew for
     every epoch, 2 is each twice. One number a store, in their order; by default all once."""
     unlabelled: float = 1.0
-    """The same for galaxies without a redshift, of any store."""
+    """The same for objects of which neither the redshift is known nor what they are, of any store."""
 
     columns: tuple[str, ...] = ()
     """Columns of the stores (`columns/NAME`), such as magnitudes and sizes, that the model takes beside

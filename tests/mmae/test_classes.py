@@ -71,6 +71,7 @@ def test_the_store_says_what_an_object_is_and_no_star_has_a_redshift(starry, run
         np.testing.assert_array_equal(classified[~is_star[classified]], judged)
         assert is_star[classified].any()
     assert is_star[data.rows(TRAIN)].any()
+    assert (data.kind(data.rows(TRAIN)) == 0).all()  # stars are labelled, too
 
 
 def test_a_catalogue_says_what_an_object_is(starry, run, bundle):
