@@ -29,10 +29,10 @@ class Ingest:
     """HDF5 file to read."""
     output: Positional[Path]
     """Store to write, usually NAME.zarr."""
-    columns: tuple[str, ...] = ()
-    """Columns of the file to keep, such as g_cmodel_mag: a model may be trained to take them, too."""
     shard_rows: int = SHARD
     """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
+    columns: tuple[str, ...] = ()
+    """Columns of the file to keep, such as g_cmodel_mag: a model may be trained to take them, too."""
 
 
 def main(config: Ingest, comm: Any = None) -> None:
