@@ -14,14 +14,14 @@ from typing import Any, Literal
 import numpy as np
 
 from catalogs.cutting.cutana import CutanaPart, open_batches
-from catalogs.cutting.objects import Names, Objects, read_objects
+from catalogs.cutting.objects import Objects, Selection, read_objects
 from catalogs.cutting.planes import Asked, Kind, version
 from catalogs.cutting.rejects import Reason, Rejects
 from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
 from catalogs.cutting.stamps import Block, Stamps
-from catalogs.cutting.tables import Columns
 from catalogs.cutting.universe import ENDINGS, NUMBERS, PLANES, Hdf5Part, Item, ParquetPart, open_parts
 from catalogs.errors import InputRefused, UsageError
+from catalogs.tables.columns import Columns
 
 __all__ = ["ENDINGS", "MaskTrue", "open_set"]
 
@@ -36,19 +36,15 @@ ROWS = 256
 """Objects whose bands and scales are looked at at a time."""
 
 
-class SetColumns(Columns):
+def columns_of(path: Path, parts: Sequence[Part]) -> Columns:
     """The catalogue of a set, its files one after the other."""
-
-    def __init__(self, path: Path, parts: Sequence[Part]):
-        common = set.intersection(*(set(part.names) for part in parts))
-        super().__init__(path, sorted(common))
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(part.n for part in self.parts)
-
-    def values(self, name: str) -> np.ndarray:
-        return np.concatenate([part.column(name) for part in self.parts])
+    common = set.intersection(*(set(part.names) for part in parts))
+    return Columns(
+        path,
+        tuple(sorted(common)),
+        sum(part.n for part in parts),
+        lambda name: np.ma.concatenate([part.column(name) for part in parts]),
+    )
 
 
 @dataclass
@@ -107,7 +103,7 @@ class SetStamps:
 
 
 def open_set(
-    path: Path, wanted: Wanted, names: Names, mask_true: MaskTrue, comm: Any, progress: Progress
+    path: Path, wanted: Wanted, chosen: Selection, mask_true: MaskTrue, comm: Any, progress: Progress
 ) -> tuple[SetStamps, Objects]:
     """Look at all files of a set, and at bands and scales of all objects.
 
@@ -132,17 +128,19 @@ def open_set(
         )
     first = next(_items(parts, np.array([0]), ("band", "scale")))
     wanted = wanted if wanted.bands else replace(wanted, bands=tuple(first.band))
-    columns = SetColumns(path, parts)
-    if not names.redshift and "Z" in columns.names and all(part.has_spectra for part in parts):
-        names = replace(names, redshift="Z")  # of DESI, SDSS, VIPERS
-    objects = read_objects(columns, replace(names, bands=wanted.bands), positions=False)
+    table = columns_of(path, parts)
+    if not chosen.redshift and "Z" in table.names and all(part.has_spectra for part in parts):
+        chosen = replace(chosen, redshift="Z")  # of DESI, SDSS, VIPERS
+    objects = read_objects(table, replace(chosen, bands=wanted.bands), needs_positions=False)
     zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, [(str(path), None)])
     scale = next(iter(first.image.get("scale", [])), None)
     stated = None if scale is None else round(float(scale), 6)
     pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, [(str(path), stated)])
-    rows = np.array_split(np.arange(len(objects)), max(1, len(objects) // ROWS))
-    own = rows[comm.Get_rank() :: comm.Get_size()]
-    found = [_looked(parts, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")]
+    chunks = np.array_split(np.arange(len(objects)), max(1, len(objects) // ROWS))
+    own = chunks[comm.Get_rank() :: comm.Get_size()]
+    found = [
+        _looked(parts, objects, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")
+    ]
     rejects = Rejects().join([rejects for part in comm.allgather(found) for rejects in part])
     kept = np.setdiff1d(np.arange(len(objects)), rejects.rows)
     told = {"noise": "ivar", "psf_fwhm": "psf_fwhm", "mask": "mask" if mask_true != "unused" else ""}
@@ -152,11 +150,11 @@ def open_set(
             wanted=wanted,
             objects=objects.take(kept),
             parts=parts,
-            rows=kept,
+            rows=objects.row[kept],
             mask_true=mask_true,
             zero_point=zero_point,
             pixel_scale=pixel_scale,
-            wave=_wave(parts, kept),
+            wave=_wave(parts, objects.row[kept]),
             versions=versions,
             rejects=rejects,
             known=tuple(name for name, of in told.items() if all(of in part.fields for part in parts)),
@@ -174,10 +172,13 @@ def _wave(parts: Sequence[Part], rows: np.ndarray) -> np.ndarray | None:
     return next((spectrum["lambda"].astype(np.float64) for spectrum in spectra if spectrum), None)
 
 
-def _looked(parts: Sequence[Part], rows: np.ndarray, wanted: Wanted, pixel_scale: float) -> Rejects:
-    """Objects, of some rows of the set, that have no image in the bands, or one of another pixel scale."""
+def _looked(
+    parts: Sequence[Part], objects: Objects, chunk: np.ndarray, wanted: Wanted, pixel_scale: float
+) -> Rejects:
+    """Those of a chunk of the objects that have no image in the bands, or one of another pixel scale."""
     rejects = Rejects()
-    for row, item in zip(rows.tolist(), _items(parts, rows, ("band", "scale")), strict=True):
+    items = _items(parts, objects.row[chunk], ("band", "scale"))
+    for row, item in zip(chunk.tolist(), items, strict=True):
         planes = [plane for plane in _planes(item, wanted) if plane is not None]
         scales = [float(item.image["scale"][plane]) for plane in planes if "scale" in item.image]
         other = next((scale for scale in scales if not same("pixel scale", scale, pixel_scale)), None)

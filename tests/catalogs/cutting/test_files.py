@@ -296,13 +296,15 @@ def test_rubin_cutouts_with_masks_in_nanojansky(tmp_path):
     [
         (["--zero-point=25"], cli.REFUSED, "has zero point 27, --zero-point says 25: leave the flag out"),
         (["--pixel-scale=0.2"], cli.REFUSED, "has pixel scale 0.168, --pixel-scale says 0.2"),
-        (["--files", "{nothing}.fits"], cli.REFUSED, "has no column nothing; it has object_id, ra, dec"),
+        (["--files", "{nothing}.fits"], cli.USAGE, "has no column nothing (in a pattern of names); it has"),
         (["--files", "{}.fits"], cli.USAGE, "without the name of a column"),
         (["--files", "no-{object_id}.fits"], cli.REFUSED, "none of the 12 objects has a file"),
         (["--coadds", "x.fits"], cli.USAGE, "say either of what coadds to cut"),
         (["--bands", "g", "g"], cli.USAGE, "name one band twice"),
         (["--size", "4"], cli.USAGE, "--size must be from 8"),
-        (["--columns", "mag"], cli.REFUSED, "has no column mag"),
+        (["--columns", "mag"], cli.USAGE, "has no column mag (--columns); it has object_id, ra, dec"),
+        (["--where", "mag < 25"], cli.USAGE, "--where 'mag < 25': the table has no column mag"),
+        (["--where", "ra > 400"], cli.REFUSED, "has no row where ra > 400"),
         (["--columns", "a/b"], cli.USAGE, "--columns a/b is no name of an array"),
     ],
 )
