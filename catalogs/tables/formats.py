@@ -4,7 +4,7 @@ import contextlib
 import functools
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def _parquet(path: Path) -> Iterator[Columns]:
         yield table._replace(read=read)
 
 
-READERS = {
+READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Columns]]] = {
     **dict.fromkeys((".fits", ".fit", ".fz"), _fits),
     **{f".{name}": functools.partial(_by_astropy, form=f"ascii.{name}") for name in ("csv", "ecsv")},
     **dict.fromkeys((".parquet", ".pq"), _parquet),
