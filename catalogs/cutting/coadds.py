@@ -17,10 +17,10 @@ import numpy as np
 from astropy.io import fits
 
 from catalogs.cutting.objects import Objects
-from catalogs.cutting.patches import Patch, assign, check_distinct, find_files, look
+from catalogs.cutting.patches import Patch, assign, check_distinct, find_files, look, middle
 from catalogs.cutting.planes import Kind, opened, version
 from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint
+from catalogs.cutting.source import Progress, Wanted, agreed, check_bands, fingerprint
 from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
 from catalogs.errors import InputRefused
 from catalogs.store.checks import refusing
@@ -143,14 +143,16 @@ def open_coadds(
         (patch for part in comm.allgather(looked) for patch in part), key=lambda patch: patch.name
     )
     check_distinct(patches)
+    check_bands(wanted, {band for patch in patches for band, kind in patch.planes if kind is Kind.IMAGE})
     stated = [said for patch in patches for said in patch.zero_points]
     zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, stated)
     pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, (patch.scale for patch in patches))
     patch, x, y = assign(patches, objects.ra, objects.dec)
     placed = np.isfinite(objects.ra) & (np.abs(objects.dec) <= 90)
     rejects = Rejects()
+    where = "" if (patch >= 0).any() else f"the middle of {patches[0].name} is at {middle(patches[0])}"
     for row in np.flatnonzero(patch < 0).tolist():
-        rejects.add(row, Reason.OFF_COADDS if placed[row] else Reason.NO_POSITION)
+        rejects.add(row, Reason.OFF_COADDS, where) if placed[row] else rejects.add(row, Reason.NO_POSITION)
     x0, y0 = corner(np.where(patch < 0, 0, x), wanted.size), corner(np.where(patch < 0, 0, y), wanted.size)
     order = np.lexsort((y0, patch))
     order = order[patch[order] >= 0]

@@ -13,12 +13,13 @@ from tyro.conf import Positional
 from catalogs.bands import TABLE
 from catalogs.cutting import coadds, files, patterns, sets
 from catalogs.cutting.objects import Objects, Selection, read_objects
-from catalogs.cutting.rejects import rejects_path, write_rejects
+from catalogs.cutting.rejects import Rejects, rejects_path, write_rejects
 from catalogs.cutting.sets import MaskTrue
 from catalogs.cutting.source import Source, Wanted
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import check_range
 from catalogs.store import cutouts
+from catalogs.store.checks import check_output
 from catalogs.store.format import COLUMNS, SHARD, SIZE, ImageMetadata, manifest_path
 from catalogs.store.shard_writer import SerialComm
 from catalogs.tables import formats
@@ -147,6 +148,7 @@ def main(config: Cutouts, comm: Any = None) -> None:
     def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
         return track(items, what) if first and items else items
 
+    check_output(config.output)
     if config.output.exists():
         raise UsageError(f"{config.output} exists already: remove it, or choose another name")
     source, objects = _source(config, comm, progress)
@@ -154,11 +156,19 @@ def main(config: Cutouts, comm: Any = None) -> None:
         if first:
             write_rejects(config.output, objects, source.rejects)
         if not len(source.objects):
-            why = source.rejects.said() or "there are none"
-            raise InputRefused(f"none of the {len(objects):,} objects can be cut: {why}")
+            raise InputRefused(
+                f"none of the {len(objects):,} objects can be cut: {source.rejects.said()}; see "
+                f"{rejects_path(config.output)}, which begins with {_first(objects, source.rejects)}"
+            )
         write(config, source, comm, progress)
     if first:
         _report(config, source)
+
+
+def _first(objects: Objects, rejects: Rejects) -> str:
+    row, detail = rejects.rows[0], rejects.details[0]
+    position = f"{objects.ra[row]:.4f} {objects.dec[row]:+.4f}"
+    return f"{objects.object_id[row]} at {position}" + (f": {detail}" if detail else "")
 
 
 def _source(config: Cutouts, comm: Any, progress: Any) -> tuple[Source, Objects]:

@@ -19,7 +19,7 @@ from catalogs.cutting import headers, patterns
 from catalogs.cutting.objects import Objects
 from catalogs.cutting.planes import SIDES, Asked, Cards, Kind, find_planes, version
 from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
+from catalogs.cutting.source import Progress, Wanted, agreed, check_bands, fingerprint, same
 from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
 from catalogs.errors import InputRefused
 
@@ -116,15 +116,15 @@ class FileStamps:
     def read(self, row: int, stamps: Stamps) -> tuple[bytes, set[str]]:
         """Fill the stamps (1, bands, N, N) of an object.
 
-        Returns a digest of the versions of its files, and what they tell of noise, psf_fwhm and mask. Raises
-        Rejected.
+        Returns a digest of the versions of its files, and what they tell: their bands, and which of noise,
+        psf_fwhm and mask. Raises Rejected.
         """
         arrays, versions = self.files.read(_texts(self.objects, row))
         told = set()
         for k, band in enumerate(self.wanted.bands):
             if (band, Kind.IMAGE) in arrays:
                 with _rejecting(Reason.REFUSED):
-                    told |= self._fill(row, arrays, band, stamps.part(slice(0, 1), k))
+                    told |= {band, *self._fill(row, arrays, band, stamps.part(slice(0, 1), k))}
         return atomic.digest(versions)[:16].encode(), told
 
     def _fill(self, row: int, arrays: Arrays, band: str, stamps: Stamps) -> set[str]:
@@ -213,6 +213,8 @@ def open_files(
     parts = comm.allgather(_checked(source, progress(rows, "checking files")))
     versions = dict(entry for seen, _, _ in parts for entry in seen.items())
     told = set().union(*(part[1] for part in parts))
+    if versions:
+        _check_told(wanted, sides, told)
     kept = np.array(sorted(versions), np.int64)
     return FileStamps(
         wanted=wanted,
@@ -227,6 +229,14 @@ def open_files(
         ),
         versions=np.array([versions[row] for row in sorted(versions)], "S16"),
     )
+
+
+def _check_told(wanted: Wanted, sides: dict[str, str], told: set[str]) -> None:
+    """Raise InputRefused where a band, or a pattern of files beside the images, is of no object."""
+    check_bands(wanted, told)
+    for flag, pattern in sides.items():
+        if ("mask" if SIDES[flag] is Kind.MASK else "noise") not in told:
+            raise InputRefused(f"no object has a file {pattern} ({flag}): see --help on patterns")
 
 
 def _checked(source: FileStamps, rows: Any) -> tuple[dict[int, bytes], set[str], Rejects]:

@@ -36,6 +36,8 @@ MAX_SEEING = 10.0
 PLANE = re.compile(r"MP_(\w+)")
 NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
 """The plane of pixels without data in a band; what stands for all planes of a mask, and for none."""
+WCSLIB = re.compile(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+:")
+"""Where in its own source wcslib found an error."""
 DECIMALS = 6
 """To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
 
@@ -125,7 +127,7 @@ def celestial(where: str, cards: Cards) -> WCS | None:
             wcs = WCS(header)
             return wcs.celestial if wcs.has_celestial else None
     except (ValueError, TypeError, LookupError, MemoryError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(WCSLIB.sub("", str(error)).split())
         raise InputRefused(
             f"{where} has a WCS that is not understood ({reason}): repair its header"
         ) from error

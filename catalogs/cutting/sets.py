@@ -17,7 +17,7 @@ from catalogs.cutting.cutana import CutanaPart, open_batches
 from catalogs.cutting.objects import Objects, Selection, read_objects
 from catalogs.cutting.planes import Asked, Kind, version
 from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
+from catalogs.cutting.source import Progress, Wanted, agreed, check_bands, fingerprint, same
 from catalogs.cutting.stamps import Block, Stamps
 from catalogs.cutting.universe import ENDINGS, NUMBERS, PLANES, Hdf5Part, Item, ParquetPart, open_parts
 from catalogs.errors import InputRefused, UsageError
@@ -141,7 +141,9 @@ def open_set(
     found = [
         _looked(parts, objects, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")
     ]
-    rejects = Rejects().join([rejects for part in comm.allgather(found) for rejects in part])
+    looked = [each for part in comm.allgather(found) for each in part]
+    check_bands(wanted, set().union(*(bands for _, bands in looked)))
+    rejects = Rejects().join([rejects for rejects, _ in looked])
     kept = np.setdiff1d(np.arange(len(objects)), rejects.rows)
     told = {"noise": "ivar", "psf_fwhm": "psf_fwhm", "mask": "mask" if mask_true != "unused" else ""}
     versions = _versions(parts)
@@ -174,19 +176,24 @@ def _wave(parts: Sequence[Part], rows: np.ndarray) -> np.ndarray | None:
 
 def _looked(
     parts: Sequence[Part], objects: Objects, chunk: np.ndarray, wanted: Wanted, pixel_scale: float
-) -> Rejects:
-    """Those of a chunk of the objects that have no image in the bands, or one of another pixel scale."""
-    rejects = Rejects()
+) -> tuple[Rejects, set[str]]:
+    """Those of a chunk of the objects that have no image in the bands, or one of another pixel scale.
+
+    Returns them, and the bands in which any has one.
+    """
+    rejects, bands = Rejects(), set[str]()
     items = _items(parts, objects.row[chunk], ("band", "scale"))
     for row, item in zip(chunk.tolist(), items, strict=True):
-        planes = [plane for plane in _planes(item, wanted) if plane is not None]
-        scales = [float(item.image["scale"][plane]) for plane in planes if "scale" in item.image]
+        by_band = zip(wanted.bands, _planes(item, wanted), strict=True)
+        found = {band: plane for band, plane in by_band if plane is not None}
+        bands |= found.keys()
+        scales = [float(item.image["scale"][plane]) for plane in found.values() if "scale" in item.image]
         other = next((scale for scale in scales if not same("pixel scale", scale, pixel_scale)), None)
-        if not planes:
+        if not found:
             rejects.add(row, Reason.NO_IMAGE)
         elif other is not None:
             rejects.add(row, Reason.PIXEL_SCALE, f"it has pixel scale {other:g}, the store {pixel_scale:g}")
-    return rejects
+    return rejects, bands
 
 
 def _planes(item: Item, wanted: Wanted) -> list[int | None]:

@@ -71,7 +71,8 @@ class Block:
     @classmethod
     def of(cls, read: Callable[[Kind], np.ndarray], kinds: Container[Kind], bits: tuple[int, int]) -> Self:
         """The rows that `read` gives of each plane; `bits` of the mask make a pixel BAD, or LOST."""
-        image = read(Kind.IMAGE).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # to infinity, which is no data
+            image = read(Kind.IMAGE).astype(np.float32, copy=False)
         flags, variances = np.zeros(image.shape, np.uint8), None
         if Kind.MASK in kinds:
             mask = read(Kind.MASK)

@@ -314,6 +314,42 @@ def test_coadds_that_contradict_each_other_are_refused(field, capsys, case):
     assert {path.name for path in folder.iterdir()} == {"objects.csv", "g.fits", "r.fits"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--bands", "g", "i"), "no file is called {folder}/i.fits (--coadds)"),
+        (("--bands", "g", "r", "--mask", "no-{band}.fits"), "no file is called no-g.fits (--mask)"),
+    ],
+)
+def test_a_band_or_a_mask_that_no_file_has_is_refused(field, capsys, flags, sentence):
+    """Misspelt, each object would lack it, and nobody would know."""
+    folder, header, images, *_ = field
+    for band in "gr":
+        write_image(folder / f"{band}.fits", images[band], header, MAGZERO=27.0)
+    assert run(folder, "--coadds", folder / "{band}.fits", *flags) == cli.REFUSED
+    assert sentence.format(folder=folder) in capsys.readouterr().err
+
+
+def test_a_band_that_no_hdu_has_is_refused(field, capsys):
+    folder, header, images, *_ = field
+    write_image(
+        folder / "cube.fits", np.stack([*images.values()]), header, BAND0="g", BAND1="r", MAGZERO=27.0
+    )
+    assert run(folder, "--coadds", folder / "cube.fits", "--bands", "g", "i") == cli.REFUSED
+    assert "no image is of the band i" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_told_at_once(field, capsys):
+    folder, *_ = field
+    arguments = "--coadds", str(folder / "none-{band}.fits"), "--bands", "g"
+    for output, sentence in {
+        folder / "objects.csv" / "a.zarr": f"as {folder}/objects.csv is no folder to write to",
+        "s3://bucket/a.zarr": "s3://bucket/a.zarr is a URL",
+    }.items():
+        assert cli.run_command("cutouts", [str(folder / "objects.csv"), str(output), *arguments]) == cli.USAGE
+        assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cut", [1000, 2880])
 def test_a_truncated_coadd_is_refused(field, capsys, cut):
     folder, header, images, *_ = field
@@ -346,6 +382,9 @@ def test_objects_that_are_all_elsewhere_are_refused_and_listed(field, capsys):
     folder, _, images, *_ = field
     write_hsc(folder / "g.fits", images["g"], sky((100, 120), centre=(10.0, 60.0)), fluxmag0=FLUXMAG0)
     assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g") == cli.REFUSED
-    assert "none of the 5 objects can be cut: 5 OFF_COADDS" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "none of the 5 objects can be cut: 5 OFF_COADDS" in error
+    assert "begins with 0 at 150.1" in error
+    assert "g.fits is at 10.0000 +60.0000" in error
     assert rejected(folder) == dict.fromkeys(range(5), "OFF_COADDS")
     assert not (folder / "tile.zarr").exists()

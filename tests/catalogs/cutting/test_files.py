@@ -303,6 +303,8 @@ def test_rubin_cutouts_with_masks_in_nanojansky(tmp_path):
         (["--bands", "g", "g"], cli.USAGE, "name one band twice"),
         (["--size", "4"], cli.USAGE, "--size must be from 8"),
         (["--columns", "mag"], cli.USAGE, "has no column mag (--columns); it has object_id, ra, dec"),
+        (["--bands", "g", "r", "i"], cli.REFUSED, "no image is of the band i"),
+        (["--mask", "no-{object_id}.fits"], cli.REFUSED, "no object has a file no-{object_id}.fits (--mask)"),
         (["--where", "mag < 25"], cli.USAGE, "--where 'mag < 25': the table has no column mag"),
         (["--where", "ra > 400"], cli.REFUSED, "has no row where ra > 400"),
         (["--columns", "a/b"], cli.USAGE, "--columns a/b is no name of an array"),

@@ -236,6 +236,7 @@ def test_a_cut_leaves_each_object_its_image(tmp_path, layout):
             cli.REFUSED,
             "--id row",
         ),
+        ({}, ["--mask-true=good", "--bands", "des-g", "des-i"], cli.REFUSED, "no image is of the band des-i"),
         ({"image_array": None}, ["--mask-true=good"], cli.USAGE, "is no set with images"),
     ],
 )
