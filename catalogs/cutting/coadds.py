@@ -70,6 +70,7 @@ class CoaddStamps:
                         patch, band, slice(row, end), stamps.part(slice(row - start, end - start), k)
                     )
             stamps.psf_fwhm[row - start : end - start] = patch.seeing
+            _check_unchanged(patch)
             row = end
         return stamps
 
@@ -97,10 +98,15 @@ class CoaddStamps:
     def _open_patch(self, patch: Patch) -> None:
         """Open the files of a patch, and close those of the one before."""
         self.close()
-        for path, before in patch.versions.items():
-            if version(path) != before:
-                raise InputRefused(f"{path} was changed while it was being read: run the command again")
+        _check_unchanged(patch)
+        for path in patch.versions:
             self._files[path] = self._open.enter_context(opened(path))
+
+
+def _check_unchanged(patch: Patch) -> None:
+    for path, before in patch.versions.items():
+        if version(path) != before:
+            raise InputRefused(f"{path} was changed while it was being read: run the command again")
 
 
 def blocks(y0: np.ndarray, size: int, shape: tuple[int, int]) -> Iterator[tuple[int, int, range]]:

@@ -66,7 +66,7 @@ class Cutouts:
     """Pattern of the names of coadds, in quotes."""
     files: str = ""
     """Pattern of the names of cutouts, in quotes: {COLUMN} of the table, {object_id}, {row} (from 0), {band};
-    * is any text, where one file alone has such a name."""
+    {object_id:06d} has zeros in front; * is any text, where one file alone has such a name."""
     bands: tuple[str, ...] = ()
     """Names of the bands as the files have them, in the order that the store, or a cube, has."""
     survey: str = ""

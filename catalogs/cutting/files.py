@@ -66,12 +66,12 @@ class Files:
         arrays: Arrays = {}
         versions = []
         for path, asked in self.of(texts):
-            versions.append([str(path), *version(path)])
             with _rejecting(Reason.DAMAGED), fits_strict.opened(path) as hdus:
                 with _rejecting(Reason.REFUSED):
                     found = find_planes(path, hdus, asked)
                 for key, (plane, cards) in found.items():
                     arrays[key] = plane.where, plane.rows(hdus, 0, plane.shape[0]), cards
+            versions.append([str(path), *version(path)])  # after it was read: it may change meanwhile
         if not any(kind is Kind.IMAGE for _, kind in arrays):
             raise Rejected(Reason.NO_FILE)
         return arrays, versions
@@ -254,10 +254,12 @@ def _checked(source: FileStamps, rows: Any) -> tuple[dict[int, bytes], set[str],
 
 def _reference(files: Files, objects: Objects) -> tuple[float, float]:
     """Zero point and pixel scale of the store: of the flags, and of the first object that can be read."""
+    why = ""
     for row in range(len(objects)):
         try:
             arrays, _ = files.read(_texts(objects, row))
-        except Rejected:
+        except Rejected as rejected:
+            why = why or rejected.args[1]
             continue
         images = [(where, header) for (_, kind), (where, _, header) in arrays.items() if kind is Kind.IMAGE]
         zero_points = [(where, headers.zero_point(where, header)) for where, header in images]
@@ -268,6 +270,7 @@ def _reference(files: Files, objects: Objects) -> tuple[float, float]:
             agreed("pixel scale", UNITS["pixel scale"], wanted.pixel_scale, scales),
         )
     raise InputRefused(
-        f"none of the {len(objects):,} objects has a file {files.patterns['--files']} that can be read: see "
-        "--help on patterns"
+        f"none of the {len(objects):,} objects has a file {files.patterns['--files']} that can be read"
+        + (f" ({why})" if why else "")
+        + ": see --help on patterns"
     )

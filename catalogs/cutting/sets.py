@@ -75,13 +75,13 @@ class SetStamps:
         """
         pixels = 0 if self.wave is None else len(self.wave)
         stamps = Stamps.empty(stop - start, len(self.wanted.bands), self.wanted.size, pixels)
-        if self.versions != _versions(self.parts):
-            raise InputRefused("a file of the set was changed while it was being read: run the command again")
         for k, item in enumerate(_items(self.parts, self.rows[start:stop], (*PLANES, *NUMBERS, "band"))):
             self._fill(item, stamps.of(k))
             if self.wave is not None and item.spectrum:
                 _check_grid(item.spectrum["lambda"], self.wave, self.objects.object_id[start + k])
                 stamps.flux[k], stamps.ivar[k] = item.spectrum["flux"], item.spectrum["ivar"]
+        if self.versions != _versions(self.parts):
+            raise InputRefused("a file of the set was changed while it was being read: run the command again")
         return stamps
 
     def _fill(self, item: Item, stamps: Stamps) -> None:

@@ -1,5 +1,7 @@
 """Stamps out of coadds, against astropy's Cutout2D, by hand, and where coadds contradict each other."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -18,10 +20,14 @@ from survey_files import (
 )
 
 from catalogs.cutting import coadds
+from catalogs.cutting.objects import Objects
 from catalogs.cutting.planes import Plane
+from catalogs.cutting.source import Wanted
+from catalogs.errors import InputRefused
 from catalogs.products.screen import screen_images
 from catalogs.store.cutouts import open_store
 from catalogs.store.manifest import altered_files
+from catalogs.store.shard_writer import SerialComm
 from mmae import cli
 
 SIZE = 16
@@ -376,6 +382,24 @@ def test_a_coadd_that_changes_meanwhile_is_refused(field, capsys, monkeypatch):
     monkeypatch.setattr(coadds, "open_coadds", plan_and_change)
     assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g", "r") == cli.REFUSED
     assert "r.fits was changed while it was being read" in capsys.readouterr().err
+
+
+def test_a_coadd_that_changes_while_it_is_open_is_refused(field):
+    """Written anew in its place: what follows is of the other, and so may be some of what was read."""
+    folder, header, images, ra, dec = field
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    objects = Objects(np.arange(5), np.arange(5), ra, dec)
+    wanted = Wanted(("g",), "", SIZE, None, None, ())
+    source = coadds.open_coadds(
+        wanted, objects, str(folder / "{band}.fits"), {}, SerialComm(), lambda items, what: items
+    )
+    with contextlib.closing(source):
+        source.cut(0, 2)
+        with (folder / "g.fits").open("r+b") as file:
+            file.seek(2880)
+            file.write(b"\1" * 2880)
+        with pytest.raises(InputRefused, match="was changed while it was being read"):
+            source.cut(2, 4)
 
 
 def test_objects_that_are_all_elsewhere_are_refused_and_listed(field, capsys):
