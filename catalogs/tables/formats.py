@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gzip
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,8 +19,8 @@ from catalogs.tables.columns import Columns, plain
 
 TEXT_NULLS = ("", "null", "NULL", "NA", "N/A", "None", "\\N", "--")
 """Fields of a text table without a value; pandas, SQL and TOPCAT write these."""
-COMMENT = "# "
-"""What HSC's database writes before the first name of a CSV file."""
+COMMENT = "#"
+"""Begins remarks before the names of a CSV file (SDSS: #Table1), or those names (HSC: # object_id,...)."""
 MALFORMED = (ValueError, TypeError, LookupError, RuntimeError, OSError, EOFError, zlib.error)
 """What readers raise for bytes that are no such table."""
 
@@ -74,11 +75,27 @@ def _by_astropy(path: Path, form: str) -> Iterator[Columns]:
 
 
 def _text(path: Path, form: str) -> Table:
+    options = {} if form == "ascii.ecsv" else {"header_start": _remarks(path)}
     null = [(text, "0") for text in TEXT_NULLS]
-    table = Table.read(path, format=form, encoding="utf-8-sig", fill_values=null)
+    table = Table.read(path, format=form, encoding="utf-8-sig", fill_values=null, **options)
     if table.colnames and table.colnames[0].startswith(COMMENT):
-        table.rename_column(table.colnames[0], table.colnames[0].removeprefix(COMMENT))
+        table.rename_column(table.colnames[0], table.colnames[0].removeprefix(COMMENT).strip())
     return table
+
+
+def _remarks(path: Path) -> int:
+    """Lines before the names of the columns: these may begin with COMMENT, too, if as many values follow."""
+    with path.open("rb") as file:
+        compressed = file.read(len(fits_strict.GZIP)) == fits_strict.GZIP
+    remarks, row = [], ""
+    with (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
+        for line in filter(str.strip, lines):
+            if not line.startswith(COMMENT):
+                row = line
+                break
+            remarks.append(line)
+    commas = remarks[-1].count(",") if remarks else 0
+    return len(remarks) - (commas > 0 and (not row or row.count(",") == commas))
 
 
 @contextlib.contextmanager

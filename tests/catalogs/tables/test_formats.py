@@ -64,6 +64,28 @@ def test_a_table_without_rows_is_open_and_empty(tmp_path, ending):
         assert (table.rows, len(table.numbers("ra")), table.read("object_id").shape) == (0, 0, (0,))
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        "object_id,ra",
+        "# object_id,ra",  # HSC's database
+        "#object_id,ra",
+        "#Table1\nobject_id,ra",  # SDSS's CasJobs
+        "# made on a day, by me, of that\n\n# units: deg\nobject_id,ra",
+        "# HSC, PDR3, wide\n# object_id,ra",
+        "\ufeffobject_id,ra",
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_remarks_before_the_names_of_a_csv_file(tmp_path, before, ending):
+    path, text = tmp_path / f"a.{ending}", f"{before}\n36411448540268082,150.1\n5,\n".encode()
+    path.write_bytes(gzip.compress(text) if ending == "csv.gz" else text)
+    with formats.opened(path) as table:
+        assert table.names == ("object_id", "ra")
+        assert table.read("object_id").tolist() == [36411448540268082, 5]
+        assert table.read("ra").tolist() == [150.1, None]
+
+
 def test_what_is_no_table_is_refused(tmp_path):
     for name, sentence in {"none.csv": "there is no file", "a.txt": "is no table this command reads"}.items():
         (tmp_path / "a.txt").write_text("1 2 3")
