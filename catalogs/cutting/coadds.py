@@ -154,7 +154,7 @@ def open_coadds(
     zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, stated)
     pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, (patch.scale for patch in patches))
     patch, x, y = assign(patches, objects.ra, objects.dec)
-    placed = np.isfinite(objects.ra) & (np.abs(objects.dec) <= 90)
+    placed = np.isfinite(objects.ra + objects.dec)
     rejects = Rejects()
     where = "" if (patch >= 0).any() else f"the middle of {patches[0].name} is at {middle(patches[0])}"
     for row in np.flatnonzero(patch < 0).tolist():

@@ -117,6 +117,8 @@ class Cutouts:
             )
         if self.sides and not (self.coadds or self.files):
             raise UsageError(f"{min(self.sides)} is of files beside images: pass --coadds or --files, too")
+        if self.mask_true and (self.coadds or self.files):
+            raise UsageError("--mask-true is of sets: of coadds and files, --bad-planes says what is bad")
         if not self.bands and (self.coadds or self.files):
             raise UsageError(
                 "name the bands, --bands, as the files call them and in the order the store shall have"

@@ -155,10 +155,13 @@ def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
 def assign(
     patches: Sequence[Patch], ra: np.ndarray, dec: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The patch in which each position lies deepest, -1 for none, and its x and y there; (N,) each."""
+    """The patch in which each position lies deepest, -1 for none, and its x and y there; (N,) each.
+
+    Positions in degrees, NaN where there is none.
+    """
     patch = np.full(len(ra), -1)
     x, y, depth = np.full(len(ra), np.nan), np.full(len(ra), np.nan), np.full(len(ra), 0.0)
-    rows = np.flatnonzero(np.isfinite(ra) & (np.abs(dec) <= 90))
+    rows = np.flatnonzero(np.isfinite(ra + dec))
     tree = cKDTree(_vectors(ra[rows], dec[rows]))
     for number, each in enumerate(patches):
         near = rows[tree.query_ball_point(*_circle(each), return_sorted=True)]
