@@ -27,6 +27,9 @@ UNITS = {
     **{"njy": 31.4, "ujy": 23.9, "µjy": 23.9, "mjy": 16.4, "jy": 8.9},
 }
 """Units of flux, in lower case -> AB magnitude of 1 of them."""
+ASINH = "BSOFTEN"
+"""Card of pixels that are asinh magnitudes: Pan-STARRS stacks, not its warps, nor what its cutout service
+gives (Waters et al. 2020)."""
 MILLIJANSKY = "mJy"
 """The unit that MJy, a million jansky, must not be taken for."""
 SEEING = ("PSF_FWHM", "PSFFWHM", "SEEING")
@@ -45,8 +48,13 @@ DECIMALS = 6
 def zero_point(where: str, header: Mapping[str, Any]) -> float | None:
     """AB magnitude of flux 1; None where the header does not say.
 
-    Raises InputRefused where it says two different things, or is not in AB.
+    Raises InputRefused where it says two different things, or is not in AB, or pixels are no flux.
     """
+    if ASINH in header:
+        raise InputRefused(
+            f"{where} holds asinh magnitudes (card {ASINH}), as stacks of Pan-STARRS do: bring its pixels C to "
+            "flux, BOFFSET + 2 BSOFTEN sinh(C / 1.0857362), and remove the card"
+        )
     found: dict[str, float] = {}
     flux = _number(header, "FLUXMAG0")
     if flux is not None and flux > 0:
