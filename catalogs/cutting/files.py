@@ -222,7 +222,7 @@ def open_files(
         files=files,
         zero_point=zero_point,
         pixel_scale=pixel_scale,
-        rejects=Rejects().join([part[2] for part in parts]),
+        rejects=Rejects.joined([part[2] for part in parts]),
         known=tuple(name for name in ("noise", "psf_fwhm", "mask") if name in told),
         fingerprint=fingerprint(
             wanted, objects, zero_point, pixel_scale, [versions[row].decode() for row in sorted(versions)]

@@ -52,8 +52,8 @@ def zero_point(where: str, header: Mapping[str, Any]) -> float | None:
     """
     if ASINH in header:
         raise InputRefused(
-            f"{where} holds asinh magnitudes (card {ASINH}), as stacks of Pan-STARRS do: bring its pixels C to "
-            "flux, BOFFSET + 2 BSOFTEN sinh(C / 1.0857362), and remove the card"
+            f"{where} holds asinh magnitudes (card {ASINH}), as stacks of Pan-STARRS do: bring its pixels C "
+            "to flux, BOFFSET + 2 BSOFTEN sinh(C / 1.0857362), and remove the card"
         )
     found: dict[str, float] = {}
     flux = _number(header, "FLUXMAG0")

@@ -61,9 +61,9 @@ class SetStamps:
     pixel_scale: float
     wave: np.ndarray | None = field(repr=False)
     versions: list[list] = field(repr=False)
-    rejects: Rejects = field(default_factory=Rejects)
-    known: tuple[str, ...] = ()
-    fingerprint: str = ""
+    rejects: Rejects
+    known: tuple[str, ...]
+    fingerprint: str
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -143,7 +143,7 @@ def open_set(
     ]
     looked = [each for part in comm.allgather(found) for each in part]
     check_bands(wanted, set().union(*(bands for _, bands in looked)))
-    rejects = Rejects().join([rejects for rejects, _ in looked])
+    rejects = Rejects.joined([rejects for rejects, _ in looked])
     kept = np.setdiff1d(np.arange(len(objects)), rejects.rows)
     told = {"noise": "ivar", "psf_fwhm": "psf_fwhm", "mask": "mask" if mask_true != "unused" else ""}
     versions = _versions(parts)

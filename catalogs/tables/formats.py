@@ -21,6 +21,8 @@ TEXT_NULLS = ("", "null", "NULL", "NA", "N/A", "None", "\\N", "--")
 """Fields of a text table without a value; pandas, SQL and TOPCAT write these."""
 COMMENT = "#"
 """Begins remarks before the names of a CSV file (SDSS: #Table1), or those names (HSC: # object_id,...)."""
+LDAC_HEADER = "LDAC_IMHEAD"
+"""The table before that of the objects in catalogues of SExtractor (FITS_LDAC)."""
 MALFORMED = (ValueError, TypeError, LookupError, RuntimeError, OSError, EOFError, zlib.error)
 """What readers raise for bytes that are no such table."""
 
@@ -45,7 +47,8 @@ def opened(path: Path) -> Iterator[Columns]:
 @contextlib.contextmanager
 def _fits(path: Path) -> Iterator[Columns]:
     with fits_strict.opened(path) as hdus:
-        table = next((hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)), None)
+        tables = (hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU))
+        table = next((hdu for hdu in tables if hdu.name != LDAC_HEADER), None)
         if table is None:
             raise InputRefused(f"{path} is no catalogue: there is no table HDU in it")
         if table.header.get("ZTABLE"):

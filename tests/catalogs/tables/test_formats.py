@@ -56,6 +56,14 @@ def test_every_format_gives_the_same_columns(tmp_path, ending):
         assert (kept.rows, kept.read("object_id").tolist()) == (2, [None, 2**62])
 
 
+def test_the_objects_of_sextractor_are_in_its_second_table(tmp_path):
+    head = fits.BinTableHDU(Table({"Field Header Card": ["SIMPLE = T"]}), name="LDAC_IMHEAD")
+    objects = fits.BinTableHDU(Table({"NUMBER": [1, 2], "ALPHA_J2000": [150.1, 150.2]}), name="LDAC_OBJECTS")
+    fits.HDUList([fits.PrimaryHDU(), head, objects]).writeto(tmp_path / "a.fits")
+    with formats.opened(tmp_path / "a.fits") as table:
+        assert (table.rows, table.names) == (2, ("NUMBER", "ALPHA_J2000"))
+
+
 @pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "vot", "parquet"])
 def test_a_table_without_rows_is_open_and_empty(tmp_path, ending):
     path = tmp_path / f"objects.{ending}"
