@@ -7,10 +7,9 @@ from typing import Self
 import numpy as np
 
 from catalogs.errors import InputRefused
-from catalogs.tables import names, positions
+from catalogs.tables import names, positions, redshifts
 from catalogs.tables.columns import Columns
 from catalogs.tables.ids import as_ids, repeated
-from catalogs.tables.redshifts import is_sentinel
 from catalogs.tables.where import rows_where
 
 ROW = "row"
@@ -145,7 +144,8 @@ def _known(table: Columns, chosen: Selection, taken: dict[str, str]) -> dict[str
     known = {}
     if redshift := _redshift(table, chosen.redshift):
         z = table.numbers(redshift)
-        known["redshift"], taken["redshift"] = np.where(is_sentinel(z), np.nan, z), redshift
+        redshifts.check(table.path, redshift, z[redshifts.is_known(z)])
+        known["redshift"], taken["redshift"] = np.where(redshifts.is_known(z), z, np.nan), redshift
     lower = {name.lower(): name for name in reversed(table.names)}
     guess = next((lower[name] for name in EBV if name in lower), "")
     if ebv := _named(table, chosen.ebv, "--ebv") if chosen.ebv else guess:

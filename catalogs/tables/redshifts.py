@@ -76,7 +76,7 @@ def read(asked: TruthTable, others: Sequence[str] = ()) -> Redshifts:
         kept = rows_where(asked.where, table)
         absent = without_redshift(z[kept])
         known = kept.copy()
-        known[kept] = np.isfinite(z[kept]) & ~is_sentinel(z[kept])
+        known[kept] = is_known(z[kept])
         check(asked.path, guess.name, z[known])
         _check_guess(asked.path, guess, z[known])
         return _objects(asked, table, z, kept, known, others, guess)._replace(absent=absent)
@@ -136,17 +136,17 @@ def numbers(table: Columns, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     return {w: table.numbers(name) for w, name in found.items() if name is not None}
 
 
-def is_sentinel(z: np.ndarray) -> np.ndarray:
-    """Whether a redshift (n,) is a spelling of none: not above -1, or all nines; NaN is not."""
-    found = z <= -1
+def is_known(z: np.ndarray) -> np.ndarray:
+    """Whether a number (n,) is a redshift: finite, above -1, and not all nines, which say there is none."""
+    known = np.isfinite(z) & (z > -1)
     for nines in NINES:
-        found |= np.abs(z - nines) < 1e-6 * nines  # float32 has 7 digits
-    return found
+        known &= ~(np.abs(z - nines) < 1e-6 * nines)  # float32 has 7 digits
+    return known
 
 
 def without_redshift(z: np.ndarray) -> dict[str, int]:
     """Numbers of redshifts (n,) that are absent, by how it is written."""
-    spelled, counts = np.unique(z[is_sentinel(z) | ~np.isfinite(z)], return_counts=True)
+    spelled, counts = np.unique(z[~is_known(z)], return_counts=True)
     return {f"{value:.6g}": int(count) for value, count in zip(spelled, counts, strict=True)}
 
 

@@ -194,7 +194,7 @@ def _from_one_table(
     others: dict[str, np.ndarray],
 ) -> Pairs:
     z_spec = catalogue[truth]
-    known = np.isfinite(z_spec) & ~redshifts.is_sentinel(z_spec)
+    known = redshifts.is_known(z_spec)
     redshifts.check(path, truth, z_spec[known])
     return Pairs(
         z_phot_column,

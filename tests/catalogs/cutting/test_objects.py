@@ -62,6 +62,7 @@ def test_whole_numbers_in_names_of_files_stay_whole(tmp_path):
         ({"object_id": ["9223372036854775808", "2"]}, "2**63"),
         ({"name": [1, 2]}, "has no column object_id among ra, dec, name: pass --id"),
         ({"object_id": [1, 2], "ra": ["x", "y"]}, "has no ra and dec in degrees among ra, dec, object_id"),
+        ({"object_id": [1, 2], "redshift": [3e4, 5e4]}, "redshift is 50000, as no galaxy has"),
         ({"object_id": [1, 2], "zspec": [0.1, 0.2], "z_spec": [0.1, 0.2]}, "pass one of them as --redshift"),
     ],
 )
