@@ -37,6 +37,8 @@ SEEING = ("PSF_FWHM", "PSFFWHM", "SEEING")
 MAX_SEEING = 10.0
 """arcsec; a card with more, or with nothing above 0, is of something else."""
 PLANE = re.compile(r"MP_(\w+)")
+BITS = 63
+"""Of a mask, without the sign."""
 NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
 """The plane of pixels without data in a band; what stands for all planes of a mask, and for none."""
 WCSLIB = re.compile(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+:")
@@ -86,7 +88,7 @@ def seeing(header: Mapping[str, Any]) -> float:
 def mask_planes(header: Mapping[str, Any]) -> dict[str, int]:
     """Planes of a mask by name -> their bits, 0 the lowest."""
     found = ((PLANE.fullmatch(card), header[card]) for card in header)
-    return {match[1]: int(bit) for match, bit in found if match and isinstance(bit, int)}
+    return {match[1]: bit for match, bit in found if match and isinstance(bit, int) and 0 <= bit < BITS}
 
 
 def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -> tuple[int, int]:
@@ -101,6 +103,8 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
         return (-1, 0) if bad_planes[0] == ANY else (0, 0)
     planes = mask_planes(header)
     numbers = [int(name) for name in bad_planes if name.isdecimal()]
+    if numbers and max(numbers) >= BITS:
+        raise InputRefused(f"{where} has no bit {max(numbers)}: pass --bad-planes with bits below {BITS}")
     known = [name.upper().removeprefix("MP_") for name in bad_planes if not name.isdecimal()]
     bits = [planes[name] for name in known if name in planes and name != NO_DATA] + numbers
     lost = [planes[NO_DATA]] if NO_DATA in known and NO_DATA in planes else []

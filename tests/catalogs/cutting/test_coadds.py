@@ -221,6 +221,20 @@ def test_variances_and_masks_become_noise_and_mask(field, capsys):
     assert np.argwhere(read(folder)[0].column("mask")[row]).tolist() == [[8, 8], [9, 8]]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_mask_of_floats_hides_what_it_knows_nothing_of(field):
+    folder, header, images, *_ = field
+    mask = np.zeros((100, 120))
+    mask[50, 60], mask[51, 60], mask[52, 60] = 1, 2, np.nan
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    write_image(folder / "mask.fits", mask, header)
+    flags = "--mask", folder / "mask.fits", "--bad-planes", "0"
+    assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g", *flags) == cli.OK
+    store, _ = read(folder)
+    row = store.column("object_id").tolist().index(0)
+    assert np.argwhere(store.column("mask")[row]).tolist() == [[8, 8], [10, 8]]
+
+
 def test_bricks_of_the_legacy_surveys(field, capsys):
     """Images and invvar under fpack, and maskbits, of which bit 0 is what is outside of the brick."""
     folder, header, images, ra, dec = field

@@ -59,5 +59,9 @@ def test_bits_of_a_mask_by_name_and_by_number():
     assert headers.bad_bits("m", {}, ("2", "7")) == (0b10000100, 0)
     assert headers.bad_bits("m", {}, ("any",)) == (-1, 0)
     assert headers.bad_bits("m", {}, ("none",)) == (0, 0)
+    with pytest.raises(InputRefused, match="has no bit 63"):
+        headers.bad_bits("m", {}, ("63",))
+    with pytest.raises(InputRefused, match="with the planes none"):
+        headers.bad_bits("m", {"MP_BAD": -1, "MP_SAT": 64}, default)
     with pytest.raises(InputRefused, match="with the planes SUSPECT"):
         headers.bad_bits("m", {"MP_SUSPECT": 7}, default)
