@@ -6,21 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import ArrowException, parquet
 
 from catalogs.tables.columns import Columns, plain
+
+__all__ = ["ArrowException", "from_arrow", "opened"]
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Columns]:
     """Open a Parquet file, of which columns are read one by one."""
     with parquet.ParquetFile(path) as file:
-        yield Columns(
-            path,
-            tuple(file.schema_arrow.names),
-            file.metadata.num_rows,
-            lambda name: from_arrow(file.read([name]).column(name)),
-        )
+        rows = file.metadata.num_rows
+
+        def read(name: str) -> np.ma.MaskedArray:
+            column = file.read([name]).column(name)
+            if len(column) != rows:
+                raise ValueError(f"{name} has {len(column)} rows of {rows}")
+            return from_arrow(column)
+
+        yield Columns(path, tuple(file.schema_arrow.names), rows, read)
 
 
 def from_arrow(column: pa.ChunkedArray) -> np.ma.MaskedArray:

@@ -23,7 +23,10 @@ COMMENT = "#"
 """Begins remarks before the names of a CSV file (SDSS: #Table1), or those names (HSC: # object_id,...)."""
 LDAC_HEADER = "LDAC_IMHEAD"
 """The table before that of the objects in catalogues of SExtractor (FITS_LDAC)."""
-MALFORMED = (ValueError, TypeError, LookupError, RuntimeError, OSError, EOFError, zlib.error)
+MALFORMED: tuple[type[Exception], ...] = (
+    *(ValueError, TypeError, LookupError, RuntimeError),
+    *(OSError, EOFError, zlib.error),
+)
 """What readers raise for bytes that are no such table."""
 
 
@@ -106,11 +109,11 @@ def _parquet(path: Path) -> Iterator[Columns]:
     from catalogs.tables import arrow  # late, for those who have no such table
 
     with contextlib.ExitStack() as stack:
-        with _refusing_damage(path):
+        with _refusing_damage(path, arrow.ArrowException):
             table = stack.enter_context(arrow.opened(path))
 
         def read(name: str) -> np.ma.MaskedArray:
-            with _refusing_damage(path):
+            with _refusing_damage(path, arrow.ArrowException):
                 return table.read(name)
 
         yield table._replace(read=read)
@@ -126,11 +129,11 @@ READERS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Columns]]]
 
 
 @contextlib.contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
-    """Turn what readers raise for malformed bytes into InputRefused."""
+def _refusing_damage(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """Turn what readers raise for malformed bytes, and `more` of it, into InputRefused."""
     try:
         yield
-    except MALFORMED as error:
+    except MALFORMED + more as error:
         if isinstance(error, InputRefused | UsageError) or (isinstance(error, OSError) and error.errno):
             raise  # already told, or a disk error
         reason = str(error).partition("\n")[0]

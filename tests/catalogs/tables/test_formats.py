@@ -108,6 +108,15 @@ def test_what_is_no_table_is_refused(tmp_path):
         assert "\n" not in str(refused.value)
 
 
+def test_text_that_is_none_in_a_parquet_file_is_refused(tmp_path):
+    """Which pyarrow finds when it is read, and says so by an error of its own."""
+    parquet.write_table(pa.table({"name": ["abcdefgh"]}), tmp_path / "a.parquet", compression="none")
+    damaged = (tmp_path / "a.parquet").read_bytes().replace(b"abcdefgh", b"abcd\xffefg")
+    (tmp_path / "a.parquet").write_bytes(damaged)
+    with formats.opened(tmp_path / "a.parquet") as table, pytest.raises(InputRefused, match="is damaged"):
+        table.read("name")
+
+
 def test_a_table_under_fpack_is_refused(tmp_path):
     """Its columns have the names of the table, and hold compressed bytes."""
     hdu = fits.BinTableHDU(Table({"object_id": [1, 2]}))
