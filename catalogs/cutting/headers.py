@@ -14,7 +14,9 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import ICRS, SkyCoord
-from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+from astropy.io.fits import VerifyError
+from astropy.utils.exceptions import AstropyWarning
+from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel, wcs_to_celestial_frame
 
 from catalogs.cutting.planes import Cards
@@ -65,13 +67,12 @@ def zero_point(where: str, header: Mapping[str, Any]) -> float | None:
         value = _number(header, card)
         if value is not None and value > 0:
             found[card] = value
-    unit = str(header.get("BUNIT", "")).strip()
+    unit = str(_value(header, "BUNIT") or "").strip()
     if unit.lower() in UNITS and (unit.lower() != "mjy" or unit == MILLIJANSKY):
         found["BUNIT"] = UNITS[unit.lower()]
-    if found and str(header.get("MAGSYS", "AB")).strip().upper() != "AB":
-        raise InputRefused(
-            f"{where} has magnitudes of {header['MAGSYS']}: leave its band out, or bring its flux to AB"
-        )
+    system = str(_value(header, "MAGSYS") or "AB").strip()
+    if found and system.upper() != "AB":
+        raise InputRefused(f"{where} has magnitudes of {system}: leave its band out, or bring its flux to AB")
     values = {card: round(value, DECIMALS) for card, value in found.items()}
     if values and max(values.values()) - min(values.values()) > 10**-3:
         said = ", ".join(f"{card} {value:g}" for card, value in values.items())
@@ -87,8 +88,8 @@ def seeing(header: Mapping[str, Any]) -> float:
 
 def mask_planes(header: Mapping[str, Any]) -> dict[str, int]:
     """Planes of a mask by name -> their bits, 0 the lowest."""
-    found = ((PLANE.fullmatch(card), header[card]) for card in header)
-    return {match[1]: bit for match, bit in found if match and isinstance(bit, int) and 0 <= bit < BITS}
+    found = ((match, _value(header, card)) for card in header if (match := PLANE.fullmatch(card)))
+    return {match[1]: bit for match, bit in found if isinstance(bit, int) and 0 <= bit < BITS}
 
 
 def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -> tuple[int, int]:
@@ -117,8 +118,16 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
     return sum(1 << bit for bit in set(bits)), sum(1 << bit for bit in lost)
 
 
+def _value(header: Mapping[str, Any], card: str) -> Any:
+    """What a card says; None where there is none, or it cannot be parsed, as 27,0."""
+    try:
+        return header.get(card)
+    except VerifyError:
+        return None
+
+
 def _number(header: Mapping[str, Any], card: str) -> float | None:
-    value = header.get(card)
+    value = _value(header, card)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -134,11 +143,11 @@ def celestial(where: str, cards: Cards) -> WCS | None:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FITSFixedWarning)
+            warnings.simplefilter("ignore", AstropyWarning)
             header = next((header for header in cards.maps if "CTYPE1" in header), None)
             wcs = WCS(header)
             return wcs.celestial if wcs.has_celestial else None
-    except (ValueError, TypeError, LookupError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, MemoryError, VerifyError) as error:
         reason = " ".join(WCSLIB.sub("", str(error)).split())
         raise InputRefused(
             f"{where} has a WCS that is not understood ({reason}): repair its header"

@@ -370,6 +370,39 @@ def test_a_place_that_cannot_be_written_to_is_told_at_once(field, capsys):
         assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("way", ["--coadds", "--files"])
+def test_a_card_that_cannot_be_parsed_says_nothing(field, capsys, way):
+    """As a comma in its number; one that nobody needs does no harm."""
+    folder, header, images, *_ = field
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0, OTHER=0.5)
+    whole = (folder / "g.fits").read_bytes()
+    assert whole.count(b"=                 27.0 ") == 1
+    (folder / "g.fits").write_bytes(
+        whole.replace(b"=                 27.0 ", b"=                 27,0 ").replace(b" 0.5 ", b" 0,5 ")
+    )
+    flags = way, folder / "{band}.fits", "--bands", "g"
+    assert run(folder, *flags) == cli.REFUSED
+    assert "does not say its zero point (AB mag of flux 1): pass --zero-point" in capsys.readouterr().err
+    assert run(folder, *flags, "--zero-point=27") == cli.OK
+
+
+def test_tiles_that_do_not_decompress_are_refused(field, capsys):
+    """In a file without checksums, which cfitsio finds, and tells by an error of its own."""
+    folder, header, images, *_ = field
+    hdu = fits.CompImageHDU(np.round(images["g"] * 1e4).astype(np.int32), header, compression_type="RICE_1")
+    hdu.header["MAGZERO"] = 27.0
+    hdu.writeto(folder / "g.fits.fz")
+    with fits.open(folder / "g.fits.fz", disable_image_compression=True) as hdus:
+        start = hdus[1].fileinfo()["datLoc"]
+    content = bytearray((folder / "g.fits.fz").read_bytes())
+    lengths = np.frombuffer(content, ">i4", 2 * 100, start).copy()
+    lengths[::2] = 9  # bytes of each tile
+    content[start : start + lengths.nbytes] = lengths.tobytes()
+    (folder / "g.fits.fz").write_bytes(content)
+    assert run(folder, "--coadds", folder / "{band}.fits.fz", "--bands", "g") == cli.REFUSED
+    assert "g.fits.fz[1] cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cut", [1000, 2880])
 def test_a_truncated_coadd_is_refused(field, capsys, cut):
     folder, header, images, *_ = field
