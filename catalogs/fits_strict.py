@@ -23,7 +23,7 @@ GZIP = b"\x1f\x8b"
 DAMAGE = r"(Checksum|Datasum) verification failed|.*truncated|Error validating header"
 
 
-MALFORMED = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error)
+MALFORMED = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, zlib.error)
 """What astropy and gzip raise for bytes that are no FITS."""
 
 

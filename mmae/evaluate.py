@@ -23,7 +23,7 @@ from rich.console import Console
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import SEEDS, check_range
-from catalogs.truth.redshifts import TruthTable
+from catalogs.tables.redshifts import TruthTable
 from mmae import __version__, cli
 from mmae.bundles.columns import QUANTILES
 from mmae.progress import bar

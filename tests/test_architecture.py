@@ -22,16 +22,16 @@ SURVEYS = {*STORE, "catalogs.surveys"}
 LAYERS = {*PRODUCTS, *SURVEYS, COMMON}
 MODELS = {*LAYERS, "mmae.layers"}
 BUNDLES = {*MODELS, "mmae.models"}
-SCORES = {*BUNDLES, "mmae.bundles", "catalogs.truth"}
+SCORES = {*BUNDLES, "mmae.bundles", "catalogs.tables"}
 MAY_IMPORT = {
     "catalogs": set(),
     "catalogs.store": {"catalogs"},
     "catalogs.products": STORE,
     "catalogs.surveys": STORE,
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
-    "catalogs.cutting": SURVEYS,
+    "catalogs.cutting": {*SURVEYS, "catalogs.tables"},
     "catalogs.mock": SURVEYS,
-    "catalogs.truth": {"catalogs"},
+    "catalogs.tables": STORE,
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},
     "mmae.layers": LAYERS,

@@ -17,10 +17,10 @@ import numpy as np
 from astropy.io import fits
 
 from catalogs.cutting.objects import Objects
-from catalogs.cutting.patches import Patch, assign, check_distinct, find_files, look
+from catalogs.cutting.patches import Patch, assign, check_distinct, find_files, look, middle
 from catalogs.cutting.planes import Kind, opened, version
 from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint
+from catalogs.cutting.source import Progress, Wanted, agreed, check_bands, fingerprint
 from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
 from catalogs.errors import InputRefused
 from catalogs.store.checks import refusing
@@ -70,6 +70,7 @@ class CoaddStamps:
                         patch, band, slice(row, end), stamps.part(slice(row - start, end - start), k)
                     )
             stamps.psf_fwhm[row - start : end - start] = patch.seeing
+            _check_unchanged(patch)
             row = end
         return stamps
 
@@ -97,10 +98,15 @@ class CoaddStamps:
     def _open_patch(self, patch: Patch) -> None:
         """Open the files of a patch, and close those of the one before."""
         self.close()
-        for path, before in patch.versions.items():
-            if version(path) != before:
-                raise InputRefused(f"{path} was changed while it was being read: run the command again")
+        _check_unchanged(patch)
+        for path in patch.versions:
             self._files[path] = self._open.enter_context(opened(path))
+
+
+def _check_unchanged(patch: Patch) -> None:
+    for path, before in patch.versions.items():
+        if version(path) != before:
+            raise InputRefused(f"{path} was changed while it was being read: run the command again")
 
 
 def blocks(y0: np.ndarray, size: int, shape: tuple[int, int]) -> Iterator[tuple[int, int, range]]:
@@ -143,14 +149,16 @@ def open_coadds(
         (patch for part in comm.allgather(looked) for patch in part), key=lambda patch: patch.name
     )
     check_distinct(patches)
+    check_bands(wanted, {band for patch in patches for band, kind in patch.planes if kind is Kind.IMAGE})
     stated = [said for patch in patches for said in patch.zero_points]
     zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, stated)
     pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, (patch.scale for patch in patches))
     patch, x, y = assign(patches, objects.ra, objects.dec)
-    placed = np.isfinite(objects.ra) & (np.abs(objects.dec) <= 90)
+    placed = np.isfinite(objects.ra + objects.dec)
     rejects = Rejects()
+    where = "" if (patch >= 0).any() else f"the middle of {patches[0].name} is at {middle(patches[0])}"
     for row in np.flatnonzero(patch < 0).tolist():
-        rejects.add(row, Reason.OFF_COADDS if placed[row] else Reason.NO_POSITION)
+        rejects.add(row, Reason.OFF_COADDS, where) if placed[row] else rejects.add(row, Reason.NO_POSITION)
     x0, y0 = corner(np.where(patch < 0, 0, x), wanted.size), corner(np.where(patch < 0, 0, y), wanted.size)
     order = np.lexsort((y0, patch))
     order = order[patch[order] >= 0]

@@ -12,16 +12,17 @@ from tyro.conf import Positional
 
 from catalogs.bands import TABLE
 from catalogs.cutting import coadds, files, patterns, sets
-from catalogs.cutting.objects import Names, Objects, read_objects
-from catalogs.cutting.rejects import rejects_path, write_rejects
+from catalogs.cutting.objects import Objects, Selection, read_objects
+from catalogs.cutting.rejects import Rejects, rejects_path, write_rejects
 from catalogs.cutting.sets import MaskTrue
 from catalogs.cutting.source import Source, Wanted
-from catalogs.cutting.tables import open_table
 from catalogs.errors import InputRefused, UsageError
 from catalogs.ranges import check_range
 from catalogs.store import cutouts
+from catalogs.store.checks import check_output
 from catalogs.store.format import COLUMNS, SHARD, SIZE, ImageMetadata, manifest_path
 from catalogs.store.shard_writer import SerialComm
+from catalogs.tables import formats
 
 MAX_SIZE = 1024
 """Pixels on a side of a stamp: a shard of 64 of them in six bands is 1.6 GB."""
@@ -58,14 +59,14 @@ class Cutouts:
     """
 
     objects: Positional[Path]
-    """Table of objects: .csv, .ecsv, .fits, .parquet, .vot. Or a folder of sets."""
+    """Table of objects: .csv, .ecsv, .fits, .parquet, .vot; .gz may follow. Or a folder of sets."""
     output: Positional[Path]
     """Store to write, usually NAME.zarr."""
     coadds: str = ""
     """Pattern of the names of coadds, in quotes."""
     files: str = ""
     """Pattern of the names of cutouts, in quotes: {COLUMN} of the table, {object_id}, {row} (from 0), {band};
-    * is any text, where one file alone has such a name."""
+    {object_id:06d} has zeros in front; * is any text, where one file alone has such a name."""
     bands: tuple[str, ...] = ()
     """Names of the bands as the files have them, in the order that the store, or a cube, has."""
     survey: str = ""
@@ -103,6 +104,9 @@ class Cutouts:
     """Columns of the FWHM of the seeing, arcsec, as psfsize_{band}; else PSF_FWHM or SEEING of headers."""
     columns: tuple[str, ...] = ()
     """Further columns of numbers that go along, as columns/NAME of the store."""
+    where: str = ""
+    """Cut of the objects by columns of their table, in quotes, such as "detect_isPrimary and i_mag < 25"; one
+    whose value is absent is not kept."""
     shard_rows: int = SHARD
     """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
 
@@ -113,6 +117,8 @@ class Cutouts:
             )
         if self.sides and not (self.coadds or self.files):
             raise UsageError(f"{min(self.sides)} is of files beside images: pass --coadds or --files, too")
+        if self.mask_true and (self.coadds or self.files):
+            raise UsageError("--mask-true is of sets: of coadds and files, --bad-planes says what is bad")
         if not self.bands and (self.coadds or self.files):
             raise UsageError(
                 "name the bands, --bands, as the files call them and in the order the store shall have"
@@ -144,6 +150,7 @@ def main(config: Cutouts, comm: Any = None) -> None:
     def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
         return track(items, what) if first and items else items
 
+    check_output(config.output)
     if config.output.exists():
         raise UsageError(f"{config.output} exists already: remove it, or choose another name")
     source, objects = _source(config, comm, progress)
@@ -151,26 +158,35 @@ def main(config: Cutouts, comm: Any = None) -> None:
         if first:
             write_rejects(config.output, objects, source.rejects)
         if not len(source.objects):
-            why = source.rejects.said() or "there are none"
-            raise InputRefused(f"none of the {len(objects):,} objects can be cut: {why}")
+            raise InputRefused(
+                f"none of the {len(objects):,} objects can be cut: {source.rejects.said()}; see "
+                f"{rejects_path(config.output)}, which begins with {_first(objects, source.rejects)}"
+            )
         write(config, source, comm, progress)
     if first:
         _report(config, source)
 
 
+def _first(objects: Objects, rejects: Rejects) -> str:
+    row, detail = rejects.rows[0], rejects.details[0]
+    position = f"{objects.ra[row]:.4f} {objects.dec[row]:+.4f}"
+    return f"{objects.object_id[row]} at {position}" + (f": {detail}" if detail else "")
+
+
 def _source(config: Cutouts, comm: Any, progress: Any) -> tuple[Source, Objects]:
     """Where stamps come from, and all objects, among them those that will become no row."""
-    given = {name: getattr(config, name) for name in ("id", "ra", "dec", "redshift", "ebv", "psf_fwhm")}
+    given = ("id", "ra", "dec", "redshift", "ebv", "psf_fwhm", "bands", "columns", "where")
     texts = patterns.fields([config.files, *config.sides.values()], config.bands) if config.files else ()
-    names = Names(**given, bands=config.bands, columns=config.columns, texts=texts)
+    chosen = Selection(**{name: getattr(config, name) for name in given}, texts=texts)
     wanted, sides = config.wanted, config.sides
     if not config.coadds and not config.files:
         if config.objects.is_file() and config.objects.suffix not in sets.ENDINGS:
             raise UsageError("say what coadds to cut, --coadds PATTERN, or which --files PATTERN to take")
-        source, objects = sets.open_set(config.objects, wanted, names, config.mask_true, comm, progress)
+        source, objects = sets.open_set(config.objects, wanted, chosen, config.mask_true, comm, progress)
         _say(config, objects, comm)
         return source, objects
-    objects = read_objects(open_table(config.objects), names, positions=bool(config.coadds))
+    with formats.opened(config.objects) as table:
+        objects = read_objects(table, chosen, needs_positions=bool(config.coadds))
     _say(config, objects, comm)
     if config.files:
         return files.open_files(wanted, objects, config.files, sides, comm, progress), objects
@@ -180,7 +196,8 @@ def _source(config: Cutouts, comm: Any, progress: Any) -> tuple[Source, Objects]
 def _say(config: Cutouts, objects: Objects, comm: Any) -> None:
     """Say which columns were taken for what."""
     if comm.Get_rank() == 0:
-        print(f"{config.objects}: {len(objects):,} objects; {objects.said()}", flush=True)
+        left = " left by --where" if config.where else ""
+        print(f"{config.objects}: {len(objects):,} objects{left}; {objects.said()}", flush=True)
 
 
 def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:

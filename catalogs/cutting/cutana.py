@@ -61,9 +61,11 @@ class CutanaPart:
         archive = self.path.with_name(IMAGES)
         return [self.path, *sorted(file for file in archive.rglob("*") if file.is_file())]
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of the metadata, (n,)."""
-        return self.table[name].to_numpy()
+    def column(self, name: str) -> np.ma.MaskedArray:
+        """A column of the metadata, (n,), see tables.columns."""
+        from catalogs.tables.arrow import from_arrow
+
+        return from_arrow(self.table[name])
 
     def items(self, rows: Sequence[int], fields: Iterable[str]) -> list[Item]:
         """As of universe.Hdf5Part."""

@@ -19,7 +19,7 @@ from catalogs.cutting import headers, patterns
 from catalogs.cutting.objects import Objects
 from catalogs.cutting.planes import SIDES, Asked, Cards, Kind, find_planes, version
 from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
+from catalogs.cutting.source import Progress, Wanted, agreed, check_bands, fingerprint, same
 from catalogs.cutting.stamps import SPREADS, Block, Stamps, corner
 from catalogs.errors import InputRefused
 
@@ -66,12 +66,12 @@ class Files:
         arrays: Arrays = {}
         versions = []
         for path, asked in self.of(texts):
-            versions.append([str(path), *version(path)])
             with _rejecting(Reason.DAMAGED), fits_strict.opened(path) as hdus:
                 with _rejecting(Reason.REFUSED):
                     found = find_planes(path, hdus, asked)
                 for key, (plane, cards) in found.items():
                     arrays[key] = plane.where, plane.rows(hdus, 0, plane.shape[0]), cards
+            versions.append([str(path), *version(path)])  # after it was read: it may change meanwhile
         if not any(kind is Kind.IMAGE for _, kind in arrays):
             raise Rejected(Reason.NO_FILE)
         return arrays, versions
@@ -116,15 +116,15 @@ class FileStamps:
     def read(self, row: int, stamps: Stamps) -> tuple[bytes, set[str]]:
         """Fill the stamps (1, bands, N, N) of an object.
 
-        Returns a digest of the versions of its files, and what they tell of noise, psf_fwhm and mask. Raises
-        Rejected.
+        Returns a digest of the versions of its files, and what they tell: their bands, and which of noise,
+        psf_fwhm and mask. Raises Rejected.
         """
         arrays, versions = self.files.read(_texts(self.objects, row))
         told = set()
         for k, band in enumerate(self.wanted.bands):
             if (band, Kind.IMAGE) in arrays:
                 with _rejecting(Reason.REFUSED):
-                    told |= self._fill(row, arrays, band, stamps.part(slice(0, 1), k))
+                    told |= {band, *self._fill(row, arrays, band, stamps.part(slice(0, 1), k))}
         return atomic.digest(versions)[:16].encode(), told
 
     def _fill(self, row: int, arrays: Arrays, band: str, stamps: Stamps) -> set[str]:
@@ -213,6 +213,8 @@ def open_files(
     parts = comm.allgather(_checked(source, progress(rows, "checking files")))
     versions = dict(entry for seen, _, _ in parts for entry in seen.items())
     told = set().union(*(part[1] for part in parts))
+    if versions:
+        _check_told(wanted, sides, told)
     kept = np.array(sorted(versions), np.int64)
     return FileStamps(
         wanted=wanted,
@@ -220,13 +222,21 @@ def open_files(
         files=files,
         zero_point=zero_point,
         pixel_scale=pixel_scale,
-        rejects=Rejects().join([part[2] for part in parts]),
+        rejects=Rejects.joined([part[2] for part in parts]),
         known=tuple(name for name in ("noise", "psf_fwhm", "mask") if name in told),
         fingerprint=fingerprint(
             wanted, objects, zero_point, pixel_scale, [versions[row].decode() for row in sorted(versions)]
         ),
         versions=np.array([versions[row] for row in sorted(versions)], "S16"),
     )
+
+
+def _check_told(wanted: Wanted, sides: dict[str, str], told: set[str]) -> None:
+    """Raise InputRefused where a band, or a pattern of files beside the images, is of no object."""
+    check_bands(wanted, told)
+    for flag, pattern in sides.items():
+        if ("mask" if SIDES[flag] is Kind.MASK else "noise") not in told:
+            raise InputRefused(f"no object has a file {pattern} ({flag}): see --help on patterns")
 
 
 def _checked(source: FileStamps, rows: Any) -> tuple[dict[int, bytes], set[str], Rejects]:
@@ -244,10 +254,12 @@ def _checked(source: FileStamps, rows: Any) -> tuple[dict[int, bytes], set[str],
 
 def _reference(files: Files, objects: Objects) -> tuple[float, float]:
     """Zero point and pixel scale of the store: of the flags, and of the first object that can be read."""
+    why = ""
     for row in range(len(objects)):
         try:
             arrays, _ = files.read(_texts(objects, row))
-        except Rejected:
+        except Rejected as rejected:
+            why = why or rejected.args[1]
             continue
         images = [(where, header) for (_, kind), (where, _, header) in arrays.items() if kind is Kind.IMAGE]
         zero_points = [(where, headers.zero_point(where, header)) for where, header in images]
@@ -258,6 +270,7 @@ def _reference(files: Files, objects: Objects) -> tuple[float, float]:
             agreed("pixel scale", UNITS["pixel scale"], wanted.pixel_scale, scales),
         )
     raise InputRefused(
-        f"none of the {len(objects):,} objects has a file {files.patterns['--files']} that can be read: see "
-        "--help on patterns"
+        f"none of the {len(objects):,} objects has a file {files.patterns['--files']} that can be read"
+        + (f" ({why})" if why else "")
+        + ": see --help on patterns"
     )

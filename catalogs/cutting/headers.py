@@ -14,7 +14,9 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import ICRS, SkyCoord
-from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
+from astropy.io.fits import VerifyError
+from astropy.utils.exceptions import AstropyWarning
+from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel, wcs_to_celestial_frame
 
 from catalogs.cutting.planes import Cards
@@ -27,6 +29,9 @@ UNITS = {
     **{"njy": 31.4, "ujy": 23.9, "µjy": 23.9, "mjy": 16.4, "jy": 8.9},
 }
 """Units of flux, in lower case -> AB magnitude of 1 of them."""
+ASINH = "BSOFTEN"
+"""Card of pixels that are asinh magnitudes: Pan-STARRS stacks, not its warps, nor what its cutout service
+gives (Waters et al. 2020)."""
 MILLIJANSKY = "mJy"
 """The unit that MJy, a million jansky, must not be taken for."""
 SEEING = ("PSF_FWHM", "PSFFWHM", "SEEING")
@@ -34,8 +39,12 @@ SEEING = ("PSF_FWHM", "PSFFWHM", "SEEING")
 MAX_SEEING = 10.0
 """arcsec; a card with more, or with nothing above 0, is of something else."""
 PLANE = re.compile(r"MP_(\w+)")
+BITS = 63
+"""Of a mask, without the sign."""
 NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
 """The plane of pixels without data in a band; what stands for all planes of a mask, and for none."""
+WCSLIB = re.compile(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+:")
+"""Where in its own source wcslib found an error."""
 DECIMALS = 6
 """To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
 
@@ -43,8 +52,13 @@ DECIMALS = 6
 def zero_point(where: str, header: Mapping[str, Any]) -> float | None:
     """AB magnitude of flux 1; None where the header does not say.
 
-    Raises InputRefused where it says two different things, or is not in AB.
+    Raises InputRefused where it says two different things, or is not in AB, or pixels are no flux.
     """
+    if ASINH in header:
+        raise InputRefused(
+            f"{where} holds asinh magnitudes (card {ASINH}), as stacks of Pan-STARRS do: bring its pixels C "
+            "to flux, BOFFSET + 2 BSOFTEN sinh(C / 1.0857362), and remove the card"
+        )
     found: dict[str, float] = {}
     flux = _number(header, "FLUXMAG0")
     if flux is not None and flux > 0:
@@ -53,13 +67,12 @@ def zero_point(where: str, header: Mapping[str, Any]) -> float | None:
         value = _number(header, card)
         if value is not None and value > 0:
             found[card] = value
-    unit = str(header.get("BUNIT", "")).strip()
+    unit = str(_value(header, "BUNIT") or "").strip()
     if unit.lower() in UNITS and (unit.lower() != "mjy" or unit == MILLIJANSKY):
         found["BUNIT"] = UNITS[unit.lower()]
-    if found and str(header.get("MAGSYS", "AB")).strip().upper() != "AB":
-        raise InputRefused(
-            f"{where} has magnitudes of {header['MAGSYS']}: leave its band out, or bring its flux to AB"
-        )
+    system = str(_value(header, "MAGSYS") or "AB").strip()
+    if found and system.upper() != "AB":
+        raise InputRefused(f"{where} has magnitudes of {system}: leave its band out, or bring its flux to AB")
     values = {card: round(value, DECIMALS) for card, value in found.items()}
     if values and max(values.values()) - min(values.values()) > 10**-3:
         said = ", ".join(f"{card} {value:g}" for card, value in values.items())
@@ -75,8 +88,8 @@ def seeing(header: Mapping[str, Any]) -> float:
 
 def mask_planes(header: Mapping[str, Any]) -> dict[str, int]:
     """Planes of a mask by name -> their bits, 0 the lowest."""
-    found = ((PLANE.fullmatch(card), header[card]) for card in header)
-    return {match[1]: int(bit) for match, bit in found if match and isinstance(bit, int)}
+    found = ((match, _value(header, card)) for card in header if (match := PLANE.fullmatch(card)))
+    return {match[1]: bit for match, bit in found if isinstance(bit, int) and 0 <= bit < BITS}
 
 
 def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -> tuple[int, int]:
@@ -91,6 +104,8 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
         return (-1, 0) if bad_planes[0] == ANY else (0, 0)
     planes = mask_planes(header)
     numbers = [int(name) for name in bad_planes if name.isdecimal()]
+    if numbers and max(numbers) >= BITS:
+        raise InputRefused(f"{where} has no bit {max(numbers)}: pass --bad-planes with bits below {BITS}")
     known = [name.upper().removeprefix("MP_") for name in bad_planes if not name.isdecimal()]
     bits = [planes[name] for name in known if name in planes and name != NO_DATA] + numbers
     lost = [planes[NO_DATA]] if NO_DATA in known and NO_DATA in planes else []
@@ -103,8 +118,16 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
     return sum(1 << bit for bit in set(bits)), sum(1 << bit for bit in lost)
 
 
+def _value(header: Mapping[str, Any], card: str) -> Any:
+    """What a card says; None where there is none, or it cannot be parsed, as 27,0."""
+    try:
+        return header.get(card)
+    except VerifyError:
+        return None
+
+
 def _number(header: Mapping[str, Any], card: str) -> float | None:
-    value = header.get(card)
+    value = _value(header, card)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -120,12 +143,12 @@ def celestial(where: str, cards: Cards) -> WCS | None:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FITSFixedWarning)
+            warnings.simplefilter("ignore", AstropyWarning)
             header = next((header for header in cards.maps if "CTYPE1" in header), None)
             wcs = WCS(header)
             return wcs.celestial if wcs.has_celestial else None
-    except (ValueError, TypeError, LookupError, MemoryError) as error:
-        reason = " ".join(str(error).split())
+    except (ValueError, TypeError, LookupError, MemoryError, VerifyError) as error:
+        reason = " ".join(WCSLIB.sub("", str(error)).split())
         raise InputRefused(
             f"{where} has a WCS that is not understood ({reason}): repair its header"
         ) from error

@@ -1,35 +1,28 @@
 """The objects of a table: ids, positions and what else is known of them, by names of columns or by guess."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from catalogs.cutting.tables import Columns
 from catalogs.errors import InputRefused
+from catalogs.tables import names, positions, redshifts
+from catalogs.tables.columns import Columns
+from catalogs.tables.ids import as_ids, repeated
+from catalogs.tables.where import rows_where
 
 ROW = "row"
 """What --id says where objects have no ids: they are numbered, from 0, in the order of the table."""
-GUESSES = {
-    "id": ("object_id", "objectid", "objid", "id", "source_id", "sourceid", "targetid", "coadd_object_id"),
-    "ra": ("ra", "coord_ra", "ra_deg", "radeg", "raj2000", "alpha_j2000", "right_ascension"),
-    "dec": ("dec", "coord_dec", "dec_deg", "decdeg", "dej2000", "decj2000", "delta_j2000", "declination"),
-    "redshift": ("redshift", "z_spec", "zspec", "specz", "spec_z", "specz_redshift"),
-    "ebv": ("ebv", "e_bv", "ebmv", "sfd_ebv"),
-}
-"""Names under which columns are looked for, in lower case; the first that is there is taken."""
+EBV = ("ebv", "e_bv", "ebmv", "sfd_ebv")
+"""Names of columns with E(B - V), in any case."""
 SEEING = ("psfsize_{band}", "psf_fwhm_{band}", "{band}_psf_fwhm")
-"""Names under which columns of the seeing are looked for, in lower case: Legacy Surveys, others."""
-EXACT = 2**53
-"""Ids that floating point keeps apart are below it."""
+"""Names under which columns of the seeing are looked for, in any case: Legacy Surveys, others."""
 
 
 @dataclass(frozen=True)
-class Names:
-    """Names of columns that the user gives; "" to look for the usual ones."""
+class Selection:
+    """Columns and rows of a table that the user names; "" to look for columns by their usual names."""
 
     id: str = ""
     ra: str = ""
@@ -43,6 +36,8 @@ class Names:
     """Columns of numbers that go along into the store."""
     texts: tuple[str, ...] = ()
     """Columns that names of files are made of."""
+    where: str = ""
+    """A cut of the rows; "" for all of them."""
 
 
 @dataclass
@@ -51,6 +46,8 @@ class Objects:
 
     object_id: np.ndarray
     """(N,) int64"""
+    row: np.ndarray
+    """(N,) of the table, from 0"""
     ra: np.ndarray
     """(N,) float64, degrees, ICRS; NaN: not known"""
     dec: np.ndarray
@@ -72,108 +69,106 @@ class Objects:
             {name: values[rows] for name, values in part.items()}
             for part in (self.known, self.columns, self.texts)
         )
-        ids, ra, dec = self.object_id[rows], self.ra[rows], self.dec[rows]
-        return type(self)(ids, ra, dec, known, columns, texts, self.taken)
+        ids, row, ra, dec = (values[rows] for values in (self.object_id, self.row, self.ra, self.dec))
+        return type(self)(ids, row, ra, dec, known, columns, texts, self.taken)
 
     def said(self) -> str:
         """Which columns were taken, in words."""
         return ", ".join(f"{column} as {what}" for what, column in self.taken.items())
 
 
-def read_objects(table: Columns, names: Names, positions: bool) -> Objects:
+def read_objects(table: Columns, chosen: Selection, needs_positions: bool) -> Objects:
     """Read the objects of an open table.
 
-    positions : whether it must have them
-
-    Raises InputRefused where it lacks a column, or its ids are not integers, each there once.
+    Raises
+    ------
+    UsageError : it lacks a column that was asked for, or the cut cannot be made.
+    InputRefused : it has no ids, each there once, or no positions that are needed, or no object is left.
     """
-    taken = {}
-    for what in GUESSES:
-        column = _find(table, what, getattr(names, what))
-        if column:
-            taken[what] = column
-        elif what == "id" or (positions and what in ("ra", "dec")):
-            remedy = f", or --id {ROW} to number its rows" if what == "id" else ""
+    kept = rows_where(chosen.where, table)
+    table, rows = table.take(kept), np.flatnonzero(kept)
+    if not len(rows):
+        raise InputRefused(f"{table.path} has no row" + (f" where {chosen.where}" if chosen.where else ""))
+    id_name, ids = _ids(table, chosen.id, rows)
+    taken = {"id": id_name}
+    ra = dec = np.full(len(rows), np.nan)
+    if place := positions.find(table, chosen.ra, chosen.dec, ("--ra", "--dec")):
+        (taken["ra"], taken["dec"]), ra, dec = place
+    elif needs_positions:
+        raise InputRefused(
+            f"{table.path} has no ra and dec in degrees among {names.listed(table.names)}: pass --ra and "
+            "--dec"
+        )
+    known = _known(table, chosen, taken)
+    columns = {name: table.numbers(_named(table, name, "--columns")) for name in chosen.columns}
+    made = {"object_id": ids.astype(str), ROW: rows.astype(str)}
+    texts = {
+        name: made[name] if name in made else table.texts(_named(table, name, "in a pattern of names"))
+        for name in chosen.texts
+    }
+    return Objects(ids, rows, ra, dec, known, columns, texts, taken)
+
+
+def _named(table: Columns, name: str, flag: str) -> str:
+    return names.named(table.path, table.names, name, flag)
+
+
+def _ids(table: Columns, given: str, rows: np.ndarray) -> tuple[str, np.ndarray]:
+    """The likeliest column that holds ids, and these. Raises InputRefused where none does."""
+    if given == ROW:
+        return ROW, rows
+    remedy = f"pass --id another column, or --id {ROW} to number the rows"
+    why = ""
+    for name in names.ids(table.path, table.names, given, "--id"):
+        try:
+            ids = as_ids(table.read(name))
+        except ValueError as error:
+            why = why or f"{table.path} has {error}: {remedy}"
+            continue
+        if np.ma.is_masked(ids):
+            raise InputRefused(f"{table.path} has rows without an id in {name}: {remedy}")
+        if (twice := repeated(ids.data)) is not None:
             raise InputRefused(
-                f"{table.path} has no column {GUESSES[what][0]} among {table.said()}: pass --{what}{remedy}"
+                f"{table.path}: the id {twice} stands there twice: keep one row of each object, or {remedy}"
             )
-    if ("ra" in taken) != ("dec" in taken):
-        raise InputRefused(f"{table.path} has only one of ra and dec: pass --ra and --dec")
-    for column in (*names.columns, *names.texts):
-        _require(table, column)
-    seeing = _find_seeing(table, names.psf_fwhm, names.bands)
-    table.load([*taken.values(), *filter(None, seeing), *names.columns, *names.texts])
-    n = len(table)
-    absent = np.full(n, np.nan)
-    objects = Objects(
-        object_id=np.arange(n) if taken["id"] == ROW else _ids(table.path, table.values(taken["id"])),
-        ra=table.numbers(taken["ra"], "deg") if "ra" in taken else absent,
-        dec=table.numbers(taken["dec"], "deg") if "dec" in taken else absent,
-        known={name: table.numbers(taken[name]) for name in ("redshift", "ebv") if name in taken},
-        columns={name: table.numbers(name) for name in names.columns},
-        texts={name: table.values(name).astype(str) for name in names.texts if name in table.names},
-        taken=taken,
+        return name, ids.data
+    listed = names.listed(table.names)
+    raise InputRefused(
+        why
+        or f"{table.path} has no column object_id among {listed}: pass --id, or --id {ROW} to number its rows"
     )
-    if any(seeing):
-        columns = [table.numbers(name, "arcsec") if name else absent for name in seeing]
-        objects.known["psf_fwhm"] = np.stack(columns, -1)
-        taken["psf_fwhm"] = " ".join(filter(None, seeing))
-    made = {"object_id": objects.object_id, ROW: np.arange(n)}
-    objects.texts |= {name: values.astype(str) for name, values in made.items() if name in names.texts}
-    return objects
 
 
-def _find(table: Columns, what: str, given: str) -> str:
-    """The column that is taken for `what`; "" where there is none."""
-    if given:
-        if (what, given) != ("id", ROW):
-            _require(table, given)
-        return given
+def _known(table: Columns, chosen: Selection, taken: dict[str, str]) -> dict[str, np.ndarray]:
+    """Redshift, extinction and seeing, as far as the table has them; their columns are put into `taken`."""
+    known = {}
+    if redshift := _redshift(table, chosen.redshift):
+        z = table.numbers(redshift)
+        redshifts.check(table.path, redshift, z[redshifts.is_known(z)])
+        known["redshift"], taken["redshift"] = np.where(redshifts.is_known(z), z, np.nan), redshift
     lower = {name.lower(): name for name in reversed(table.names)}
-    return next((lower[guess] for guess in GUESSES[what] if guess in lower), "")
+    guess = next((lower[name] for name in EBV if name in lower), "")
+    if ebv := _named(table, chosen.ebv, "--ebv") if chosen.ebv else guess:
+        known["ebv"], taken["ebv"] = table.numbers(ebv), ebv
+    seeing = _seeing(table, chosen.psf_fwhm, chosen.bands)
+    if any(seeing):
+        absent = np.full(table.rows, np.nan)
+        each = [table.numbers(name, "arcsec") if name else absent for name in seeing]
+        known["psf_fwhm"], taken["psf_fwhm"] = np.stack(each, -1), " ".join(filter(None, seeing))
+    return known
 
 
-def _find_seeing(table: Columns, given: str, bands: Sequence[str]) -> list[str]:
+def _redshift(table: Columns, given: str) -> str:
+    """The column of redshifts; "" where there is none. One called z alone may be a magnitude."""
+    usual = table.names if given else [name for name in table.names if name.lower() != "z"]
+    guess = names.redshift(table.path, usual, given, "--redshift")
+    return guess.name if guess else ""
+
+
+def _seeing(table: Columns, given: str, bands: Sequence[str]) -> list[str]:
     """The column of the seeing in each band; "" where there is none."""
     if given:
-        names = [given.replace("{band}", band) for band in bands]
-        for name in names:
-            _require(table, name)
-        return names
+        return [_named(table, given.replace("{band}", band), "--psf-fwhm") for band in bands]
     lower = {name.lower(): name for name in reversed(table.names)}
     guesses = [[lower.get(guess.replace("{band}", band.lower()), "") for band in bands] for guess in SEEING]
     return next(filter(any, guesses), [""] * len(bands))
-
-
-def _require(table: Columns, name: str) -> None:
-    if name not in table.names and name not in ("object_id", ROW):
-        raise InputRefused(f"{table.path} has no column {name}; it has {table.said()}")
-
-
-def _ids(path: Path, values: np.ndarray) -> np.ndarray:
-    """Ids as int64. Raises InputRefused where they are not integers, each there once."""
-    remedy = f"pass --id another column, or --id {ROW} to number the rows"
-    if values.dtype.kind == "f":
-        if not (np.isfinite(values) & (values == np.round(values)) & (np.abs(values) <= EXACT)).all():
-            raise InputRefused(
-                f"{path} has ids in floating point, which are missing or above 2**53, where it rounds: write "
-                f"them as integers, or {remedy}"
-            )
-    elif values.dtype.kind not in "iu":
-        texts = [_text(value) for value in values]
-        bad = next((text for text in texts if not re.fullmatch(r"-?[0-9]{1,19}", text)), None)
-        if bad is not None:
-            raise InputRefused(f"{path} has the id {bad!r}, but ids are integers below 2**63: {remedy}")
-        values = np.array([int(text) for text in texts], object)
-    if len(values) and (values.max() >= 2**63 or values.min() < -(2**63)):
-        raise InputRefused(f"{path} has ids of 2**63 or more, which int64 does not hold: {remedy}")
-    ids = values.astype(np.int64)
-    unique, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        twice = unique[counts > 1][0]
-        raise InputRefused(f"{path}: the id {twice} stands there twice: keep one row of each object")
-    return ids
-
-
-def _text(value: object) -> str:
-    return (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip()

@@ -48,20 +48,27 @@ class Patch:
 def find_files(wanted: Wanted, pattern: str, sides: dict[str, str]) -> dict[tuple[str, ...], Files]:
     """Files by patch, told by what stands in their names in the place of wild cards.
 
-    Raises InputRefused where there is no image, or something is beside none.
+    Raises InputRefused where a band has no image, nothing is beside one, or something is beside none.
     """
     keyed: dict[tuple[str, ...], Files] = {}
     for flag, text in {COADDS: pattern, **sides}.items():
-        for band in wanted.bands if patterns.BAND in text else ("",):
-            for key, path in patterns.coadds(text, band).items():
+        of_band = {
+            band: patterns.coadds(text, band) for band in (wanted.bands if patterns.BAND in text else ("",))
+        }
+        lacking = [band for band, found in of_band.items() if not found]
+        if lacking and (flag == COADDS or len(lacking) == len(of_band)):
+            raise InputRefused(
+                f"no file is called {text.replace(patterns.BAND, lacking[0])} ({flag}): put the pattern in "
+                "quotes, leave out a band that there is not, and see --help on patterns"
+            )
+        for band, found in of_band.items():
+            for key, path in found.items():
                 asked = Asked(wanted.bands, wanted.survey, band, SIDES.get(flag))
                 if flag != COADDS and key not in keyed:
                     raise InputRefused(
                         f"{path} ({flag}) is beside no coadd of {pattern}: name it as these are"
                     )
                 keyed.setdefault(key, []).append((path, asked))
-        if flag == COADDS and not keyed:
-            raise InputRefused(f"no file is called {pattern}: put it in quotes, and see --help on patterns")
     return keyed
 
 
@@ -148,10 +155,13 @@ def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
 def assign(
     patches: Sequence[Patch], ra: np.ndarray, dec: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The patch in which each position lies deepest, -1 for none, and its x and y there; (N,) each."""
+    """The patch in which each position lies deepest, -1 for none, and its x and y there; (N,) each.
+
+    Positions in degrees, NaN where there is none.
+    """
     patch = np.full(len(ra), -1)
     x, y, depth = np.full(len(ra), np.nan), np.full(len(ra), np.nan), np.full(len(ra), 0.0)
-    rows = np.flatnonzero(np.isfinite(ra) & (np.abs(dec) <= 90))
+    rows = np.flatnonzero(np.isfinite(ra + dec))
     tree = cKDTree(_vectors(ra[rows], dec[rows]))
     for number, each in enumerate(patches):
         near = rows[tree.query_ball_point(*_circle(each), return_sorted=True)]
@@ -167,6 +177,12 @@ def assign(
         patch[chosen], depth[chosen] = number, inside[deeper]
         x[chosen], y[chosen] = px[deeper], py[deeper]
     return patch, x, y
+
+
+def middle(patch: Patch) -> str:
+    """Position of the middle of a patch, degrees, in words."""
+    sky: SkyCoord = patch.wcs.pixel_to_world((patch.shape[1] - 1) / 2, (patch.shape[0] - 1) / 2).icrs
+    return f"{sky.ra.deg:.4f} {sky.dec.deg:+.4f}"
 
 
 def _circle(patch: Patch) -> tuple[np.ndarray, float]:

@@ -13,6 +13,18 @@ WILD = re.compile(r"(\*\*/|\*|\?)")
 """What a pattern of coadds has for any text: any folders, and any text or character of a name."""
 
 
+ZEROS = re.compile(r"0(\d{1,2})d?|")
+"""The one format that a column may have in a pattern of cutouts: {object_id:06d}, with zeros in front."""
+
+
+class Field(str):
+    """The text of a column, which takes the formats of ZEROS."""
+
+    def __format__(self, spec: str) -> str:
+        zeros = ZEROS.fullmatch(spec)
+        return self.zfill(int(zeros[1])) if zeros and zeros[1] else str(self)
+
+
 def coadds(pattern: str, band: str) -> dict[tuple[str, ...], Path]:
     """Files of a pattern for a band -> by what their names have in place of the wild cards.
 
@@ -38,7 +50,10 @@ def fields(patterns: Sequence[str], bands: Sequence[str]) -> tuple[str, ...]:
                 parsed = list(string.Formatter().parse(pattern.replace(BAND, band)))
             except ValueError as error:
                 raise UsageError(f"{pattern!r} is no pattern of names ({error})") from error
-            named |= dict.fromkeys(name for _, name, _, _ in parsed if name is not None)
+            for _, name, spec, conversion in parsed:
+                if conversion or not ZEROS.fullmatch(spec or ""):
+                    raise UsageError(f"{pattern!r} has a format other than zeros in front, {{{name}:06d}}")
+                named |= {} if name is None else {name: None}
     if "" in named:
         raise UsageError(f"{patterns[0]!r} has {{}} without the name of a column in it")
     return tuple(named)
@@ -49,8 +64,8 @@ def cutout(pattern: str, band: str, texts: Mapping[str, str]) -> Path | None:
 
     Raises InputRefused where a pattern with wild cards has more than one.
     """
-    literal = {name: glob.escape(text) for name, text in texts.items()} if WILD.search(pattern) else texts
-    name = pattern.replace(BAND, band).format_map(literal)
+    escape = glob.escape if WILD.search(pattern) else str
+    name = pattern.replace(BAND, band).format_map({name: Field(escape(text)) for name, text in texts.items()})
     if not WILD.search(pattern):
         path = Path(name)
         return path if path.is_file() else None

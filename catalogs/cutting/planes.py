@@ -67,7 +67,8 @@ class Plane:
 
     def rows(self, hdus: fits.HDUList, start: int, stop: int) -> np.ndarray:
         """Rows start:stop, (stop - start, columns) in native byte order, scaled (BSCALE), NaN for BLANK."""
-        values = np.asarray(hdus[self.hdu].section[(*self.layer, slice(start, stop))])
+        with _decoding():
+            values = np.asarray(hdus[self.hdu].section[(*self.layer, slice(start, stop))])
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
@@ -181,11 +182,23 @@ def _only(path: Path, asked: Asked) -> str:
 def opened(path: Path) -> Iterator[fits.HDUList]:
     """Open a file that was checked before (`fits_strict`), to read rows of it: none of it is mapped."""
     with fits_strict.unpacked(path) as file:
-        with warnings.catch_warnings():  # not while it is open: others may be opened and closed meanwhile
+        # not while it is open: others may be opened and closed meanwhile
+        with _decoding(), warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             hdus = fits.open(file, memmap=False, lazy_load_hdus=False)
         with hdus:
             yield hdus
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Turn what astropy raises for cards and tiles that it cannot decode into ValueError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, fits.VerifyError) or type(error).__name__ == "CfitsioException":
+            raise ValueError(str(error)) from error  # of the latter, no version has a public name
+        raise
 
 
 def version(path: Path) -> tuple[int, int]:

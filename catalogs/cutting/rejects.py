@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from astropy.table import Table
@@ -54,14 +55,13 @@ class Rejects:
         self.reasons.append(reason)
         self.details.append(" ".join(detail.split()))
 
-    def join(self, parts: Sequence["Rejects"]) -> "Rejects":
-        """These and others, in the order of the table."""
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Those of several ranks, in the order of the table."""
         entries = sorted(
-            entry
-            for part in (self, *parts)
-            for entry in zip(part.rows, part.reasons, part.details, strict=True)
+            entry for part in parts for entry in zip(part.rows, part.reasons, part.details, strict=True)
         )
-        return Rejects(*map(list, zip(*entries, strict=True))) if entries else Rejects()
+        return cls(*map(list, zip(*entries, strict=True))) if entries else cls()
 
     def said(self) -> str:
         """How many for each reason, in words."""

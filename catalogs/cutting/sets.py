@@ -14,14 +14,14 @@ from typing import Any, Literal
 import numpy as np
 
 from catalogs.cutting.cutana import CutanaPart, open_batches
-from catalogs.cutting.objects import Names, Objects, read_objects
+from catalogs.cutting.objects import Objects, Selection, read_objects
 from catalogs.cutting.planes import Asked, Kind, version
 from catalogs.cutting.rejects import Reason, Rejects
-from catalogs.cutting.source import Progress, Wanted, agreed, fingerprint, same
+from catalogs.cutting.source import Progress, Wanted, agreed, check_bands, fingerprint, same
 from catalogs.cutting.stamps import Block, Stamps
-from catalogs.cutting.tables import Columns
 from catalogs.cutting.universe import ENDINGS, NUMBERS, PLANES, Hdf5Part, Item, ParquetPart, open_parts
 from catalogs.errors import InputRefused, UsageError
+from catalogs.tables.columns import Columns
 
 __all__ = ["ENDINGS", "MaskTrue", "open_set"]
 
@@ -36,19 +36,15 @@ ROWS = 256
 """Objects whose bands and scales are looked at at a time."""
 
 
-class SetColumns(Columns):
+def columns_of(path: Path, parts: Sequence[Part]) -> Columns:
     """The catalogue of a set, its files one after the other."""
-
-    def __init__(self, path: Path, parts: Sequence[Part]):
-        common = set.intersection(*(set(part.names) for part in parts))
-        super().__init__(path, sorted(common))
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(part.n for part in self.parts)
-
-    def values(self, name: str) -> np.ndarray:
-        return np.concatenate([part.column(name) for part in self.parts])
+    common = set.intersection(*(set(part.names) for part in parts))
+    return Columns(
+        path,
+        tuple(sorted(common)),
+        sum(part.n for part in parts),
+        lambda name: np.ma.concatenate([part.column(name) for part in parts]),
+    )
 
 
 @dataclass
@@ -65,9 +61,9 @@ class SetStamps:
     pixel_scale: float
     wave: np.ndarray | None = field(repr=False)
     versions: list[list] = field(repr=False)
-    rejects: Rejects = field(default_factory=Rejects)
-    known: tuple[str, ...] = ()
-    fingerprint: str = ""
+    rejects: Rejects
+    known: tuple[str, ...]
+    fingerprint: str
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -79,13 +75,13 @@ class SetStamps:
         """
         pixels = 0 if self.wave is None else len(self.wave)
         stamps = Stamps.empty(stop - start, len(self.wanted.bands), self.wanted.size, pixels)
-        if self.versions != _versions(self.parts):
-            raise InputRefused("a file of the set was changed while it was being read: run the command again")
         for k, item in enumerate(_items(self.parts, self.rows[start:stop], (*PLANES, *NUMBERS, "band"))):
             self._fill(item, stamps.of(k))
             if self.wave is not None and item.spectrum:
                 _check_grid(item.spectrum["lambda"], self.wave, self.objects.object_id[start + k])
                 stamps.flux[k], stamps.ivar[k] = item.spectrum["flux"], item.spectrum["ivar"]
+        if self.versions != _versions(self.parts):
+            raise InputRefused("a file of the set was changed while it was being read: run the command again")
         return stamps
 
     def _fill(self, item: Item, stamps: Stamps) -> None:
@@ -107,7 +103,7 @@ class SetStamps:
 
 
 def open_set(
-    path: Path, wanted: Wanted, names: Names, mask_true: MaskTrue, comm: Any, progress: Progress
+    path: Path, wanted: Wanted, chosen: Selection, mask_true: MaskTrue, comm: Any, progress: Progress
 ) -> tuple[SetStamps, Objects]:
     """Look at all files of a set, and at bands and scales of all objects.
 
@@ -132,18 +128,22 @@ def open_set(
         )
     first = next(_items(parts, np.array([0]), ("band", "scale")))
     wanted = wanted if wanted.bands else replace(wanted, bands=tuple(first.band))
-    columns = SetColumns(path, parts)
-    if not names.redshift and "Z" in columns.names and all(part.has_spectra for part in parts):
-        names = replace(names, redshift="Z")  # of DESI, SDSS, VIPERS
-    objects = read_objects(columns, replace(names, bands=wanted.bands), positions=False)
+    table = columns_of(path, parts)
+    if not chosen.redshift and "Z" in table.names and all(part.has_spectra for part in parts):
+        chosen = replace(chosen, redshift="Z")  # of DESI, SDSS, VIPERS
+    objects = read_objects(table, replace(chosen, bands=wanted.bands), needs_positions=False)
     zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, [(str(path), None)])
     scale = next(iter(first.image.get("scale", [])), None)
     stated = None if scale is None else round(float(scale), 6)
     pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, [(str(path), stated)])
-    rows = np.array_split(np.arange(len(objects)), max(1, len(objects) // ROWS))
-    own = rows[comm.Get_rank() :: comm.Get_size()]
-    found = [_looked(parts, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")]
-    rejects = Rejects().join([rejects for part in comm.allgather(found) for rejects in part])
+    chunks = np.array_split(np.arange(len(objects)), max(1, len(objects) // ROWS))
+    own = chunks[comm.Get_rank() :: comm.Get_size()]
+    found = [
+        _looked(parts, objects, chunk, wanted, pixel_scale) for chunk in progress(own, "looking at objects")
+    ]
+    looked = [each for part in comm.allgather(found) for each in part]
+    check_bands(wanted, set().union(*(bands for _, bands in looked)))
+    rejects = Rejects.joined([rejects for rejects, _ in looked])
     kept = np.setdiff1d(np.arange(len(objects)), rejects.rows)
     told = {"noise": "ivar", "psf_fwhm": "psf_fwhm", "mask": "mask" if mask_true != "unused" else ""}
     versions = _versions(parts)
@@ -152,11 +152,11 @@ def open_set(
             wanted=wanted,
             objects=objects.take(kept),
             parts=parts,
-            rows=kept,
+            rows=objects.row[kept],
             mask_true=mask_true,
             zero_point=zero_point,
             pixel_scale=pixel_scale,
-            wave=_wave(parts, kept),
+            wave=_wave(parts, objects.row[kept]),
             versions=versions,
             rejects=rejects,
             known=tuple(name for name, of in told.items() if all(of in part.fields for part in parts)),
@@ -174,18 +174,26 @@ def _wave(parts: Sequence[Part], rows: np.ndarray) -> np.ndarray | None:
     return next((spectrum["lambda"].astype(np.float64) for spectrum in spectra if spectrum), None)
 
 
-def _looked(parts: Sequence[Part], rows: np.ndarray, wanted: Wanted, pixel_scale: float) -> Rejects:
-    """Objects, of some rows of the set, that have no image in the bands, or one of another pixel scale."""
-    rejects = Rejects()
-    for row, item in zip(rows.tolist(), _items(parts, rows, ("band", "scale")), strict=True):
-        planes = [plane for plane in _planes(item, wanted) if plane is not None]
-        scales = [float(item.image["scale"][plane]) for plane in planes if "scale" in item.image]
+def _looked(
+    parts: Sequence[Part], objects: Objects, chunk: np.ndarray, wanted: Wanted, pixel_scale: float
+) -> tuple[Rejects, set[str]]:
+    """Those of a chunk of the objects that have no image in the bands, or one of another pixel scale.
+
+    Returns them, and the bands in which any has one.
+    """
+    rejects, bands = Rejects(), set[str]()
+    items = _items(parts, objects.row[chunk], ("band", "scale"))
+    for row, item in zip(chunk.tolist(), items, strict=True):
+        by_band = zip(wanted.bands, _planes(item, wanted), strict=True)
+        found = {band: plane for band, plane in by_band if plane is not None}
+        bands |= found.keys()
+        scales = [float(item.image["scale"][plane]) for plane in found.values() if "scale" in item.image]
         other = next((scale for scale in scales if not same("pixel scale", scale, pixel_scale)), None)
-        if not planes:
+        if not found:
             rejects.add(row, Reason.NO_IMAGE)
         elif other is not None:
             rejects.add(row, Reason.PIXEL_SCALE, f"it has pixel scale {other:g}, the store {pixel_scale:g}")
-    return rejects
+    return rejects, bands
 
 
 def _planes(item: Item, wanted: Wanted) -> list[int | None]:

@@ -1,7 +1,7 @@
 """What all ways in have in common: what is asked of them, what they give, and how their files must agree."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,6 +94,12 @@ def agreed(name: str, unit: str, flag: float | None, stated: Iterable[tuple[str,
             f"{first[1]:g} if it is that of all"
         )
     return first[1]
+
+
+def check_bands(wanted: Wanted, found: Container[str]) -> None:
+    """Raise InputRefused where no image at all is of one of the bands: it may be misspelt."""
+    if absent := [band for band in wanted.bands if band not in found]:
+        raise InputRefused(f"no image is of the band {absent[0]}: correct it, or leave it out of --bands")
 
 
 def same(name: str, a: float, b: float) -> bool:

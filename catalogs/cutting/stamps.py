@@ -71,11 +71,13 @@ class Block:
     @classmethod
     def of(cls, read: Callable[[Kind], np.ndarray], kinds: Container[Kind], bits: tuple[int, int]) -> Self:
         """The rows that `read` gives of each plane; `bits` of the mask make a pixel BAD, or LOST."""
-        image = read(Kind.IMAGE).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # to infinity, which is no data
+            image = read(Kind.IMAGE).astype(np.float32, copy=False)
         flags, variances = np.zeros(image.shape, np.uint8), None
         if Kind.MASK in kinds:
             mask = read(Kind.MASK)
-            mask = mask if mask.dtype.kind in "iu" else mask.astype(np.int64)
+            if mask.dtype.kind not in "iu":  # where it is NaN, nothing speaks for the pixel
+                mask = np.where(np.isfinite(mask), mask, -1).astype(np.int64)
             for flag, bit in zip((BAD, LOST), bits, strict=True):
                 flags |= flag * ((mask & np.int64(bit).astype(mask.dtype)) != 0)
         for kind in SPREADS:

@@ -17,6 +17,7 @@ import numpy as np
 
 from catalogs.store.checks import refusing
 from catalogs.surveys.hdf5_chunks import check_chunks
+from catalogs.tables.columns import plain
 
 PLANES = ("flux", "ivar", "mask")
 NUMBERS = ("psf_fwhm", "scale")
@@ -52,12 +53,11 @@ class Hdf5Part:
             self.has_spectra = all(f"spectrum_{name}" in datasets for name in SPECTRUM)
             self.n = len(datasets[self.names[0]]) if self.names else 0
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of the catalogue, (n,)."""
+    def column(self, name: str) -> np.ma.MaskedArray:
+        """A column of the catalogue, (n,), see tables.columns."""
         with refusing(f"{self.path}: {name} cannot be read", REMEDY), h5py.File(self.path, "r") as file:
             check_chunks(file[name], 0, self.n)
-            values = file[name][:]
-        return values.astype(str) if values.dtype.kind == "O" else values
+            return plain(file[name][:])
 
     def items(self, rows: Sequence[int], fields: Iterable[str]) -> list[Item]:
         """Some objects, with these fields of their images, and their spectra where PLANES are among them."""
@@ -100,12 +100,12 @@ class ParquetPart:
         steps = ((path, path.split(".")) for path in self.leaves)
         return [path for path, parts in steps if parts[0] == column and field in parts[1:]]
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of the catalogue, (n,)."""
-        from pyarrow import parquet
+    def column(self, name: str) -> np.ma.MaskedArray:
+        """A column of the catalogue, (n,), see tables.columns."""
+        from catalogs.tables import arrow
 
-        with refusing(f"{self.path}: {name} cannot be read", REMEDY):
-            return parquet.read_table(self.path, columns=[name], partitioning=None)[name].to_numpy()
+        with refusing(f"{self.path}: {name} cannot be read", REMEDY), arrow.opened(self.path) as table:
+            return table.read(name)
 
     def items(self, rows: Sequence[int], fields: Iterable[str]) -> list[Item]:
         """As of Hdf5Part."""

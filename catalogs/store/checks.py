@@ -57,11 +57,23 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
         raise InputRefused(f"{what} ({error}): {remedy}") from error
 
 
-def check_folder(path: Path) -> None:
-    """Raise UsageError where there is no folder that a store could be, InputRefused for FIFO and device."""
+def check_output(path: Path) -> None:
+    """Raise UsageError where no store can be written, before hours go into what it shall hold."""
+    _refuse_url(path, "written to a file system: copy it when it is done, or mount it")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise UsageError(f"{path} cannot be written, as {existing} is no folder to write to: choose another")
+
+
+def _refuse_url(path: Path, how: str) -> None:
     if URL.match(str(path)):
         url = str(path).replace(":/", "://", 1)
-        raise UsageError(f"{url} is a URL, but stores are read from a file system: copy it, or mount it")
+        raise UsageError(f"{url} is a URL, but stores are {how}")
+
+
+def check_folder(path: Path) -> None:
+    """Raise UsageError where there is no folder that a store could be, InputRefused for FIFO and device."""
+    _refuse_url(path, "read from a file system: copy it, or mount it")
     if not path.exists():
         raise UsageError(f"{path} does not exist")
     refuse_special(path)

@@ -10,8 +10,11 @@ from catalogs.bands import TABLE
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.surveys.desi import locate
-from catalogs.truth import redshifts, tables
-from catalogs.truth.redshifts import Redshifts, TruthTable
+from catalogs.tables import formats, redshifts
+from catalogs.tables.columns import Columns
+from catalogs.tables.ids import as_ids, repeated
+from catalogs.tables.redshifts import Redshifts, TruthTable
+from catalogs.tables.where import rows_where
 from mmae.bundles.columns import POINT, QUANTILES
 from mmae.bundles.roles import RADIUS
 from mmae.scores.catalogue import leaks
@@ -32,6 +35,8 @@ IN_TRAINING = "IN_TRAINING"
 INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
 TRUE, PREDICTED = "y_test", "y_pred"
 """The columns of the paper's released predictions."""
+SHAPES = {QUANTILES: (len(QUANTILE_LEVELS),)}
+"""Of a row, in columns of more than a number."""
 CATALOGUE_COLUMNS = (ID, RA, DEC, POINT, BEST, QUANTILES, *INTERVALS, Z_SPEC, IN_TRAINING, TRUE, PREDICTED)
 
 
@@ -189,7 +194,7 @@ def _from_one_table(
     others: dict[str, np.ndarray],
 ) -> Pairs:
     z_spec = catalogue[truth]
-    known = np.isfinite(z_spec) & ~redshifts.is_sentinel(z_spec)
+    known = redshifts.is_known(z_spec)
     redshifts.check(path, truth, z_spec[known])
     return Pairs(
         z_phot_column,
@@ -259,27 +264,24 @@ def _read(
     path: Path, where: str | None, by: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
     """Those of CATALOGUE_COLUMNS and of `by` that a table has, of the rows kept; how many are not kept."""
-    with tables.opened(path) as table:
+    with formats.opened(path) as table:
         columns = {
-            name: _ids(path, table.read(name)) if name == ID else _floats(path, name, table.read(name))
+            name: _ids(table) if name == ID else table.numbers(name, shape=SHAPES.get(name, ()))
             for name in CATALOGUE_COLUMNS
             if name in table.names
         }
         others = redshifts.numbers(table, by)
-        n = len(next(iter(columns.values()), ()))
-        kept = redshifts.rows_where(where, table, n)
-    return take(columns, kept), take(others, kept), n - int(kept.sum())
+        kept = rows_where(where, table)
+    return take(columns, kept), take(others, kept), len(kept) - int(kept.sum())
 
 
-def _ids(path: Path, column: np.ma.MaskedArray) -> np.ndarray:
-    if column.dtype.kind not in "iu" or column.ndim != 1 or np.ma.is_masked(column):
-        raise InputRefused(f"{path}: {ID} must hold one integer of 64 bits in every row")
-    ids = column.data.astype(np.int64)
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        raise InputRefused(f"{path}: {ID} {values[counts > 1][0]} has more than one row; keep one an object")
-    return ids
-
-
-def _floats(path: Path, name: str, column: np.ma.MaskedArray) -> np.ndarray:
-    return redshifts.floats(path, name, column, (len(QUANTILE_LEVELS),) if name == QUANTILES else ())
+def _ids(table: Columns) -> np.ndarray:
+    try:
+        ids = as_ids(table.read(ID))
+    except ValueError:
+        ids = np.ma.masked_all(table.rows, np.int64)
+    if np.ma.is_masked(ids):
+        raise InputRefused(f"{table.path}: {ID} must hold one integer of 64 bits in every row")
+    if (twice := repeated(ids.data)) is not None:
+        raise InputRefused(f"{table.path}: {ID} {twice} has more than one row; keep one an object")
+    return ids.data

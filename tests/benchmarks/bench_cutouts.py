@@ -28,10 +28,10 @@ from astropy.wcs import WCS
 from bench_ingest_memory import peak
 
 from catalogs.cutting.coadds import open_coadds
-from catalogs.cutting.objects import Names, read_objects
+from catalogs.cutting.objects import Selection, read_objects
 from catalogs.cutting.source import Wanted
-from catalogs.cutting.tables import open_table
 from catalogs.store.shard_writer import SerialComm
+from catalogs.tables import formats
 
 SIDE, SIZE, SHARD = 4200, 64, 1024
 BANDS = ("HSC-G", "HSC-R", "HSC-I", "HSC-Z", "HSC-Y")
@@ -102,7 +102,8 @@ def ours(folder: Path, objects: Path) -> float:
     """Objects a second in this process, from the table to the stamps in memory, shard by shard."""
     wanted = Wanted(BANDS, "", SIZE, None, None, ("BAD",))
     started = time.monotonic()
-    table = read_objects(open_table(objects), Names(), positions=True)
+    with formats.opened(objects) as opened:
+        table = read_objects(opened, Selection(), needs_positions=True)
     pattern = str(folder / "calexp-{band}-*.fits")
     source = open_coadds(wanted, table, pattern, {}, SerialComm(), lambda items, what: items)
     for start in range(0, len(source.objects), SHARD):

@@ -31,7 +31,7 @@ def field(tmp_path_factory):
             write_image(folder / f"{band}-{patch}.fits", image, header, MAGZERO=27.0)
     x, y = np.random.default_rng(0).uniform([[-5], [0]], [[200], [100]], (2, OBJECTS))
     ids, (ra, dec) = np.arange(OBJECTS), positions(heads["a"], x, y)
-    write_table(folder / "objects.csv", ids, ra, dec, redshift=x)
+    write_table(folder / "objects.csv", ids, ra, dec, redshift=x / 100)
     (folder / "stamps").mkdir()
     for k in range(0, OBJECTS, 2):  # each other one has none
         header = sky((16, 16), (ra[k], dec[k]))

@@ -361,7 +361,7 @@ def inputs(tmp_path) -> Path:
 
     Table([truth["OBJECT_ID"] + 500, truth["Z_SPEC"]]).write(tmp_path / "elsewhere.fits")
     Table([truth["OBJECT_ID"] // 2, truth["Z_SPEC"] + np.arange(500) % 2]).write(tmp_path / "twice.fits")
-    Table([truth["OBJECT_ID"].astype(float), truth["Z_SPEC"]]).write(tmp_path / "floats.fits")
+    Table([truth["OBJECT_ID"] + 2.0**53, truth["Z_SPEC"]]).write(tmp_path / "floats.fits")
     Table([truth["OBJECT_ID"], truth["Z_SPEC"] + 20], names=["id", "z"]).write(tmp_path / "magnitudes.fits")
     Table([truth["OBJECT_ID"], truth["Z_SPEC"], truth["Z_SPEC"]], names=["id", "Z_SPEC", "specz"]).write(
         tmp_path / "two.fits"

@@ -7,8 +7,8 @@ import numpy as np
 from astropy.table import Table
 
 from catalogs.store.format import SPECTYPES
-from catalogs.truth import redshifts, tables
-from catalogs.truth.redshifts import TruthTable
+from catalogs.tables import formats, redshifts
+from catalogs.tables.redshifts import TruthTable
 from mmae.bundles.columns import CLASSES as COLUMNS
 from mmae.scores.catalogue import leaks
 from mmae.scores.catalogue.matching import match
@@ -57,12 +57,12 @@ def of_catalogue(path: Path, asked: TruthTable, match_by: str, magnitudes: Seque
     None where the table tells none, or the catalogue has no probabilities. Objects that the model was made
     with are left out. Raises what `matching.match` does.
     """
-    with tables.opened(path) as catalogue:
+    with formats.opened(path) as catalogue:
         names = ("RA", "DEC", "IN_TRAINING", *COLUMNS)
         if not set(names) | {"OBJECT_ID"} <= set(catalogue.names):
             return None
         ids = catalogue.read("OBJECT_ID").data.astype(np.int64)
-        columns = {name: redshifts.floats(path, name, catalogue.read(name)) for name in names}
+        columns = {name: catalogue.numbers(name) for name in names}
     truth = redshifts.read_classes(asked, magnitudes)
     if truth is None or not len(truth.z) or not np.isfinite(columns[COLUMNS[0]]).any():
         return None

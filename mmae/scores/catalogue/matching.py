@@ -6,8 +6,8 @@ import numpy as np
 
 from catalogs.errors import InputRefused, UsageError
 from catalogs.surveys.desi import locate
-from catalogs.truth.names import listed
-from catalogs.truth.redshifts import Redshifts, TruthTable
+from catalogs.tables.names import listed
+from catalogs.tables.redshifts import Redshifts, TruthTable
 from mmae.bundles.roles import RADIUS, Positions, directions, has_position
 
 BY_ID, BY_POSITION, AUTO = "id", "position", "auto"

@@ -1,5 +1,7 @@
 """Stamps out of coadds, against astropy's Cutout2D, by hand, and where coadds contradict each other."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -18,10 +20,14 @@ from survey_files import (
 )
 
 from catalogs.cutting import coadds
+from catalogs.cutting.objects import Objects
 from catalogs.cutting.planes import Plane
+from catalogs.cutting.source import Wanted
+from catalogs.errors import InputRefused
 from catalogs.products.screen import screen_images
 from catalogs.store.cutouts import open_store
 from catalogs.store.manifest import altered_files
+from catalogs.store.shard_writer import SerialComm
 from mmae import cli
 
 SIZE = 16
@@ -215,6 +221,20 @@ def test_variances_and_masks_become_noise_and_mask(field, capsys):
     assert np.argwhere(read(folder)[0].column("mask")[row]).tolist() == [[8, 8], [9, 8]]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_mask_of_floats_hides_what_it_knows_nothing_of(field):
+    folder, header, images, *_ = field
+    mask = np.zeros((100, 120))
+    mask[50, 60], mask[51, 60], mask[52, 60] = 1, 2, np.nan
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    write_image(folder / "mask.fits", mask, header)
+    flags = "--mask", folder / "mask.fits", "--bad-planes", "0"
+    assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g", *flags) == cli.OK
+    store, _ = read(folder)
+    row = store.column("object_id").tolist().index(0)
+    assert np.argwhere(store.column("mask")[row]).tolist() == [[8, 8], [10, 8]]
+
+
 def test_bricks_of_the_legacy_surveys(field, capsys):
     """Images and invvar under fpack, and maskbits, of which bit 0 is what is outside of the brick."""
     folder, header, images, ra, dec = field
@@ -314,6 +334,75 @@ def test_coadds_that_contradict_each_other_are_refused(field, capsys, case):
     assert {path.name for path in folder.iterdir()} == {"objects.csv", "g.fits", "r.fits"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--bands", "g", "i"), "no file is called {folder}/i.fits (--coadds)"),
+        (("--bands", "g", "r", "--mask", "no-{band}.fits"), "no file is called no-g.fits (--mask)"),
+    ],
+)
+def test_a_band_or_a_mask_that_no_file_has_is_refused(field, capsys, flags, sentence):
+    """Misspelt, each object would lack it, and nobody would know."""
+    folder, header, images, *_ = field
+    for band in "gr":
+        write_image(folder / f"{band}.fits", images[band], header, MAGZERO=27.0)
+    assert run(folder, "--coadds", folder / "{band}.fits", *flags) == cli.REFUSED
+    assert sentence.format(folder=folder) in capsys.readouterr().err
+
+
+def test_a_band_that_no_hdu_has_is_refused(field, capsys):
+    folder, header, images, *_ = field
+    write_image(
+        folder / "cube.fits", np.stack([*images.values()]), header, BAND0="g", BAND1="r", MAGZERO=27.0
+    )
+    assert run(folder, "--coadds", folder / "cube.fits", "--bands", "g", "i") == cli.REFUSED
+    assert "no image is of the band i" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_told_at_once(field, capsys):
+    folder, *_ = field
+    arguments = "--coadds", str(folder / "none-{band}.fits"), "--bands", "g"
+    for output, sentence in {
+        folder / "objects.csv" / "a.zarr": f"as {folder}/objects.csv is no folder to write to",
+        "s3://bucket/a.zarr": "s3://bucket/a.zarr is a URL",
+    }.items():
+        assert cli.run_command("cutouts", [str(folder / "objects.csv"), str(output), *arguments]) == cli.USAGE
+        assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["--coadds", "--files"])
+def test_a_card_that_cannot_be_parsed_says_nothing(field, capsys, way):
+    """As a comma in its number; one that nobody needs does no harm."""
+    folder, header, images, *_ = field
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0, OTHER=0.5)
+    whole = (folder / "g.fits").read_bytes()
+    assert whole.count(b"=                 27.0 ") == 1
+    (folder / "g.fits").write_bytes(
+        whole.replace(b"=                 27.0 ", b"=                 27,0 ").replace(b" 0.5 ", b" 0,5 ")
+    )
+    flags = way, folder / "{band}.fits", "--bands", "g"
+    assert run(folder, *flags) == cli.REFUSED
+    assert "does not say its zero point (AB mag of flux 1): pass --zero-point" in capsys.readouterr().err
+    assert run(folder, *flags, "--zero-point=27") == cli.OK
+
+
+def test_tiles_that_do_not_decompress_are_refused(field, capsys):
+    """In a file without checksums, which cfitsio finds, and tells by an error of its own."""
+    folder, header, images, *_ = field
+    hdu = fits.CompImageHDU(np.round(images["g"] * 1e4).astype(np.int32), header, compression_type="RICE_1")
+    hdu.header["MAGZERO"] = 27.0
+    hdu.writeto(folder / "g.fits.fz")
+    with fits.open(folder / "g.fits.fz", disable_image_compression=True) as hdus:
+        start = hdus[1].fileinfo()["datLoc"]
+    content = bytearray((folder / "g.fits.fz").read_bytes())
+    lengths = np.frombuffer(content, ">i4", 2 * 100, start).copy()
+    lengths[::2] = 9  # bytes of each tile
+    content[start : start + lengths.nbytes] = lengths.tobytes()
+    (folder / "g.fits.fz").write_bytes(content)
+    assert run(folder, "--coadds", folder / "{band}.fits.fz", "--bands", "g") == cli.REFUSED
+    assert "g.fits.fz[1] cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cut", [1000, 2880])
 def test_a_truncated_coadd_is_refused(field, capsys, cut):
     folder, header, images, *_ = field
@@ -342,10 +431,31 @@ def test_a_coadd_that_changes_meanwhile_is_refused(field, capsys, monkeypatch):
     assert "r.fits was changed while it was being read" in capsys.readouterr().err
 
 
+def test_a_coadd_that_changes_while_it_is_open_is_refused(field):
+    """Written anew in its place: what follows is of the other, and so may be some of what was read."""
+    folder, header, images, ra, dec = field
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    objects = Objects(np.arange(5), np.arange(5), ra, dec)
+    wanted = Wanted(("g",), "", SIZE, None, None, ())
+    source = coadds.open_coadds(
+        wanted, objects, str(folder / "{band}.fits"), {}, SerialComm(), lambda items, what: items
+    )
+    with contextlib.closing(source):
+        source.cut(0, 2)
+        with (folder / "g.fits").open("r+b") as file:
+            file.seek(2880)
+            file.write(b"\1" * 2880)
+        with pytest.raises(InputRefused, match="was changed while it was being read"):
+            source.cut(2, 4)
+
+
 def test_objects_that_are_all_elsewhere_are_refused_and_listed(field, capsys):
     folder, _, images, *_ = field
     write_hsc(folder / "g.fits", images["g"], sky((100, 120), centre=(10.0, 60.0)), fluxmag0=FLUXMAG0)
     assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g") == cli.REFUSED
-    assert "none of the 5 objects can be cut: 5 OFF_COADDS" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "none of the 5 objects can be cut: 5 OFF_COADDS" in error
+    assert "begins with 0 at 150.1" in error
+    assert "g.fits is at 10.0000 +60.0000" in error
     assert rejected(folder) == dict.fromkeys(range(5), "OFF_COADDS")
     assert not (folder / "tile.zarr").exists()

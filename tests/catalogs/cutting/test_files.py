@@ -167,6 +167,22 @@ def test_a_name_that_two_files_have_rejects_the_object(table):
     assert len(rejected(folder)) == 1
 
 
+def test_a_pattern_that_tells_no_object_from_another_is_refused_with_the_reason(table, capsys):
+    folder, *_ = table
+    assert run(folder, "--files", folder / "*_{band}.fits", "--bands", "g") == cli.REFUSED
+    assert "can be read (" + str(folder / "*_g.fits") + " is the name of 12 files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spec", ["06d", "06"])
+def test_zeros_in_front_of_ids(table, spec):
+    folder, images, ra = table
+    for k, band in images:
+        (folder / f"{k}_{band}.fits").rename(folder / f"{k:06d}_{band}.fits")
+    pattern = folder / f"{{object_id:{spec}}}_{{band}}.fits"
+    assert run(folder, "--files", pattern, "--bands", "g") == cli.OK
+    assert set(read(folder)[1]) == {*ra}
+
+
 def test_a_gzip_of_half_a_file_is_damaged(table):
     folder, *_ = table
     path = folder / "1_g.fits"
@@ -296,13 +312,19 @@ def test_rubin_cutouts_with_masks_in_nanojansky(tmp_path):
     [
         (["--zero-point=25"], cli.REFUSED, "has zero point 27, --zero-point says 25: leave the flag out"),
         (["--pixel-scale=0.2"], cli.REFUSED, "has pixel scale 0.168, --pixel-scale says 0.2"),
-        (["--files", "{nothing}.fits"], cli.REFUSED, "has no column nothing; it has object_id, ra, dec"),
+        (["--files", "{nothing}.fits"], cli.USAGE, "has no column nothing (in a pattern of names); it has"),
         (["--files", "{}.fits"], cli.USAGE, "without the name of a column"),
         (["--files", "no-{object_id}.fits"], cli.REFUSED, "none of the 12 objects has a file"),
         (["--coadds", "x.fits"], cli.USAGE, "say either of what coadds to cut"),
         (["--bands", "g", "g"], cli.USAGE, "name one band twice"),
         (["--size", "4"], cli.USAGE, "--size must be from 8"),
-        (["--columns", "mag"], cli.REFUSED, "has no column mag"),
+        (["--columns", "mag"], cli.USAGE, "has no column mag (--columns); it has object_id, ra, dec"),
+        (["--files", "{object_id:5.2f}.fits"], cli.USAGE, "a format other than zeros in front"),
+        (["--files", "{object_id!r}.fits"], cli.USAGE, "a format other than zeros in front"),
+        (["--bands", "g", "r", "i"], cli.REFUSED, "no image is of the band i"),
+        (["--mask", "no-{object_id}.fits"], cli.REFUSED, "no object has a file no-{object_id}.fits (--mask)"),
+        (["--where", "mag < 25"], cli.USAGE, "--where 'mag < 25': the table has no column mag"),
+        (["--where", "ra > 400"], cli.REFUSED, "has no row where ra > 400"),
         (["--columns", "a/b"], cli.USAGE, "--columns a/b is no name of an array"),
     ],
 )

@@ -32,6 +32,12 @@ def test_zero_points(cards, zero_point):
     assert headers.zero_point("a.fits", ChainMap(cards)) == zero_point
 
 
+def test_asinh_magnitudes_are_no_flux():
+    """As a stack of Pan-STARRS has them, whose user knows a zero point of 25 for its flux."""
+    with pytest.raises(InputRefused, match="holds asinh magnitudes"):
+        headers.zero_point("a.fits", ChainMap({"BOFFSET": 1.2, "BSOFTEN": 190.0, "MAGZERO": 25.0}))
+
+
 def test_what_the_extension_lacks_the_primary_header_says():
     cards = ChainMap(fits.Header({"BUNIT": "nJy"}), fits.Header({"SEEING": 0.7, "BUNIT": "adu"}))
     assert headers.zero_point("a.fits", cards) == 31.4
@@ -53,5 +59,9 @@ def test_bits_of_a_mask_by_name_and_by_number():
     assert headers.bad_bits("m", {}, ("2", "7")) == (0b10000100, 0)
     assert headers.bad_bits("m", {}, ("any",)) == (-1, 0)
     assert headers.bad_bits("m", {}, ("none",)) == (0, 0)
+    with pytest.raises(InputRefused, match="has no bit 63"):
+        headers.bad_bits("m", {}, ("63",))
+    with pytest.raises(InputRefused, match="with the planes none"):
+        headers.bad_bits("m", {"MP_BAD": -1, "MP_SAT": 64}, default)
     with pytest.raises(InputRefused, match="with the planes SUSPECT"):
         headers.bad_bits("m", {"MP_SUSPECT": 7}, default)

@@ -1,81 +1,91 @@
-"""Tables of objects: every format gives the same; ids and columns that are not what they should be."""
+"""Objects of a table: columns by usual names and by flags, cuts, and tables that are ambiguous."""
+
+import re
 
 import numpy as np
 import pytest
-from astropy.table import Table
-from survey_files import write_table
+from astropy.table import MaskedColumn, Table
 
-from catalogs.cutting.objects import Names
-from catalogs.cutting.objects import read_objects as read
-from catalogs.cutting.tables import open_table
+from catalogs.cutting.objects import Selection, read_objects
 from catalogs.errors import InputRefused, UsageError
+from catalogs.tables import formats
 
 
-def read_objects(path, names, positions):
-    return read(open_table(path), names, positions)
-
-
-IDS = np.array([2**53 + 1, 7, 2**62])
-
-
-@pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "fits.gz", "vot", "parquet"])
-def test_every_format_gives_the_same_objects(tmp_path, ending):
-    path = tmp_path / f"objects.{ending}"
-    columns = {"z_spec": [0.5, np.nan, 1.0], "mag": np.array([20, 21, 22]), "file": ["a", "b", "c"]}
-    if ending == "vot":
-        Table({"object_id": IDS, "ra": [1.0, 2, 3], "dec": [4.0, 5, 6]} | columns).write(
-            path, format="votable"
-        )
-    else:
-        write_table(path, IDS, [1.0, 2.0, 3.0], [4.0, 5.0, 6.0], **columns)
-    objects = read_objects(path, Names(columns=("mag",), texts=("file",)), positions=True)
-    assert objects.object_id.tolist() == IDS.tolist()
-    assert (objects.ra.tolist(), objects.dec.tolist()) == ([1, 2, 3], [4, 5, 6])
-    np.testing.assert_array_equal(objects.known["redshift"], [0.5, np.nan, 1.0])
-    assert objects.columns["mag"].tolist() == [20, 21, 22]
-    assert objects.texts["file"].tolist() == ["a", "b", "c"]
-    assert objects.said() == "object_id as id, ra as ra, dec as dec, z_spec as redshift"
+def read(path, needs_positions=True, **chosen):
+    with formats.opened(path) as table:
+        return read_objects(table, Selection(**chosen), needs_positions)
 
 
 def test_columns_by_their_usual_names_and_by_flags(tmp_path):
     table = Table({"objectId": [1, 2], "coord_ra": [0.1, 0.2], "coord_dec": [0.0, 0.1], "N": [5, 6]})
     table["coord_ra"].unit = table["coord_dec"].unit = "rad"
+    table["z"], table["specz"] = [24.1, 25.2], [0.5, -99.0]
     table.write(tmp_path / "a.ecsv")
-    objects = read_objects(tmp_path / "a.ecsv", Names(), positions=True)
+    objects = read(tmp_path / "a.ecsv")
     np.testing.assert_allclose(objects.ra, np.degrees([0.1, 0.2]))
-    assert read_objects(tmp_path / "a.ecsv", Names(id="N"), True).object_id.tolist() == [5, 6]
-    assert read_objects(tmp_path / "a.ecsv", Names(id="row"), True).object_id.tolist() == [0, 1]
+    np.testing.assert_array_equal(objects.known["redshift"], [0.5, np.nan])  # and -99 is none
+    assert objects.said() == "objectId as id, coord_ra as ra, coord_dec as dec, specz as redshift"
+    assert read(tmp_path / "a.ecsv", id="n").object_id.tolist() == [5, 6]
+    assert read(tmp_path / "a.ecsv", id="row").object_id.tolist() == [0, 1]
+    assert read(tmp_path / "a.ecsv", redshift="Z").known["redshift"].tolist() == [24.1, 25.2]
+
+
+def test_a_cut_keeps_rows_with_all_that_is_theirs(tmp_path):
+    """An object that is there twice, once as primary, is there once; rows are numbered as in the table."""
+    columns = {"object_id": [7, 7, 8], "ra": [1.0, 2, 3], "dec": [4.0, 5, 6], "primary": [False, True, True]}
+    Table(columns | {"mag": [20.0, 21, 22]}).write(tmp_path / "a.ecsv")
+    chosen = {"where": "primary", "columns": ("mag",), "texts": ("row", "object_id")}
+    objects = read(tmp_path / "a.ecsv", **chosen)
+    assert (objects.object_id.tolist(), objects.ra.tolist()) == ([7, 8], [2, 3])
+    assert objects.columns["mag"].tolist() == [21, 22]
+    assert objects.texts["row"].tolist() == ["1", "2"]
+    assert read(tmp_path / "a.ecsv", id="row", where="mag > 20").object_id.tolist() == [1, 2]
+    with pytest.raises(InputRefused, match="has no row where mag > 30"):
+        read(tmp_path / "a.ecsv", where="mag > 30")
+
+
+def test_whole_numbers_in_names_of_files_stay_whole(tmp_path):
+    """Where one is absent, floats would be made of all: 5.0.fits."""
+    columns = {"object_id": [1, 2], "file": MaskedColumn([5, 6], mask=[False, True])}
+    Table(columns).write(tmp_path / "a.ecsv")
+    objects = read(tmp_path / "a.ecsv", needs_positions=False, texts=("file",))
+    assert objects.texts["file"].tolist() == ["5", "masked"]
 
 
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"object_id": [1, 1], "ra": [0.0, 0], "dec": [0.0, 0]}, "the id 1 stands there twice"),
-        ({"object_id": [1.0, 2.0**53 + 2], "ra": [0.0, 0], "dec": [0.0, 0]}, "ids in floating point"),
-        ({"object_id": ["a-1", "2"], "ra": [0.0, 0], "dec": [0.0, 0]}, "has the id 'a-1'"),
-        ({"object_id": ["9223372036854775808", "2"], "ra": [0.0, 0], "dec": [0.0, 0]}, r"2\*\*63"),
-        (
-            {"name": [1, 2], "ra": [0.0, 0], "dec": [0.0, 0]},
-            "has no column object_id among name, ra, dec: pass --id",
-        ),
-        ({"object_id": [1, 2], "dec": [0.0, 0]}, "has no column ra among"),
-        ({"object_id": [1, 2], "ra": ["x", "y"], "dec": [0.0, 0]}, "a column of numbers is needed"),
+        ({"object_id": [1, 1]}, "the id 1 stands there twice"),
+        ({"object_id": [1.0, 2.0**53 + 2]}, "ids in floating point"),
+        ({"object_id": [1.0, np.nan]}, "rows without an id in object_id"),
+        ({"object_id": ["a-1", "2"]}, "has the id 'a-1'"),
+        ({"object_id": ["9223372036854775808", "2"]}, "2**63"),
+        ({"name": [1, 2]}, "has no column object_id among ra, dec, name: pass --id"),
+        ({"object_id": [1, 2], "ra": ["x", "y"]}, "has no ra and dec in degrees among ra, dec, object_id"),
+        ({"object_id": [1, 2], "redshift": [3e4, 5e4]}, "redshift is 50000, as no galaxy has"),
+        ({"object_id": [1, 2], "zspec": [0.1, 0.2], "z_spec": [0.1, 0.2]}, "pass one of them as --redshift"),
     ],
 )
 def test_a_table_that_is_ambiguous_is_refused(tmp_path, columns, sentence):
-    Table(columns).write(tmp_path / "a.ecsv")
-    with pytest.raises(InputRefused, match=sentence) as refused:
-        read_objects(tmp_path / "a.ecsv", Names(), positions=True)
+    Table({"ra": [0.0, 0], "dec": [0.0, 0]} | columns).write(tmp_path / "a.ecsv")
+    with pytest.raises(InputRefused, match=re.escape(sentence)) as refused:
+        read(tmp_path / "a.ecsv")
     assert "\n" not in str(refused.value)
 
 
-def test_a_file_that_is_no_table_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="is no file: name the table"):
-        read_objects(tmp_path / "none.csv", Names(), True)
-    (tmp_path / "a.txt").write_text("1 2 3")
-    with pytest.raises(UsageError, match="say of what format it is"):
-        read_objects(tmp_path / "a.txt", Names(), True)
-    for name in ("a.fits", "a.parquet", "a.vot", "a.ecsv"):
-        (tmp_path / name).write_bytes(b"\xff\x00 nothing of the kind")
-        with pytest.raises(InputRefused, match="cannot be read as"):
-            read_objects(tmp_path / name, Names(), True)
+def test_the_first_column_that_holds_ids_is_taken(tmp_path):
+    Table({"id": ["J1000+02", "J1000+03"], "source_id": [5, 6]}).write(tmp_path / "a.ecsv")
+    assert read(tmp_path / "a.ecsv", needs_positions=False).object_id.tolist() == [5, 6]
+
+
+def test_a_column_that_is_asked_for_and_not_there_is_an_error_of_usage(tmp_path):
+    Table({"object_id": [1]}).write(tmp_path / "a.ecsv")
+    for flag, chosen in {
+        "--id": {"id": "N"},
+        "--columns": {"columns": ("N",)},
+        "--redshift": {"redshift": "N"},
+        "in a pattern of names": {"texts": ("N",)},
+    }.items():
+        sentence = f"has no column N ({flag}); it has object_id"
+        with pytest.raises(UsageError, match=re.escape(sentence)):
+            read(tmp_path / "a.ecsv", needs_positions=False, **chosen)

@@ -201,6 +201,19 @@ def test_some_bands_in_another_order(tmp_path):
     assert same_bits(np.asarray(store.array("image")[0]), arrays["image_array"][0, [2, 0], 4:20, 4:20])
 
 
+@pytest.mark.parametrize("layout", [write_hdf5, write_hats])
+def test_a_cut_leaves_each_object_its_image(tmp_path, layout):
+    """Of rows of both files, and of the row that is rejected."""
+    arrays = draw() | spectra()
+    layout(tmp_path, arrays)
+    assert run(tmp_path, "--mask-true=good", "--where", "mag >= 2 and mag != 4") == cli.OK
+    store, kept = open_store(tmp_path / "a.zarr"), [2, 3, 6]
+    assert store.column("object_id").tolist() == IDS[kept].tolist()
+    assert same_bits(np.asarray(store.array("image")[:, 2]), arrays["image_array"][kept, 2, 4:20, 4:20])
+    assert same_bits(store.column("flux"), arrays["spectrum_flux"][kept])
+    assert Table.read(tmp_path / "a.zarr.rejects.ecsv")["object_id"].tolist() == [IDS[5]]
+
+
 @pytest.mark.parametrize(
     ("change", "flags", "code", "sentence"),
     [
@@ -223,6 +236,7 @@ def test_some_bands_in_another_order(tmp_path):
             cli.REFUSED,
             "--id row",
         ),
+        ({}, ["--mask-true=good", "--bands", "des-g", "des-i"], cli.REFUSED, "no image is of the band des-i"),
         ({"image_array": None}, ["--mask-true=good"], cli.USAGE, "is no set with images"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from catalogs.errors import UsageError
-from catalogs.truth.where import LONGEST, Cut, columns_of
+from catalogs.tables.where import LONGEST, Cut, columns_of
 
 COLUMNS = {
     "ZWARN": np.ma.array([0, 4, 0, 0, 2**53 + 1], mask=[0, 0, 0, 1, 0]),

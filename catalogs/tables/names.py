@@ -1,4 +1,4 @@
-"""Names of columns that tables of redshifts have, and which of them is meant."""
+"""Names of columns that tables of objects have, and which of them is meant."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ REDSHIFT = (
 often the z-band magnitude."""
 ID = (
     *("object_id", "objectid", "match_objectid", "coadd_object_id", "id", "objid", "obj_id"),
-    *("source_id", "galaxy_id", "targetid", "target_id"),
+    *("source_id", "sourceid", "galaxy_id", "targetid", "target_id"),
 )
 """Names of ids, in any case, in the order in which they are tried. Those of Rubin's DP0.2: match_objectId is
 the object's, id the galaxy's in the simulation."""
@@ -23,8 +23,15 @@ POSITION = (
     *(("ra", "dec"), ("ra", "decl"), ("target_ra", "target_dec"), ("ra_corrected", "dec_corrected")),
     *(("_raj2000", "_dej2000"), ("raj2000", "dej2000"), ("ra_icrs", "de_icrs"), ("plug_ra", "plug_dec")),
     *(("specz_ra", "specz_dec"), ("coord_ra", "coord_dec"), ("alpha_j2000", "delta_j2000")),
+    *(
+        ("raj2000", "decj2000"),
+        ("ra_deg", "dec_deg"),
+        ("radeg", "decdeg"),
+        ("right_ascension", "declination"),
+    ),
 )
 """Names of positions, in any case, in the order in which they are looked for."""
+POSITION_FLAGS = ("--ra-column", "--dec-column")
 SPECTYPE = ("spectype", "class", "spec_class")
 """Names of columns with STAR, GALAXY or QSO, in DESI, SDSS and others, in any case."""
 QUALITY = {
@@ -65,38 +72,38 @@ def named(path: object, names: Sequence[str], wanted: str, flag: str) -> str:
     return found
 
 
-def redshift(path: object, names: Sequence[str], wanted: str | None) -> Guess:
-    """The column of the redshift: `wanted`, or the one of the plainest name.
+def redshift(
+    path: object, names: Sequence[str], wanted: str | None, flag: str = "--z-column"
+) -> Guess | None:
+    """The column of the redshift: `wanted`, which `flag` names, or the one of the plainest name.
 
-    Raises InputRefused where there is none, or two are as plain.
+    None where there is none. Raises InputRefused where two are as plain.
     """
     if wanted:
-        return Guess(named(path, names, wanted, "--z-column"), (), True)
+        return Guess(named(path, names, wanted, flag), (), True)
     found = [[name for name in names if name.lower() in group] for group in REDSHIFT]
     candidates = [name for group in found for name in group]
     best = next((group for group in found if group), [])
-    if not best:
-        raise InputRefused(
-            f"{path} has no redshift under a usual name: pass --z-column, one of {listed(names)}"
-        )
     if len(best) > 1:
-        raise InputRefused(f"{path} has redshifts in {' and '.join(best)}: pass one of them as --z-column")
-    return Guess(best[0], tuple(name for name in candidates if name != best[0]), False)
+        raise InputRefused(f"{path} has redshifts in {' and '.join(best)}: pass one of them as {flag}")
+    return Guess(best[0], tuple(name for name in candidates if name != best[0]), False) if best else None
 
 
-def ids(path: object, names: Sequence[str], wanted: str | None) -> list[str]:
-    """Columns that may be the id, the likeliest first: only `wanted` if it is given."""
+def ids(path: object, names: Sequence[str], wanted: str | None, flag: str = "--id-column") -> list[str]:
+    """Columns that may be the id, the likeliest first: only `wanted`, which `flag` names, if it is given."""
     if wanted:
-        return [named(path, names, wanted, "--id-column")]
+        return [named(path, names, wanted, flag)]
     return sorted((name for name in names if name.lower() in ID), key=lambda name: ID.index(name.lower()))
 
 
-def positions(path: object, names: Sequence[str], ra: str | None, dec: str | None) -> list[tuple[str, str]]:
+def positions(
+    path: object, names: Sequence[str], ra: str | None, dec: str | None, flags: tuple[str, str]
+) -> list[tuple[str, str]]:
     """Pairs of columns that may be the position, the likeliest first: only that which is wanted, if it is."""
-    if (ra is None) != (dec is None):
-        raise UsageError("--ra-column and --dec-column go together: pass both, or neither")
+    if bool(ra) != bool(dec):
+        raise UsageError(f"{flags[0]} and {flags[1]} go together: pass both, or neither")
     if ra and dec:
-        return [(named(path, names, ra, "--ra-column"), named(path, names, dec, "--dec-column"))]
+        return [(named(path, names, ra, flags[0]), named(path, names, dec, flags[1]))]
     lower = {name.lower(): name for name in reversed(names)}
     return [(lower[x], lower[y]) for x, y in POSITION if x in lower and y in lower]
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from catalogs.errors import UsageError
-from catalogs.truth.names import find, listed
+from catalogs.tables.columns import Columns
+from catalogs.tables.names import find, listed
 
 LONGEST = 2000
 """Characters of a cut."""
@@ -190,6 +191,15 @@ def _truth(value: Value) -> np.ndarray | None:
 
 def _reason(error: BaseException) -> str:
     return (error.msg if isinstance(error, SyntaxError) else str(error)) or type(error).__name__
+
+
+def rows_where(where: str | None, table: Columns) -> np.ndarray:
+    """Rows (N,) bool of a table that a cut keeps: all of them where there is none."""
+    if not where:
+        return np.ones(table.rows, bool)
+    cut = Cut(where)
+    columns = {name: table.read(column) for name, column in columns_of(cut, table.names).items()}
+    return cut.rows(columns, table.rows)
 
 
 def columns_of(cut: Cut, names: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,43 @@
+"""Parquet files, and columns of Arrow as arrays. pyarrow takes half a second to import: import this late."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ArrowException, parquet
+
+from catalogs.tables.columns import Columns, plain
+
+__all__ = ["ArrowException", "from_arrow", "opened"]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Columns]:
+    """Open a Parquet file, of which columns are read one by one."""
+    with parquet.ParquetFile(path) as file:
+        rows = file.metadata.num_rows
+
+        def read(name: str) -> np.ma.MaskedArray:
+            column = file.read([name]).column(name)
+            if len(column) != rows:
+                raise ValueError(f"{name} has {len(column)} rows of {rows}")
+            return from_arrow(column)
+
+        yield Columns(path, tuple(file.schema_arrow.names), rows, read)
+
+
+def from_arrow(column: pa.ChunkedArray) -> np.ma.MaskedArray:
+    """Values of a column; a list in every row, of one length, becomes the second axis."""
+    missing = column.is_null().to_numpy()
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        lists = column.to_pylist()
+        width = max((len(values) for values in lists if values), default=0)
+        return np.ma.array([values or [np.nan] * width for values in lists])
+    if pa.types.is_null(kind):  # of what pandas knows no value at all
+        return np.ma.masked_all(len(column), np.float64)
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):  # else a null would make floats of them
+        column = column.fill_null(0 if pa.types.is_integer(kind) else False)
+    return plain(np.ma.array(column.to_numpy(), mask=missing))

@@ -1,1 +1,0 @@
-"""Tables of redshifts as others write them: formats, names of columns, quality cuts, absent values."""

@@ -1,0 +1,146 @@
+"""Tables in every format give the same columns; what is damaged, or no table, is refused."""
+
+import gzip
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from astropy.io import fits
+from astropy.table import MaskedColumn, Table
+from pyarrow import parquet
+
+from catalogs.errors import InputRefused, UsageError
+from catalogs.tables import formats
+
+IDS = np.array([2**53 + 1, 7, 2**62])
+COLUMNS = {
+    "object_id": MaskedColumn(IDS, mask=[False, True, False]),
+    "mag": MaskedColumn(np.array([20.0, 21, 22], np.float32), mask=[False, False, True]),
+    "file": np.array(["a", "bc", "d"]),
+}
+
+
+def write(path, columns=None):
+    table = Table(columns or COLUMNS)
+    if path.suffix in (".parquet", ".pq"):
+        values = {name: pa.array(column.tolist()) for name, column in table.columns.items()}
+        parquet.write_table(pa.table(values), path)
+    elif path.suffix in (".fit", ".fz", ".vot", ".xml"):
+        table.write(path, format="fits" if path.suffix in (".fit", ".fz") else "votable")
+    elif path.suffix == ".gz":
+        write(plain := path.with_suffix(""), columns)
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    else:
+        table.write(path)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        *("csv", "csv.gz", "ecsv", "ECSV.gz", "fits", "fits.gz", "fit", "fits.fz"),
+        *("vot", "vot.gz", "xml", "parquet", "pq"),
+    ],
+)
+def test_every_format_gives_the_same_columns(tmp_path, ending):
+    write(path := tmp_path / f"objects.{ending.lower()}")
+    path = path.rename(tmp_path / f"objects.{ending}")
+    with formats.opened(path) as table:
+        assert (table.names, table.rows) == (("object_id", "mag", "file"), 3)
+        ids = table.read("object_id")
+        assert (ids.dtype.kind, ids.tolist()) == ("i", [2**53 + 1, None, 2**62])
+        np.testing.assert_array_equal(table.numbers("mag"), [20, 21, np.nan])
+        assert table.texts("file").tolist() == ["a", "bc", "d"]
+        kept = table.take(np.array([False, True, True]))
+        assert (kept.rows, kept.read("object_id").tolist()) == (2, [None, 2**62])
+
+
+def test_the_objects_of_sextractor_are_in_its_second_table(tmp_path):
+    head = fits.BinTableHDU(Table({"Field Header Card": ["SIMPLE = T"]}), name="LDAC_IMHEAD")
+    objects = fits.BinTableHDU(Table({"NUMBER": [1, 2], "ALPHA_J2000": [150.1, 150.2]}), name="LDAC_OBJECTS")
+    fits.HDUList([fits.PrimaryHDU(), head, objects]).writeto(tmp_path / "a.fits")
+    with formats.opened(tmp_path / "a.fits") as table:
+        assert (table.rows, table.names) == (2, ("NUMBER", "ALPHA_J2000"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "vot", "parquet"])
+def test_a_table_without_rows_is_open_and_empty(tmp_path, ending):
+    path = tmp_path / f"objects.{ending}"
+    write(path, {"object_id": np.zeros(0, np.int64), "ra": np.zeros(0)})
+    with formats.opened(path) as table:
+        assert (table.rows, len(table.numbers("ra")), table.read("object_id").shape) == (0, 0, (0,))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "object_id,ra",
+        "# object_id,ra",  # HSC's database
+        "#object_id,ra",
+        "#Table1\nobject_id,ra",  # SDSS's CasJobs
+        "# made on a day, by me, of that\n\n# units: deg\nobject_id,ra",
+        "# HSC, PDR3, wide\n# object_id,ra",
+        "\ufeffobject_id,ra",
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_remarks_before_the_names_of_a_csv_file(tmp_path, before, ending):
+    path, text = tmp_path / f"a.{ending}", f"{before}\n36411448540268082,150.1\n5,\n".encode()
+    path.write_bytes(gzip.compress(text) if ending == "csv.gz" else text)
+    with formats.opened(path) as table:
+        assert table.names == ("object_id", "ra")
+        assert table.read("object_id").tolist() == [36411448540268082, 5]
+        assert table.read("ra").tolist() == [150.1, None]
+
+
+def test_what_is_no_table_is_refused(tmp_path):
+    for name, sentence in {"none.csv": "there is no file", "a.txt": "is no table this command reads"}.items():
+        (tmp_path / "a.txt").write_text("1 2 3")
+        with pytest.raises(UsageError, match=sentence), formats.opened(tmp_path / name):
+            pass
+    for name in ("a.fits", "a.parquet", "a.vot", "a.ecsv", "a.csv.gz"):
+        path = tmp_path / name
+        path.write_bytes(b"\x1f\x8b nothing of the kind" if name.endswith("gz") else b"\xff\x00 nothing")
+        damaged = f"{re.escape(str(path))} is damaged"
+        with pytest.raises(InputRefused, match=damaged) as refused, formats.opened(path):
+            pass
+        assert "\n" not in str(refused.value)
+
+
+def test_text_that_is_none_in_a_parquet_file_is_refused(tmp_path):
+    """Which pyarrow finds when it is read, and says so by an error of its own."""
+    parquet.write_table(pa.table({"name": ["abcdefgh"]}), tmp_path / "a.parquet", compression="none")
+    damaged = (tmp_path / "a.parquet").read_bytes().replace(b"abcdefgh", b"abcd\xffefg")
+    (tmp_path / "a.parquet").write_bytes(damaged)
+    with formats.opened(tmp_path / "a.parquet") as table, pytest.raises(InputRefused, match="is damaged"):
+        table.read("name")
+
+
+def test_a_table_under_fpack_is_refused(tmp_path):
+    """Its columns have the names of the table, and hold compressed bytes."""
+    hdu = fits.BinTableHDU(Table({"object_id": [1, 2]}))
+    hdu.header["ZTABLE"] = True
+    hdu.writeto(tmp_path / "a.fits.fz")
+    with pytest.raises(InputRefused, match="unpack it with funpack"), formats.opened(tmp_path / "a.fits.fz"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        *(("", 1.0), ("deg", 1.0), ("DEG", 1.0), ("degrees", 1.0), ("arcsec", 1 / 3600)),
+        *(("radians", np.degrees(1)), ("Angle[deg]", 1.0), ("mag", None), ("pixels", None)),
+    ],
+)
+def test_numbers_are_brought_to_a_unit(tmp_path, unit, expected):
+    """A unit that is none says nothing; one of another kind is refused."""
+    hdu = fits.BinTableHDU(Table({"ra": [1.0]}))
+    hdu.header["TUNIT1"] = unit
+    hdu.writeto(tmp_path / "a.fits")
+    with formats.opened(tmp_path / "a.fits") as table:
+        if expected is None:
+            with pytest.raises(InputRefused, match=f"ra is in '{unit}': it must be in deg"):
+                table.numbers("ra", "deg")
+        else:
+            np.testing.assert_allclose(table.numbers("ra", "deg"), [expected])
