@@ -259,7 +259,9 @@ def test_files(tmp_path, capsys):
             "spectrum/ivar": ((5, 7783), np.float32),
             "spectrum/wave": ((5, 7783), np.float32),
             "DESI_fibermap/DESI_redshift": ((5,), np.float64),
+            "DESI_fibermap/SPECTYPE": ((5,), "S6"),
             "targetid": ((5,), "S17"),
+            **{f"{band}_cmodel_mag": ((5,), np.float32) for band in "grizy"},
         }
         np.testing.assert_array_equal(file["image"], truth.image)
         assert [int(name) for name in file["targetid"]] == list(truth.object_id)
@@ -297,10 +299,16 @@ def test_files_of_another_survey(tmp_path, survey, tile, names, pixel_scale, zer
         assert (store.attrs["pixel_scale"], store.attrs["zero_point"]) == (pixel_scale, zero_point)
         objects = draw(2, stream, range(len(table)), camera=config.camera)
         columns = {"image", "object_id", "ra", "dec", "noise", "psf_fwhm", "ebv", "mask"}
-        columns |= {"flux", "ivar", "redshift"} if stream == TRAINING else set()
+        columns |= {"flux", "ivar", "redshift", "spectype"} if stream == TRAINING else set()
         for column in columns:
             np.testing.assert_array_equal(store[column][:], getattr(objects, column), err_msg=column)
-        assert set(store) == columns | ({"wave", "spectrum"} if stream == TRAINING else set())
+        further = {f"{band.rpartition('_')[2]}_cmodel_mag" for band in names}
+        assert set(store["columns"]) == further
+        for k, band in enumerate(names):
+            magnitudes = store[f"columns/{band.rpartition('_')[2]}_cmodel_mag"][:]
+            np.testing.assert_array_equal(magnitudes, objects.cmodel[:, k])
+        made = {"wave", "spectrum"} if stream == TRAINING else set()
+        assert set(store) == columns | made | {"columns"}
         assert [each for each in table.colnames if "MAG" in each] == [f"MAG_{each.upper()}" for each in names]
         np.testing.assert_array_equal(table["Z_SPEC"], objects.redshift)
     made = {"train.zarr", "train.zarr.manifest.json", "train.truth.fits", "preview.png"}
