@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from catalogs.errors import InputRefused
+from catalogs.store.format import spectype_codes
 from catalogs.tables import names, positions, redshifts
 from catalogs.tables.columns import Columns
 from catalogs.tables.ids import as_ids, repeated
@@ -16,6 +17,8 @@ ROW = "row"
 """What --id says where objects have no ids: they are numbered, from 0, in the order of the table."""
 EBV = ("ebv", "e_bv", "ebmv", "sfd_ebv")
 """Names of columns with E(B - V), in any case."""
+WEIGHT = "redshift_weight"
+"""Name, in any case, of a column with the probabilities that redshifts are right."""
 SEEING = ("psfsize_{band}", "psf_fwhm_{band}", "{band}_psf_fwhm")
 """Names under which columns of the seeing are looked for, in any case: Legacy Surveys, others."""
 
@@ -53,7 +56,7 @@ class Objects:
     dec: np.ndarray
     """(N,) float64, degrees, ICRS; NaN: not known"""
     known: dict[str, np.ndarray] = field(default_factory=dict)
-    """(N,) float64 each: redshift, ebv; (N, bands): psf_fwhm; as far as the table has them"""
+    """(N,) each: redshift, redshift_weight, spectype, ebv; (N, bands): psf_fwhm; as far as it has them"""
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     """(N,) float64 each, by name: what goes along"""
     texts: dict[str, np.ndarray] = field(default_factory=dict)
@@ -140,7 +143,7 @@ def _ids(table: Columns, given: str, rows: np.ndarray) -> tuple[str, np.ndarray]
 
 
 def _known(table: Columns, chosen: Selection, taken: dict[str, str]) -> dict[str, np.ndarray]:
-    """Redshift, extinction and seeing, as far as the table has them; their columns are put into `taken`."""
+    """What is known of objects, as far as the table has it; the columns are put into `taken`."""
     known = {}
     if redshift := _redshift(table, chosen.redshift):
         z = table.numbers(redshift)
@@ -148,6 +151,12 @@ def _known(table: Columns, chosen: Selection, taken: dict[str, str]) -> dict[str
         known["redshift"], taken["redshift"] = np.where(redshifts.is_known(z), z, np.nan), redshift
     lower = {name.lower(): name for name in reversed(table.names)}
     guess = next((lower[name] for name in EBV if name in lower), "")
+    if weight := lower.get(WEIGHT):
+        known[WEIGHT], taken[WEIGHT] = table.numbers(weight), weight
+    for name in (lower[name] for name in names.SPECTYPE if name in lower):
+        if table.read(name).dtype.kind == "U" and (codes := spectype_codes(table.texts(name))).any():
+            known["spectype"], taken["spectype"] = codes, name
+            break
     if ebv := _named(table, chosen.ebv, "--ebv") if chosen.ebv else guess:
         known["ebv"], taken["ebv"] = table.numbers(ebv), ebv
     seeing = _seeing(table, chosen.psf_fwhm, chosen.bands)

@@ -30,6 +30,19 @@ def test_columns_by_their_usual_names_and_by_flags(tmp_path):
     assert read(tmp_path / "a.ecsv", redshift="Z").known["redshift"].tolist() == [24.1, 25.2]
 
 
+def test_what_an_object_is_and_how_sure_its_redshift_goes_along(tmp_path):
+    """As DESI and SDSS write it; a column `class` of something else says nothing."""
+    table = Table({"TARGETID": [1, 2, 3], "Z": [0.1, 0.0, 2.0], "SPECTYPE": ["GALAXY", "STAR", "QSO"]})
+    table["redshift_weight"] = [0.9, 1.0, np.nan]
+    table.write(tmp_path / "a.fits")
+    objects = read(tmp_path / "a.fits", needs_positions=False, redshift="Z")
+    assert objects.known["spectype"].tolist() == [2, 1, 3]
+    np.testing.assert_array_equal(objects.known["redshift_weight"], [0.9, 1.0, np.nan])
+    assert "SPECTYPE as spectype" in objects.said()
+    Table({"id": [1, 2], "class": ["early", "late"]}).write(tmp_path / "b.ecsv")
+    assert "spectype" not in read(tmp_path / "b.ecsv", needs_positions=False).known
+
+
 def test_a_cut_keeps_rows_with_all_that_is_theirs(tmp_path):
     """An object that is there twice, once as primary, is there once; rows are numbered as in the table."""
     columns = {"object_id": [7, 7, 8], "ra": [1.0, 2, 3], "dec": [4.0, 5, 6], "primary": [False, True, True]}
