@@ -97,8 +97,8 @@ class Cutouts:
     dec: str = ""
     """Column of declination."""
     redshift: str = ""
-    """Column of redshifts; the store becomes one to train on. With it go SPECTYPE (or class: STAR, GALAXY, QSO)
-    and redshift_weight, the probability that the redshift is right."""
+    """Column of redshifts; the store becomes one to train on. With it go SPECTYPE or class (STAR, GALAXY,
+    QSO), and redshift_weight, the probability that the redshift is right."""
     ebv: str = ""
     """Column of E(B - V) of the Galaxy, mag."""
     psf_fwhm: str = ""
