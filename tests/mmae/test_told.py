@@ -37,7 +37,7 @@ def inferred(rubin, folder, drop=()):
     source, path = zarr.open_group(rubin / "rubin_tile.zarr", mode="r"), folder / "tile.zarr"
     names = ("bands", "pixel_scale", "zero_point")
     tile = zarr.create_group(path, attributes={name: source.attrs[name] for name in names})
-    for name in set(source) - set(drop):
+    for name in set(source.array_keys()) - set(drop):
         tile.create_array(name, data=source[name][:], config={"write_empty_chunks": name != "mask"})
     done = subprocess.run(command(path, rubin / "run/bundle"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

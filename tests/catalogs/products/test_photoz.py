@@ -127,6 +127,7 @@ def test_bits_never_change_their_meaning():
         ("UNLIKE_TRAINING_PIXELS", 128),
         ("RESAMPLED", 256),
         ("MISSING_BAND", 512),
+        ("LIKELY_STAR", 1024),
     ]
 
 
