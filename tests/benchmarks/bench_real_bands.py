@@ -33,6 +33,8 @@ BRIGHT, I_BAND = 8.0, HSC.index("hsc_i")
 HALF = 32
 MOST = {"zero point 31.4": 1e-6, "0.2 arcsec": 5e-3}
 """Of the median |dz|/(1+z)."""
+ENOUGH = 50
+"""Objects for their median to be judged; of ten it is one or two."""
 
 
 class Store(NamedTuple):
@@ -113,7 +115,7 @@ def row(name: str, usual: np.ndarray, found: np.ndarray) -> str:
     dz = np.abs(other - z) / (1 + z)
     inside = (usual["PHOTOZ_ERR95_MIN"][before] <= other) & (other <= usual["PHOTOZ_ERR95_MAX"][before])
     inside |= (found["PHOTOZ_ERR95_MIN"][after] <= z) & (z <= found["PHOTOZ_ERR95_MAX"][after])
-    assert np.median(dz) < MOST.get(name, np.inf), (name, np.median(dz))
+    assert len(dz) < ENOUGH or np.median(dz) < MOST.get(name, np.inf), (name, np.median(dz))
     widths = [
         np.median((table["PHOTOZ_ERR68_MAX"] - table["PHOTOZ_ERR68_MIN"])[rows] / 2 / (1 + z))
         for table, rows in ((usual, before), (found, after))
