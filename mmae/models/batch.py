@@ -13,6 +13,10 @@ from catalogs.store.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
 from mmae.layers.conditions import unknown
 
 
+SAME_WAVE = 0.1
+"""angstrom; an eighth of a pixel, above the rounding of wavelengths that were kept as float32."""
+
+
 class Batch(NamedTuple):
     image: Tensor
     """(B, bands, 64, 64) float32, flux at the zero point of the store; NaN: no data"""
@@ -71,7 +75,8 @@ def check_labels(stores: Sequence[CutoutStore], complete: bool) -> None:
     with_spectra = [store for store in stores if store.has_spectra or complete]
     for store in with_spectra:
         check_spectra(store)
-        if not np.array_equal(store.wave, with_spectra[0].wave):
+        wave, first = store.wave, with_spectra[0].wave
+        if len(wave) != len(first) or np.abs(wave - first).max() > SAME_WAVE:
             raise InputRefused(
                 f"{store.path} has spectra at other wavelengths than {with_spectra[0].path}: train on one"
             )
