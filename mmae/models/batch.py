@@ -12,7 +12,6 @@ from catalogs.store.cutouts import CutoutStore
 from catalogs.store.spectra import POOL, POOLED_LENGTH, STORED_POOL, pool
 from mmae.layers.conditions import unknown
 
-
 SAME_WAVE = 0.1
 """angstrom; an eighth of a pixel, above the rounding of wavelengths that were kept as float32."""
 

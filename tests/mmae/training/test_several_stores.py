@@ -16,9 +16,11 @@ from catalogs.bands import HSC, united
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
+from catalogs.store.spectra import WAVE
 from mmae import export, flags, train
 from mmae.bundles.bundle import CHOSEN_BY, TRAINED_ON, open_bundle
 from mmae.models import checkpoint
+from mmae.models.batch import check_labels
 from mmae.training.batches import epoch_rows
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet, split, splits
 from mmae.training.recipe import Train
@@ -187,3 +189,24 @@ def test_bands_of_one_filter_become_one():
         united([HSC, ("euclid_y", "euclid_j")])
     with pytest.raises(ValueError, match="hsc_g and lsst_g of one store are of one filter"):
         united([HSC, ("hsc_g", "lsst_g")])
+
+
+def test_spectra_of_several_stores_are_on_the_same_pixels(survey, tmp_path):
+    """As those of a file are that kept wavelengths as float32, and those of a store that did not."""
+    source = open_store(survey / "train.zarr")
+    columns = {
+        name: source.column(name, 0, 8) for name in ("object_id", "ra", "dec", "redshift", "flux", "ivar")
+    }
+    columns["image"] = source.images(0, 8)[0]
+
+    def written(name, wave):
+        def rows(start, stop):
+            return {column: values[start:stop] for column, values in columns.items()}
+
+        cutouts.write(tmp_path / name, rows, n=8, survey="other", wave=wave, shard_rows=64)
+        return open_store(tmp_path / name)
+
+    assert not np.array_equal(source.wave, WAVE)
+    check_labels([source, written("same.zarr", WAVE)], complete=True)
+    with pytest.raises(InputRefused, match="has spectra at other wavelengths than"):
+        check_labels([source, written("other.zarr", WAVE + 0.2)], complete=True)
