@@ -172,9 +172,11 @@ class CutoutStore:
 
         Raises InputRefused where it is not a number an object, or as `column`.
         """
-        if not self.has(path := f"{COLUMNS}/{name}"):
-            return None
-        check_further(self.path, path, self.group[path], self.n)
+        path = f"{COLUMNS}/{name}"
+        if path not in self.arrays:  # checked once, as it is opened once
+            if not self.has(path):
+                return None
+            check_further(self.path, path, self.group[path], self.n)
         return self.column(path, start, stop).astype(np.float64)
 
     def encoding(self, name: str) -> Encoding:
