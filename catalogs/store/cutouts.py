@@ -29,6 +29,7 @@ from catalogs.store.format import (
     NO_METADATA,
     SHARD,
     SIZE,
+    STAR,
     TRAINING,
     VERSION,
     ImageMetadata,
@@ -166,6 +167,16 @@ class CutoutStore:
             with atomic.naming(self.path / name):
                 values = np.asarray(array[start:stop])
         return self.encoding(name).decode(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+    def redshifts(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Redshifts of rows start:stop, float64; NaN: not known, or of a star."""
+        if not self.has_redshifts:
+            return np.full((self.n if stop is None else stop) - start, np.nan)
+        redshift = self.column("redshift", start, stop).astype(np.float64)
+        known = np.isfinite(redshift) & (redshift > -1)
+        if self.has("spectype"):
+            known &= self.column("spectype", start, stop) != STAR
+        return np.where(known, redshift, np.nan)
 
     def further(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray | None:
         """Rows start:stop of a further column, as float64; None where there is none of this name.

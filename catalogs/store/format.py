@@ -43,6 +43,7 @@ LABELS = ("redshift", "redshift_weight", "spectype")
 """What may be known of the redshift of an object, with a spectrum or without, and of what it is."""
 SPECTYPES = ("", "STAR", "GALAXY", "QSO")
 """What an object is by its spectrum, in the words of DESI, by code; the first: not known."""
+STAR = SPECTYPES.index("STAR")
 OPTIONAL = ("noise", "psf_fwhm", "ebv", "mask")
 """What may be known of each object beside its image."""
 COLUMNS = "columns"

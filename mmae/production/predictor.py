@@ -18,7 +18,7 @@ from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_estimates
 from catalogs.products.sky import is_unlike_training
 from catalogs.store.cutouts import CutoutStore
-from catalogs.store.format import SPECTYPES, ImageMetadata
+from catalogs.store.format import ImageMetadata
 from mmae.bundles import columns
 from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.image_mask import Masking
@@ -131,11 +131,7 @@ class Predictor(Actor):
         """Columns known without the model: the spectroscopic redshift, and the role in training."""
         values = {}
         if store.has_redshifts:
-            redshift = store.column("redshift", rows.start, rows.stop)
-            known = redshift > -1
-            if store.has("spectype"):
-                known &= store.column("spectype", rows.start, rows.stop) != SPECTYPES.index("STAR")
-            values["Z_SPEC"] = np.where(known, redshift, np.nan)
+            values["Z_SPEC"] = store.redshifts(rows.start, rows.stop)
         if self.roles is not None:
             values["IN_TRAINING"] = self.roles.of(object_id, ra, dec)
         return values

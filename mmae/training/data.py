@@ -14,7 +14,7 @@ from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Reject
 from catalogs.store.checks import REPAIR
 from catalogs.store.cutouts import CutoutStore, open_store
-from catalogs.store.format import SIZE, SPECTYPES
+from catalogs.store.format import SIZE, SPECTYPES, STAR
 from catalogs.store.spectra import STORED_POOL, WAVE, pool
 from mmae.bundles.roles import Positions
 from mmae.layers.patches import PATCH
@@ -23,7 +23,6 @@ from mmae.models.families import AnyConfig
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
-STAR = SPECTYPES.index("STAR")
 BLOCK = 4
 """Chunks per read: the overhead of a read in zarr is the time of 40 galaxies, whatever its size."""
 
@@ -40,15 +39,6 @@ def sky_noise(image: np.ndarray) -> np.ndarray:
     corners = image[..., :PATCH, :PATCH].swapaxes(0, 1).reshape(image.shape[1], -1)
     sky = np.nanmedian(corners, axis=1, keepdims=True)
     return 1.4826 * np.nanmedian(np.abs(corners - sky), axis=1)
-
-
-def known_redshifts(store: CutoutStore) -> np.ndarray:
-    """Redshifts (N,) float64 of the objects of a store; NaN: not known, or of a star."""
-    if not store.has_redshifts:
-        return np.full(store.n, np.nan)
-    redshift = store.column("redshift").astype(np.float64)
-    known = np.isfinite(redshift) & (redshift > -1) & (spectypes(store) != STAR)
-    return np.where(known, redshift, np.nan)
 
 
 def spectypes(store: CutoutStore) -> np.ndarray:
@@ -168,7 +158,7 @@ class TrainingSet:
         wave = next((store.wave for store in self.stores if store.has_spectra), WAVE)
         self.wave = pooled(pool(wave, STORED_POOL), model)
         self.object_id = np.concatenate([store.column("object_id") for store in self.stores])
-        self.redshift = np.concatenate([known_redshifts(store) for store in self.stores])
+        self.redshift = np.concatenate([store.redshifts() for store in self.stores])
         self.right = np.concatenate([redshifts_right(store) for store in self.stores])
         self.spectype = np.concatenate([spectypes(store) for store in self.stores])
         columns = [self.input.columns_of(store) for store in self.stores]

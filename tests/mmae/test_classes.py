@@ -16,7 +16,7 @@ from catalogs.mock.workers import workers
 from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_estimates
 from catalogs.store.cutouts import open_store
-from catalogs.store.format import SPECTYPES
+from catalogs.store.format import SPECTYPES, STAR
 from mmae import evaluate, export, train
 from mmae.bundles import columns
 from mmae.bundles.bundle import open_bundle
@@ -24,7 +24,7 @@ from mmae.bundles.engine import Engine
 from mmae.bundles.summary import columns_of_class
 from mmae.models import checkpoint
 from mmae.scores.catalogue.classes import table
-from mmae.training.data import STAR, TEST, TRAIN, VALIDATION, TrainingSet
+from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet
 
 N = 384
 
