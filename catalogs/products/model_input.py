@@ -132,7 +132,7 @@ class ModelInput:
             screened.image,
             self.conditions(store, start, stop),
             reason,
-            screened.flags | Flag.RESAMPLED.value,
+            screened.flags | own.flags & Flag.BLEED_TRAIL.value | Flag.RESAMPLED.value,
             screened.observed,
         )
 

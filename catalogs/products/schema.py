@@ -36,6 +36,7 @@ class Flag(IntFlag):
     RESAMPLED = 1 << 8
     MISSING_BAND = 1 << 9
     LIKELY_STAR = 1 << 10
+    BLEED_TRAIL = 1 << 11
 
 
 FLAG_MEANINGS = {
@@ -50,6 +51,7 @@ FLAG_MEANINGS = {
     Flag.RESAMPLED: "brought from PZINPIX to PZPIXEL",
     Flag.MISSING_BAND: "a band of the model was not observed",
     Flag.LIKELY_STAR: "more likely a star than not",
+    Flag.BLEED_TRAIL: "a bleed trail is there, not used",
 }
 
 

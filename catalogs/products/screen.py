@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from catalogs.products.schema import Flag, Reject
+from catalogs.products.trails import trails
 
 MAX_NO_DATA = 0.5
 """Share of pixels without data above which a band counts as not observed."""
@@ -54,28 +55,33 @@ def screen_images(
     """Screen (N, bands, H, W) cutouts before the model sees them.
 
     Pixels without data are all treated alike, however they are written: NaN, exactly 0, or a sentinel; they
-    become NaN. A band with more than a share of `most_no_data` of them was not observed. Fluxes are
-    multiplied by `flux_scale` when that is done, as a sentinel is a number of the file. All pixels of
-    rejected cutouts are set to 0, so that they cannot disturb their batch. The image is `image` itself if
-    nothing is changed.
+    become NaN. So do those under a bleed trail (trails.py), whose light is not the object's. A band with more
+    than a share of `most_no_data` of them was not observed. Fluxes are multiplied by `flux_scale` when that
+    is done, as a sentinel is a number of the file. All pixels of rejected cutouts are set to 0, so that they
+    cannot disturb their batch. The image is `image` itself if nothing is changed.
 
     least_bands : a cutout with fewer observed bands is rejected
-    sentinels : whether numbers may stand for no data; else NaN alone does
+    sentinels : whether numbers may stand for no data, and there may be trails; else NaN alone does
     """
     pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
     low, high = pixels.min(-1), pixels.max(-1)  # (N, bands), NaN where any pixel is, which is rare
+    trailed = np.zeros(len(pixels), bool)
     if sentinels:
-        suspect = (is_suspect(pixels, low, high) | (pixels == 0).any(-1)).any(-1)
-        empty = no_data(pixels[suspect])
+        centre, noise = sky(pixels)
+        changed = (is_suspect(low, high, centre, noise) | (pixels == 0).any(-1)).any(-1)
+        pixels = without(pixels, changed, no_data(pixels[changed]))
+        trailed, trail = trails(pixels.reshape(image.shape), noise)
+        pixels = without(pixels, trailed, trail.reshape(-1, *pixels.shape[1:]))
+        changed |= trailed
     else:
-        suspect = np.isnan(low).any(-1)
-        empty = np.isnan(pixels[suspect])
+        changed = np.isnan(low).any(-1)
+    empty = np.isnan(pixels[changed])
     share = np.zeros(low.shape)
-    share[suspect] = empty.mean(-1)
+    share[changed] = empty.mean(-1)
     observed = share <= most_no_data
-    empty |= ~observed[suspect, :, None]
-    low[suspect] = np.where(empty, np.inf, pixels[suspect]).min(-1)
-    high[suspect] = np.where(empty, -np.inf, pixels[suspect]).max(-1)
+    empty |= ~observed[changed, :, None]
+    low[changed] = np.where(empty, np.inf, pixels[changed]).min(-1)
+    high[changed] = np.where(empty, -np.inf, pixels[changed]).max(-1)
     masks = {
         Reject.DAMAGED: damaged,
         Reject.INFINITE: (observed & ((low == -np.inf) | (high == np.inf))).any(-1),
@@ -88,31 +94,39 @@ def screen_images(
     flags = np.where(incomplete.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
     flags |= np.where((incomplete & (share > REGION)).any(-1), Flag.NO_DATA_REGION.value, 0)
     flags |= np.where(~observed.all(-1), Flag.MISSING_BAND.value, 0)
+    flags |= np.where(trailed, Flag.BLEED_TRAIL.value, 0)
     rejected = reason != ""
-    if (suspect | rejected).any():
-        clean = pixels.copy()
-        clean[suspect] = np.where(empty, np.float32(np.nan), pixels[suspect])
-        clean[rejected] = 0
-        image = clean.reshape(image.shape)
+    if (changed | rejected).any():
+        pixels = np.where(rejected[:, None, None], np.float32(0), without(pixels, changed, empty))
+        image = pixels.reshape(image.shape)
     return Screened(image if flux_scale == 1 else image * np.float32(flux_scale), reason, flags, observed)
 
 
-def is_suspect(pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Bands (N, bands) that may hold NaN or sentinels, by their extremes and the noise of a few pixels."""
-    return ~((low >= lowest_flux(pixels)) & (np.maximum(-low, high) < IMPOSSIBLE))
+def without(pixels: np.ndarray, rows: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """A copy of pixels (N, bands, P), NaN in rows (N,) where they are empty (M, bands, P); or themselves."""
+    if not empty.any():
+        return pixels
+    pixels = pixels.copy()
+    pixels[rows] = np.where(empty, np.float32(np.nan), pixels[rows])
+    return pixels
 
 
-def lowest_flux(pixels: np.ndarray) -> np.ndarray:
-    """Flux (N, bands) below which noise never is, by a sample of the pixels (N, bands, P); NaN for no data.
+def is_suspect(low: np.ndarray, high: np.ndarray, centre: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Bands (N, bands) that may hold NaN or sentinels, by their extremes and their sky."""
+    return ~((low >= centre - SENTINEL_SIGMA * noise) & (np.maximum(-low, high) < IMPOSSIBLE))
 
-    NaN where there is no noise to go by.
+
+def sky(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and noise (N, bands) of a sample of pixels (N, bands, P), NaN: no data.
+
+    The noise is NaN where there is none to go by.
     """
     sample = pixels[..., ::STRIDE]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of samples without any data
         centre = np.nanmedian(sample, -1, keepdims=True)
         noise = 1.4826 * np.nanmedian(np.abs(sample - centre), -1)
-    return np.where(noise > 0, centre[..., 0] - SENTINEL_SIGMA * noise, np.nan)
+    return centre[..., 0], np.where(noise > 0, noise, np.nan)
 
 
 def no_data(pixels: np.ndarray) -> np.ndarray:
@@ -123,7 +137,8 @@ def no_data(pixels: np.ndarray) -> np.ndarray:
     empty = np.isnan(pixels) | (pixels == 0) | np.isin(pixels, SENTINELS)
     empty |= np.isfinite(pixels) & (np.abs(pixels) >= IMPOSSIBLE)
     seen = np.where(empty | ~np.isfinite(pixels), np.nan, pixels)
-    return empty | (seen < lowest_flux(seen)[..., None])
+    centre, noise = sky(seen)
+    return empty | (seen < (centre - SENTINEL_SIGMA * noise)[..., None])
 
 
 def screen_estimates(

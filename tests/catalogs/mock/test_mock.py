@@ -225,11 +225,11 @@ def test_artefacts_have_the_requested_share_and_every_kind():
     [
         (Artefact.NONE, 0),
         (Artefact.MISSING_BAND, Flag.MISSING_BAND),
-        (Artefact.BLEED_TRAIL, 0),
+        (Artefact.BLEED_TRAIL, Flag.BLEED_TRAIL | Flag.MASKED_PIXELS | Flag.NO_DATA_REGION),
         (Artefact.SATURATED_NEIGHBOUR, 0),
     ],
 )
-def test_inference_flags_images_without_a_band_but_not_other_artefacts(artefact, flags):
+def test_inference_flags_images_without_a_band_or_with_a_trail_but_not_other_artefacts(artefact, flags):
     image = generator().normal(size=(5, 64, 64))
     add_artefact(generator(), HSC, image, artefact)
     screened = screen_images(image[None], np.zeros(1, bool))

@@ -128,6 +128,7 @@ def test_bits_never_change_their_meaning():
         ("RESAMPLED", 256),
         ("MISSING_BAND", 512),
         ("LIKELY_STAR", 1024),
+        ("BLEED_TRAIL", 2048),
     ]
 
 
