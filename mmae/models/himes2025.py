@@ -195,7 +195,7 @@ class Himes2025(nn.Module):
         rest = [parameter for parameter in self.parameters() if id(parameter) not in ids]
         return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr / 10, "weight_decay": 0.0}]
 
-    def fit(self, image: Tensor, conditions: Tensor, noise: list[float]) -> None:
+    def fit(self, image: Tensor, conditions: Tensor, noise: list[float], redshift: Tensor) -> None:
         """Do nothing: the model takes unscaled fluxes."""
 
     def joint(self, image: Tensor, spectrum: Tensor, image_mask: Tensor, spectrum_mask: Tensor) -> Tensor:

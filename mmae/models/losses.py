@@ -27,18 +27,20 @@ def hsc_loss(predicted: Tensor, redshift: Tensor, right: Tensor, known: Tensor) 
     return masked_mean(hsc(predicted, redshift) * right, known)
 
 
-def crossed(logits: Tensor, labels: Tensor, right: Tensor) -> Tensor:
+def crossed(logits: Tensor, labels: Tensor, right: Tensor, others: Tensor) -> Tensor:
     """Cross-entropy of p(z), where a redshift may be another galaxy's: (B, ...).
 
-    Minus the mean of ln(r p + (1 - r) / K) over the soft labels: with the probability 1 - r it is any of the
-    K bins. So a redshift that p(z) excludes pulls at it the less, the surer p(z) is; r = 1 is the usual case.
+    Minus the mean of ln(r p + (1 - r) n) over the soft labels: with the probability 1 - r it is drawn from
+    the redshifts n(z) of others. So a redshift that p(z) excludes pulls at it the less, the surer p(z) is;
+    r = 1 is the usual case.
 
-    logits (B, ..., K); labels, of this shape or one that expands to it, sum to 1; right (B,)
+    logits (B, ..., K); labels, of this shape or one that expands to it, sum to 1; right (B,); others (K,),
+    the masses of n(z)
     """
     log_p = logits.log_softmax(-1)
     if (right < 1).any():
         share = right.view(-1, *[1] * (logits.ndim - 1))
-        log_p = torch.logaddexp(log_p + share.log(), ((1 - share) / logits.shape[-1]).log())
+        log_p = torch.logaddexp(log_p + share.log(), ((1 - share) * others).log())
     return -(labels * log_p).sum(-1)
 
 

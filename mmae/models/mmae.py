@@ -60,6 +60,8 @@ MAX_ASINH = 15.0
 """Largest output of the decoder on the asinh scale, 10^6 times the noise: sinh must not overflow."""
 
 
+SMOOTHED = 0.03
+"""Width in ln(1 + z) over which n(z) is smoothed."""
 MAX_Z = 20.0
 """Largest redshift of a grid: nothing brighter than the noise is beyond."""
 
@@ -181,6 +183,15 @@ class Decoder(nn.Module):
         return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
 
 
+def distribution(redshift: Tensor, grid: Grid) -> Tensor:
+    """n(z) of redshifts (N,), NaN: not known; masses (K,), smooth, and in no bin 0."""
+    x = torch.log1p(redshift[~redshift.isnan()]).unsqueeze(1)
+    centres = torch.log1p(grid.centres).to(x)
+    near = torch.exp(-0.5 * ((x - centres) / SMOOTHED) ** 2)
+    masses = near.sum(0) + 1  # as if there were one more galaxy in every bin
+    return masses / masses.sum()
+
+
 def class_head(width: int) -> nn.Sequential:
     """Joint representations (B, D) -> logits (B, 3) of star, galaxy and quasar, at first all alike."""
     last = nn.Linear(width, len(SPECTYPES) - 1)
@@ -201,6 +212,8 @@ class Model(nn.Module):
     """The model; inference needs `image_embed`, the blocks and the head (program.py)."""
 
     noise: Tensor
+    others: Tensor
+    """(K,), n(z): masses of the redshifts of the training set"""
 
     def __init__(self, config: ModelConfig = ModelConfig()):
         super().__init__()
@@ -208,6 +221,7 @@ class Model(nn.Module):
         self.config = config
         bands = len(config.bands)
         self.register_buffer("noise", torch.ones(bands))
+        self.register_buffer("others", torch.full((config.bins,), 1 / config.bins))
         self.photometry = Photometry(bands)
         self.conditions = Conditions(bands)
         told = self.conditions.features
@@ -250,12 +264,14 @@ class Model(nn.Module):
             {"params": of_photometry, "lr": PHOTOMETRY_RATE * lr},
         ]
 
-    def fit(self, image: Tensor, conditions: Tensor, noise: list[float]) -> None:
-        """Set the scales of pixels, photometry, conditions and columns.
+    def fit(self, image: Tensor, conditions: Tensor, noise: list[float], redshift: Tensor) -> None:
+        """Set the scales of pixels, photometry, conditions and columns, and n(z).
 
-        From images (N, bands, 64, 64), their conditions (N, 2 * bands + 1 + C), and their noise by band.
+        From images (N, bands, 64, 64), their conditions (N, 2 * bands + 1 + C), their noise by band, and
+        redshifts (N,), NaN: not known.
         """
         self.noise.copy_(torch.tensor(noise))
+        self.others.copy_(distribution(redshift, self.config.grid))
         pixels, known = self.pixels(image)
         self.photometry.fit(pixels, known)
         told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
@@ -441,8 +457,8 @@ class Model(nn.Module):
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
         known = batch.redshift.nan_to_num(0.0)  # what is not known is left out of the means
         labels = self.config.grid.soft_labels(known)
-        of_sets = crossed(output.photometric, labels.unsqueeze(1), batch.right) * output.weights
-        of_pdf = crossed(output.logits, labels, batch.right) + of_sets.sum(1)
+        of_sets = crossed(output.photometric, labels.unsqueeze(1), batch.right, self.others) * output.weights
+        of_pdf = crossed(output.logits, labels, batch.right, self.others) + of_sets.sum(1)
         parts = [
             masked_mean(image, image_pixels(masks.image, image.shape) | masks.bands[:, :, None, None]),
             masked_mean(spectrum, spectrum_pixels(masks.target, length, patch)),

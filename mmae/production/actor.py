@@ -136,7 +136,7 @@ def read(
     bands = len(wanted.bands)
     cutouts = Cutouts(
         np.zeros((m, bands, SIZE, SIZE), np.float32),
-        np.full((m, 2 * bands + 1), np.nan, np.float32),
+        np.full((m, wanted.told_width), np.nan, np.float32),
         np.full(m, Reject.CRASHES.value, REASON_DTYPE),
         np.zeros(m, np.int64),
         np.zeros((m, bands), bool),

@@ -126,7 +126,7 @@ def begin_or_resume(
     torch.manual_seed(config.seed)
     model = build(config.model)
     if start is None:
-        model.fit(sample.image, sample.conditions, description["noise"])
+        model.fit(sample.image, sample.conditions, description["noise"], sample.redshift)
     else:
         begin_with(model, start, sample, description)
     model.to(world.device)
