@@ -152,6 +152,16 @@ def match(wanted: Sequence[str], offered: Sequence[str]) -> list[int | None]:
     return [offered.index(name) if name in offered else _by_filter(name, wanted, offered) for name in wanted]
 
 
+def had_by(bands: Sequence[str], stores: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Which of the bands each of the stores has, once each; none where all have all of them."""
+    places = [match(bands, store) for store in stores]
+    had = {
+        tuple(band for band, place in zip(bands, of_store, strict=True) if place is not None)
+        for of_store in places
+    }
+    return () if had == {tuple(bands)} else tuple(sorted(had))
+
+
 def _filter(name: str) -> str:
     """The filter of a band: g of hsc_g, and of a bare g."""
     return name.rpartition("_")[2]

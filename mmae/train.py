@@ -77,7 +77,7 @@ def main(config: Train) -> None:
         stores = [open_store(path) for path in config.data]
         start, bands, trained_on = beginning(config), bands_of(config, stores), None
         if start is None:
-            config = config.on_bands(bands)
+            config = config.on_bands(bands, [store.bands for store in stores])
         else:
             start = start.on_bands(bands)
             config, trained_on = dataclasses.replace(config, model=start.config), start.trained_on

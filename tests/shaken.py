@@ -1,5 +1,7 @@
 """Models of either family with random weights, and images for them; in float64, for exact comparisons."""
 
+import math
+
 import torch
 
 from mmae.layers.conditions import unknown
@@ -14,7 +16,7 @@ def shaken(config):
     torch.manual_seed(11)
     model = build(config).double().eval()
     image = images(64) * 0.05
-    model.fit(image, unknown(image), NOISE)
+    model.fit(image, unknown(image), NOISE, torch.full((len(image),), math.nan))
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model

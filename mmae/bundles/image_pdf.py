@@ -150,7 +150,8 @@ class ImagePdf(nn.Module):
         logits = self.photometric_pdf(measured, circumstances, bands) + answer[:, 1:]
         if self.columns is not None:
             of_columns, any_known = self.columns(columns)
-            logits = logits + self.column_pdf(torch.cat([of_columns, beside], 1)) * any_known
+            with_columns = self.column_pdf(torch.cat([of_columns, beside], 1)) + answer[:, 1:]
+            logits = torch.where(any_known > 0, with_columns, logits)
             bands = bands + self.sets * any_known[:, 0].to(bands.dtype)
         spectype = joint[:, :0]
         if self.class_head is not None:

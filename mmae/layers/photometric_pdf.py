@@ -5,6 +5,8 @@ there are, and what they mean, differs from set to set: one network for all sets
 only the last layer is shared, and every galaxy teaches the networks of all sets of the bands that it has.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ class PhotometricPdf(nn.Module):
     """Logits of p(z) from photometry and conditions.
 
     measured : number of features of `Photometry`, without those of absent bands; width : of the two hidden
-        layers
+        layers; surveys : numbers of the sets of bands of surveys, largest first
     """
 
     place: Tensor
@@ -29,13 +31,14 @@ class PhotometricPdf(nn.Module):
     heard: Tensor
     """(S, I), 1: a feature is of the bands of the set, 0: of another"""
 
-    def __init__(self, bands: int, measured: int, width: int, bins: int):
+    def __init__(self, bands: int, measured: int, width: int, bins: int, surveys: Sequence[int]):
         super().__init__()
         self.measured = measured
         sets = sets_of(torch.arange(2**bands), bands)
         numbers = (sets.sum(1) >= LEAST_BANDS).nonzero()[:, 0]
         place = torch.full((2**bands,), -1)
         place[numbers] = torch.arange(len(numbers))
+        self.wholes: list[int] = place[torch.tensor(surveys)].tolist()
         heard = torch.cat([torch.ones(len(numbers), measured), features_of(sets[numbers].float())], 1)
         for name, values in (("place", place), ("numbers", numbers), ("heard", heard)):
             self.register_buffer(name, values, persistent=False)
@@ -77,14 +80,18 @@ class PhotometricPdf(nn.Module):
         return F.linear(x, self.out, self.out_bias)
 
 
-def shares(there: Tensor) -> Tensor:
+def shares(there: Tensor, wholes: Sequence[int]) -> Tensor:
     """Weights (B, S) of sets of bands in the loss; there (S, B): which sets a galaxy has all bands of.
 
-    Half is that of the set of all bands, the last one; the others share the rest alike. No galaxy counts more
-    than others for a set: where those that lack bands did, the networks of such sets learned little.
+    Half is that of the set of all bands of its survey, of those at the places `wholes` the first that it has;
+    the others share the rest alike. No galaxy of a survey counts more than others for a set: where those that
+    lack bands did, the networks of such sets learned little.
     """
     weights = there.T / (2 * len(there))
-    weights[:, -1] += there[-1] / 2
+    left = torch.ones_like(there[0])
+    for place in wholes:
+        weights[:, place] += (there[place] & left) / 2
+        left = left & ~there[place]
     return weights
 
 

@@ -89,6 +89,8 @@ class ModelConfig:
 
     bands: Annotated[tuple[str, ...], Suppress] = HSC
     """Names of the planes of images, in the table of bands; those of the training store."""
+    surveys: Annotated[tuple[tuple[str, ...], ...], Suppress] = ()
+    """Which of them each training store has; none: all."""
     classes: Annotated[bool, Suppress] = False
     """Whether it tells stars, galaxies and quasars apart: where there are stars in the training stores."""
     columns: Annotated[tuple[str, ...], Suppress] = ()
@@ -107,6 +109,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("bands", "columns"):  # JSON has lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "surveys", tuple(map(tuple, self.surveys)))
         check_sizes(
             {"depth": self.depth, "decoder_depth": self.decoder_depth},
             {"embed_dim": self.embed_dim, "decoder_dim": self.decoder_dim, "bins": self.bins}
@@ -135,6 +138,13 @@ class ModelConfig:
     def joint_dim(self) -> int:
         """Width of the joint representation."""
         return self.embed_dim
+
+    @property
+    def sets_of_surveys(self) -> list[int]:
+        """Numbers of the sets of bands of the training stores, from most bands to fewest."""
+        sets = {frozenset(bands) for bands in self.surveys} or {frozenset(self.bands)}
+        places = {name: place for place, name in enumerate(self.bands)}
+        return [sum(1 << places[name] for name in bands) for bands in sorted(sets, key=len, reverse=True)]
 
     @property
     def grid(self) -> Grid:
@@ -200,7 +210,7 @@ def class_head(width: int) -> nn.Sequential:
 
 
 def column_pdf(features: int, config: ModelConfig) -> nn.Sequential:
-    """Features (B, F) of columns and photometry -> correction (B, K) of the logits of p(z), at first none."""
+    """Features (B, F) of columns and photometry -> logits (B, K) of p(z), at first all alike."""
     width = config.photometry_dim
     first, second, last = nn.Linear(features, width), nn.Linear(width, width), nn.Linear(width, config.bins)
     nn.init.zeros_(last.weight)
@@ -226,7 +236,9 @@ class Model(nn.Module):
         self.conditions = Conditions(bands)
         told = self.conditions.features
         measured = self.photometry.features - bands
-        self.photometric_pdf = PhotometricPdf(bands, measured, config.photometry_dim, config.bins)
+        self.photometric_pdf = PhotometricPdf(
+            bands, measured, config.photometry_dim, config.bins, config.sets_of_surveys
+        )
         self.photometry_embed = Embedding(1, self.photometry.features + told, width, remarks=bands + told)
         self.image_embed = Embedding(IMAGE_TOKENS, bands * (PATCH**2 + 2), width, remarks=bands)
         self.spectrum_embed = Embedding(config.spectrum_tokens, config.spectrum_patch, width)
@@ -271,13 +283,17 @@ class Model(nn.Module):
         redshifts (N,), NaN: not known.
         """
         self.noise.copy_(torch.tensor(noise))
-        self.others.copy_(distribution(redshift, self.config.grid))
+        self.expect(redshift)
         pixels, known = self.pixels(image)
         self.photometry.fit(pixels, known)
         told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
         self.conditions.fit(pixels, known, self.noise, told)
         if self.columns is not None:
             self.columns.fit(columns)
+
+    def expect(self, redshift: Tensor) -> None:
+        """Set n(z), from redshifts (N,) of the training set; NaN: not known."""
+        self.others.copy_(distribution(redshift, self.config.grid))
 
     def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, 64, bands * 64) in units of the sky noise, and where they have data: 1 or 0."""
@@ -353,23 +369,28 @@ class Model(nn.Module):
             )
             point, correction = self.head(joint).split([1, self.config.bins], 1)
             spectype = joint[:, :0] if self.class_head is None else self.class_head(joint)
-            answers = (point, photometric + correction, spectype, beside)
+            answers = (point, photometric, correction, spectype, beside)
             outputs.append((*self.decoder(encoded, indices, joint), joint, *answers))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, point, logits, spectype, beside = (
+        pixels, flux, joint, point, photometric, correction, spectype, beside = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
+        logits = photometric + correction
         with torch.autocast(image.device.type, enabled=False):
             photometric, weights = self.by_photometry(seen, known, shown, told)
             rebuilt = columns
             if self.columns is not None:
-                if self.training:  # without columns, p(z) is what it would be if there were none
-                    photometric = torch.cat([photometric, logits.unsqueeze(1)], 1)
-                    weights = torch.cat([weights, torch.ones_like(weights[:, :1])], 1)
-                features_of_columns, any_known = self.columns(columns)
-                correction = self.column_pdf(torch.cat([features_of_columns, beside], 1))
-                logits = logits.detach() + correction * any_known
-                rebuilt = self.column_decoder(torch.cat([features_of_columns, joint.detach()], 1))
+                of_columns, any_known = self.columns(columns)
+                if self.training:
+                    also = [(logits, torch.ones_like(any_known))]
+                    if not shown.all():
+                        whole = self.column_pdf(torch.cat([of_columns, self.beside(seen, known, told)], 1))
+                        also.append((whole, any_known))
+                    photometric = torch.cat([photometric, *(each.unsqueeze(1) for each, _ in also)], 1)
+                    weights = torch.cat([weights, *(weight for _, weight in also)], 1)
+                beside_image = self.column_pdf(torch.cat([of_columns, beside], 1)) + correction.detach()
+                logits = torch.where(any_known > 0, beside_image, logits.detach())
+                rebuilt = self.column_decoder(torch.cat([of_columns, joint.detach()], 1))
             pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
@@ -396,6 +417,12 @@ class Model(nn.Module):
         depth, absent = beside[:, first : first + bands], beside[:, first - bands : first]
         return shallowness(depth, absent, math.log(SHALLOWEST))
 
+    def beside(self, pixels: Tensor, weights: Tensor, told: Tensor) -> Tensor:
+        """Features of photometry and conditions, (B, F); arguments as for `encode`, weights: what is seen."""
+        measured, _ = self.photometry(pixels, weights)
+        _, conditions = self.conditions(pixels, weights, self.noise, told)
+        return torch.cat([measured, conditions], 1)
+
     def by_photometry(
         self, pixels: Tensor, known: Tensor, shown: Tensor, told: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -411,7 +438,7 @@ class Model(nn.Module):
             measured, there = self.photometry.of_sets(pixels, seen, self.photometric_pdf.numbers)
             _, conditions = self.conditions(pixels, seen, self.noise, told)
             logits.append(self.photometric_pdf.of_sets(measured, conditions))
-            weights.append(shares(there))
+            weights.append(shares(there, self.photometric_pdf.wholes))
         weight = torch.cat(weights, 1) / len(weights)
         return torch.cat(logits).transpose(0, 1), weight
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tyro.conf import AvoidSubcommands, Positional, arg
 
+from catalogs.bands import had_by
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import SEEDS, check_range
@@ -217,8 +218,8 @@ class Train:
         """The paths of the stores."""
         return ", ".join(map(str, self.data))
 
-    def on_bands(self, bands: tuple[str, ...]) -> "Train":
-        """The recipe for a store with these bands, which our own model takes as they are."""
+    def on_bands(self, bands: tuple[str, ...], of_stores: Sequence[Sequence[str]]) -> "Train":
+        """The recipe for stores with these bands together, which our own model takes as they are."""
         if not isinstance(self.model, ModelConfig):
             if self.columns:
                 raise UsageError("--columns is for our own model: the paper's takes images and spectra alone")
@@ -228,7 +229,8 @@ class Train:
                 f"{self.names}: {len(bands)} bands ({' '.join(bands)}), {LEAST_BANDS} to {MAX_BANDS} are "
                 "taken"
             )
-        return replace(self, model=replace(self.model, bands=bands, columns=self.columns))
+        surveys = had_by(bands, of_stores)
+        return replace(self, model=replace(self.model, bands=bands, surveys=surveys, columns=self.columns))
 
     def with_classes(self) -> "Train":
         """The recipe for stores with stars, which our own model tells from galaxies and quasars."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from catalogs import atomic
-from catalogs.bands import as_in, match
+from catalogs.bands import as_in, had_by, match
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.model_input import TOLD
 from mmae import __version__
@@ -59,7 +59,9 @@ class Beginning(NamedTuple):
             raise InputRefused(
                 f"{' '.join(known)} and {' '.join(more)} are more than {MAX_BANDS} bands: leave some out"
             )
-        return self._replace(config=dataclasses.replace(self.config, bands=(*more, *known)))
+        together = (*more, *known)
+        surveys = had_by(together, [bands])
+        return self._replace(config=dataclasses.replace(self.config, bands=together, surveys=surveys))
 
 
 def load_beginning(path: Path) -> Beginning:
@@ -173,10 +175,12 @@ def begin_with(model: AnyModel, start: Beginning, sample: Batch, description: di
             adopt(model, start.weights, sample.image, torch.tensor(description["noise"]))
         except ValueError as error:
             raise InputRefused(f"{description['survey']}: {error}") from None
-        return
-    missing, unexpected = model.load_state_dict(start.weights, strict=False)
-    assert not unexpected
-    assert all(name.startswith("class_head.") for name in missing)
+    else:
+        missing, unexpected = model.load_state_dict(start.weights, strict=False)
+        assert not unexpected
+        assert all(name.startswith("class_head.") or name == "others" for name in missing)
+    if isinstance(model, Model):
+        model.expect(sample.redshift)
 
 
 def seed_dropout(config: Train, world: World, step: int) -> None:

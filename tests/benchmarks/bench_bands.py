@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -82,8 +82,8 @@ class Specialist(Train):
 
     only: tuple[str, ...] = HSC
 
-    def on_bands(self, bands: tuple[str, ...]) -> Train:
-        return super().on_bands(self.only)
+    def on_bands(self, bands: tuple[str, ...], of_stores: Sequence[Sequence[str]]) -> Train:
+        return super().on_bands(self.only, [self.only])
 
 
 class Folder(NamedTuple):

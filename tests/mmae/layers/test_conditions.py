@@ -120,7 +120,7 @@ def test_a_model_hears_what_it_is_told():
     image = torch.randn(40, 5, 64, 64, generator=torch.Generator().manual_seed(1))
     told = unknown(image)
     told[:, 5:] = 0.5 + torch.rand(40, 6, generator=torch.Generator().manual_seed(2))
-    model.fit(image, told, [1.0] * 5)
+    model.fit(image, told, [1.0] * 5, torch.rand(len(image)))
     model.photometric_pdf.up.data += 0.1  # as after some training; at first nothing is made of it
     tokens, spectra = torch.zeros(40, 64, dtype=torch.bool), torch.ones(40, 48, dtype=torch.bool)
 

@@ -23,7 +23,7 @@ def test_a_galaxy_teaches_every_set_what_it_would_say_without_the_other_bands():
     torch.manual_seed(0)
     model = Model(TINY["mmae"])
     image = torch.randn(60, 5, 64, 64) + torch.randn(60, 5, 1, 1).exp()
-    model.fit(image, unknown(image), [1.0] * 5)
+    model.fit(image, unknown(image), [1.0] * 5, torch.full((60,), math.nan))
     for parameter in model.photometric_pdf.parameters():  # as after some training
         parameter.data += 0.1 * torch.randn_like(parameter)
     image = image[:3].clone()
@@ -47,7 +47,8 @@ def test_half_of_the_weight_is_that_of_all_bands():
     numbers = torch.tensor([0b011, 0b101, 0b110, 0b111])
     observed = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
     there = (observed | ~sets_of(numbers, 3).unsqueeze(1)).all(2)
-    assert shares(there).tolist() == [[0.125, 0.125, 0.125, 0.625], [0, 0.125, 0, 0], [0, 0, 0, 0]]
+    assert shares(there, [3]).tolist() == [[0.125, 0.125, 0.125, 0.625], [0, 0.125, 0, 0], [0, 0, 0, 0]]
+    assert shares(there, [3, 1])[1].tolist() == [0, 0.625, 0, 0]  # all that its survey has
 
 
 def test_the_trunk_does_not_teach_photometry():

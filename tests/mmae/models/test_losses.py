@@ -6,12 +6,13 @@ import pytest
 import torch
 from conftest import TINY
 
+from mmae.layers.pdf import Grid
 from mmae.models.batch import Batch
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined, crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
-from mmae.models.mmae import Model
+from mmae.models.mmae import Model, distribution
 from mmae.models.output import Output
 
 
@@ -85,21 +86,25 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
 
 
 def test_a_redshift_that_may_be_wrong_pulls_less_the_surer_p_of_z_is():
-    """p = (0.97, 0.01, 0.01, 0.01), and a redshift in the second bin, right with probability 1, 0.9, 0."""
+    """p = (0.97, 0.01, 0.01, 0.01), and a redshift in the second bin, right with probability 1, 0.9, 0.
+
+    Half of all galaxies are in that bin.
+    """
+    others = torch.tensor([0.1, 0.5, 0.2, 0.2])
     logits = torch.tensor([0.97, 0.01, 0.01, 0.01]).log().repeat(3, 1).requires_grad_()
     labels = torch.tensor([0.0, 1.0, 0.0, 0.0]).repeat(3, 1)
-    losses = crossed(logits, labels, torch.tensor([1.0, 0.9, 0.0]))
-    expected = [-math.log(0.01), -math.log(0.9 * 0.01 + 0.1 / 4), math.log(4)]
+    losses = crossed(logits, labels, torch.tensor([1.0, 0.9, 0.0]), others)
+    expected = [-math.log(0.01), -math.log(0.9 * 0.01 + 0.1 * 0.5), math.log(2)]
     torch.testing.assert_close(losses, torch.tensor(expected))
     losses.sum().backward()
-    # d/dlogit: p - label, of which a share r p / (r p + (1 - r) / K) is left
-    left = 0.9 * 0.01 / (0.9 * 0.01 + 0.1 / 4)
+    # d/dlogit: p - label, of which a share r p / (r p + (1 - r) n) is left
+    left = 0.9 * 0.01 / (0.9 * 0.01 + 0.1 * 0.5)
     pull = torch.tensor([0.97, -0.99, 0.01, 0.01])
     torch.testing.assert_close(logits.grad, torch.stack([pull, left * pull, 0 * pull]))
-    of_sets = crossed(logits[:, None].expand(3, 2, 4), labels[:, None], torch.tensor([1.0, 0.9, 0.0]))
+    of_sets = crossed(logits[:, None].expand(3, 2, 4), labels[:, None], torch.tensor([1.0, 0.9, 0.0]), others)
     torch.testing.assert_close(of_sets, losses[:, None].expand(3, 2))
     usual = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-    torch.testing.assert_close(crossed(logits, labels, torch.ones(3)), usual)
+    torch.testing.assert_close(crossed(logits, labels, torch.ones(3), others), usual)
     assert (
         hsc_loss(torch.ones(2), torch.zeros(2), torch.tensor([1.0, 0.0]), torch.ones(2) > 0)
         == hsc_loss(torch.ones(1), torch.zeros(1), torch.ones(1), torch.ones(1) > 0) / 2
@@ -139,3 +144,15 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         some = Output(*(values[rows] for values in output))
         expected = model.losses(some, batch.rows(rows), masks.rows(rows))
         assert found[part].item() == pytest.approx(expected[part].item(), rel=1e-5)
+
+
+def test_n_of_z_is_that_of_the_known_redshifts():
+    grid = Grid(320, 4.5)
+    redshift = torch.cat([torch.full((900,), 0.5), torch.full((100,), 2.0), torch.full((50,), math.nan)])
+    masses = distribution(redshift, grid)
+    assert masses.sum().item() == pytest.approx(1)
+    near = (grid.centres.log1p() - math.log1p(0.5)).abs() < 0.1
+    assert masses[near].sum().item() == pytest.approx(0.9, abs=0.03)
+    assert masses.min() > 0
+    nothing = distribution(torch.full((3,), math.nan), grid)
+    torch.testing.assert_close(nothing, torch.full((320,), 1 / 320))
