@@ -21,7 +21,7 @@ class PhotometricPdf(nn.Module):
     """Logits of p(z) from photometry and conditions.
 
     measured : number of features of `Photometry`, without those of absent bands; width : of the two hidden
-        layers; surveys : numbers of the sets of bands of surveys, largest first
+        layers; surveys : numbers of the sets of bands of surveys
     """
 
     place: Tensor
@@ -83,15 +83,12 @@ class PhotometricPdf(nn.Module):
 def shares(there: Tensor, wholes: Sequence[int]) -> Tensor:
     """Weights (B, S) of sets of bands in the loss; there (S, B): which sets a galaxy has all bands of.
 
-    Half is that of the set of all bands of its survey, of those at the places `wholes` the first that it has;
-    the others share the rest alike. No galaxy of a survey counts more than others for a set: where those that
-    lack bands did, the networks of such sets learned little.
+    Half is that of the sets of all bands of a survey, at the places `wholes`; all share the rest alike. No
+    galaxy counts more than others for a set: where those that lack bands did, the networks of such sets
+    learned little.
     """
     weights = there.T / (2 * len(there))
-    left = torch.ones_like(there[0])
-    for place in wholes:
-        weights[:, place] += (there[place] & left) / 2
-        left = left & ~there[place]
+    weights[:, wholes] += there[wholes].T / (2 * len(wholes))
     return weights
 
 

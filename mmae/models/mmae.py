@@ -141,10 +141,9 @@ class ModelConfig:
 
     @property
     def sets_of_surveys(self) -> list[int]:
-        """Numbers of the sets of bands of the training stores, from most bands to fewest."""
-        sets = {frozenset(bands) for bands in self.surveys} or {frozenset(self.bands)}
-        places = {name: place for place, name in enumerate(self.bands)}
-        return [sum(1 << places[name] for name in bands) for bands in sorted(sets, key=len, reverse=True)]
+        """Numbers of the sets of bands of the training stores."""
+        surveys = self.surveys or (self.bands,)
+        return [sum(1 << self.bands.index(name) for name in bands) for bands in surveys]
 
     @property
     def grid(self) -> Grid:

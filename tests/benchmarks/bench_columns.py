@@ -73,9 +73,9 @@ def rows(store: Path, without: list[Path], with_columns: list[Path]) -> Iterator
 def main() -> None:
     arguments = studies.parser(__doc__, 12_000).parse_args()
     store = drawn(arguments.folder, arguments.galaxies)
-    length = {"epochs": arguments.epochs, "batch": arguments.batch}
+    common = {"epochs": arguments.epochs, "batch": arguments.batch, "model": studies.model_of(arguments)}
     recipes = [
-        Train((store,), arguments.folder / "runs" / f"{name} {seed}", seed=seed, columns=columns, **length)
+        Train((store,), arguments.folder / "runs" / f"{name} {seed}", seed=seed, columns=columns, **common)
         for name, columns in (("without", ()), ("with", COLUMNS))
         for seed in range(arguments.seeds)
     ]

@@ -5,6 +5,7 @@ python tests/benchmarks/bench_teaching.py FOLDER [--galaxies 25000] [--few 2000]
 FOLDER keeps a mock survey of HSC, stores of its parts, and the runs. Every model sees as many galaxies.
 """
 
+import argparse
 import itertools
 import sys
 from collections.abc import Iterator
@@ -54,15 +55,14 @@ def stores_of(folder: Path, few: int, more: int, galaxies: int) -> tuple[list[Pa
     return stores, part(source, folder / "judged.zarr", range(int(ends[-1]), galaxies))
 
 
-def recipe(
-    folder: Path, stores: list[Path], kind: Kind, seed: int, sizes: list[int], seen: int, batch: int
-) -> Train:
+def recipe(stores: list[Path], kind: Kind, seed: int, sizes: list[int], options: argparse.Namespace) -> Train:
     labelled = sum(sizes[: min(kind.stores, 2)]) * SHARES[TRAIN]
     others = kind.unlabelled * sum(sizes[2 : kind.stores]) * SHARES[TRAIN]
-    epochs = max(1, round(seen / (labelled + others)))
+    epochs = max(1, round(options.seen / (labelled + others)))
     used = tuple(stores[: kind.stores])
-    out = folder / "runs" / f"{kind.name} {seed}"
-    return Train(used, out, epochs=epochs, batch=batch, seed=seed, unlabelled=kind.unlabelled)
+    out = options.folder / "runs" / f"{kind.name} {seed}"
+    common = {"batch": options.batch, "seed": seed, "model": studies.model_of(options)}
+    return Train(used, out, epochs=epochs, unlabelled=kind.unlabelled, **common)
 
 
 def judged(run: Path, store: Path, ranks: World, batch: int) -> list[float]:
@@ -96,10 +96,7 @@ def main() -> None:
     sizes = [arguments.few, arguments.more, arguments.more]
     stores, store = stores_of(arguments.folder, arguments.few, arguments.more, arguments.galaxies)
     recipes = {
-        kind.name: [
-            recipe(arguments.folder, stores, kind, seed, sizes, arguments.seen, arguments.batch)
-            for seed in range(arguments.seeds)
-        ]
+        kind.name: [recipe(stores, kind, seed, sizes, arguments) for seed in range(arguments.seeds)]
         for kind in KINDS
     }
     make_all(each for of_kind in recipes.values() for each in of_kind)

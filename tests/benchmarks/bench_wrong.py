@@ -74,7 +74,7 @@ def main() -> None:
     store = open_store(clean)
     redshift, wrong = spoilt(store.column("redshift"), store.column("object_id"), arguments.wrong)
     dirty = part(clean, arguments.folder / "wrong.zarr", range(store.n), redshift=redshift)
-    length = {"epochs": arguments.epochs, "batch": arguments.batch}
+    common = {"epochs": arguments.epochs, "batch": arguments.batch, "model": studies.model_of(arguments)}
     ways = {
         "right redshifts": (clean, 0.0),
         "wrong ones among them": (dirty, 0.0),
@@ -82,7 +82,7 @@ def main() -> None:
     }
     recipes = {
         name: [
-            Train((path,), arguments.folder / "runs" / f"{name} {seed}", seed=seed, wrong=share, **length)
+            Train((path,), arguments.folder / "runs" / f"{name} {seed}", seed=seed, wrong=share, **common)
             for seed in range(arguments.seeds)
         ]
         for name, (path, share) in ways.items()

@@ -26,11 +26,14 @@ from mmae.layers import pdf
 from mmae.layers.pdf import Grid
 from mmae.models.batch import Batch
 from mmae.models.families import config_of
+from mmae.models.mmae import ModelConfig
 from mmae.models.output import Estimate
 from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
 from mmae.training.data import TEST, TrainingSet
 from mmae.training.recipe import Train
 
+SMALL = ModelConfig(embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)
+"""p(z) of photometry as in the usual model, and the least beside it."""
 SCORES = ["sigma_NMAD", "outliers", "HSC loss", "68 % hold", "95 % hold", "median width", "ATYPICAL"]
 
 
@@ -42,7 +45,13 @@ def parser(description: str, galaxies: int) -> argparse.ArgumentParser:
     options.add_argument("--epochs", type=int, default=3)
     options.add_argument("--batch", type=int, default=64)
     options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--small", action="store_true", help="a trunk of one layer, for slow machines")
     return options
+
+
+def model_of(options: argparse.Namespace) -> ModelConfig:
+    """The model of a study, by its command line."""
+    return SMALL if options.small else ModelConfig()
 
 
 def drawn(folder: Path, galaxies: int, columns: Sequence[str] = (), stars: float | None = None) -> Path:

@@ -43,12 +43,13 @@ def test_a_galaxy_teaches_every_set_what_it_would_say_without_the_other_bands():
         torch.testing.assert_close(of_sets.photometric[whole, place], alone.logits[whole])
 
 
-def test_half_of_the_weight_is_that_of_all_bands():
+def test_half_of_the_weight_is_that_of_all_bands_of_surveys():
     numbers = torch.tensor([0b011, 0b101, 0b110, 0b111])
     observed = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
     there = (observed | ~sets_of(numbers, 3).unsqueeze(1)).all(2)
     assert shares(there, [3]).tolist() == [[0.125, 0.125, 0.125, 0.625], [0, 0.125, 0, 0], [0, 0, 0, 0]]
-    assert shares(there, [3, 1])[1].tolist() == [0, 0.625, 0, 0]  # all that its survey has
+    of_two_surveys = [[0.125, 0.375, 0.125, 0.375], [0, 0.375, 0, 0], [0, 0, 0, 0]]
+    assert shares(there, [3, 1]).tolist() == of_two_surveys
 
 
 def test_the_trunk_does_not_teach_photometry():
