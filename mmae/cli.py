@@ -57,6 +57,9 @@ COMMANDS = {
     "status": Command("mmae.status", "Status", "show how a training, a tile or a folder of tiles stands"),
     "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
     "reproduce": Command("mmae.reproduce", "Reproduce", "measure what the paper shows and left open"),
+    "report": Command(
+        "mmae.report", "Report", "make one page of HTML on catalogues: what they hold, and whether to believe"
+    ),
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
 

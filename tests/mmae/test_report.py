@@ -1,0 +1,173 @@
+"""`mmae report`: a page that holds all it shows, and a light that says whether to believe a catalogue."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from scipy.stats import norm
+
+from catalogs.products.photoz import Part, Provenance, rows
+from catalogs.products.schema import QUANTILE_LEVELS, Flag, Reject
+from catalogs.products.screen import REASON_DTYPE
+from mmae import cli
+from mmae.report import Report, judge, main
+from mmae.scores.page.facts import gather
+from mmae.scores.page.light import colour, drift, reasons
+from mmae.scores.page.sky import order_of
+
+N = 3000
+BANDS = ("hsc_g", "hsc_r", "hsc_i", "hsc_z", "hsc_y")
+
+
+def report(*argv):
+    return cli.run(main, Report, [str(arg) for arg in argv], "mmae report")
+
+
+def write(folder, model="a" * 64, first=2**60, narrow=1.0, **changed):
+    """A catalogue of galaxies with Gaussian p(z) about the redshifts of truth.csv, with its rejects.
+
+    narrow: how many times too small errors are said to be.
+    """
+    rng = np.random.default_rng(first % 1000)
+    z = rng.uniform(0.1, 1.5, N)
+    width = 0.03 * (1 + z)
+    best = (z + width * rng.standard_normal(N)).clip(min=0.01)
+    width /= narrow
+    columns = dict.fromkeys(("PHOTOZ_BEST", "PHOTOZ_POINT", "PHOTOZ_MEAN"), best)
+    columns |= {f"PHOTOZ_ERR{p}_MIN": best - k * width for p, k in ((68, 1), (95, 1.96))}
+    columns |= {f"PHOTOZ_ERR{p}_MAX": best + k * width for p, k in ((68, 1), (95, 1.96))}
+    columns["PDF_QUANT"] = (best[:, None] + width[:, None] * norm.ppf(QUANTILE_LEVELS)).clip(min=0)
+    columns["PHOTOZ_RISK_BEST"] = np.full(N, 0.04)
+    columns["PHOTOZ_CONF_BEST"] = np.full(N, 0.68)
+    columns["OOD_SCORE"] = rng.random(N)
+    columns["PHOTOZ_MODE2"] = np.full(N, np.nan)
+    columns["Z_SPEC"] = np.full(N, np.nan)
+    columns |= changed.pop("columns", {})
+    reason = changed.pop("reason", np.full(N, "", REASON_DTYPE))
+    flags = changed.pop("flags", np.zeros(N, np.int64))
+    ids, ra, dec = first + np.arange(N), 359.9 + 0.3 * rng.random(N), 0.3 * rng.random(N)
+    tables = rows(ids, ra % 360, dec, columns, flags, reason, np.ones((N, 5), bool))
+    part = Part(folder, 0)
+    folder.mkdir(exist_ok=True)
+    part.write(
+        "b" * 64, Provenance(model, "a <mock> & more", "0.2.0", "c" * 64, (0.0, 2.0), bands=BANDS), *tables
+    )
+    Table({"id": ids, "z": z}).write(folder / "truth.csv")
+    return part.catalogue
+
+
+class Checked(HTMLParser):
+    """Every tag that is opened is closed, in order; nothing is fetched from elsewhere."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self):
+        super().__init__()
+        self.stack, self.seen = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        values = dict(attributes)
+        assert values.get("src", "data:").startswith("data:")
+        assert "href" not in values
+        assert tag != "img" or values["alt"]
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+def read(path):
+    text = path.read_text()
+    page = Checked()
+    page.feed(text)
+    assert not page.stack
+    assert len(text) < 3e6
+    return text, page
+
+
+def light(text):
+    return re.search(r'class="light (\w+)"', text)[1]
+
+
+@pytest.mark.slow
+def test_a_good_catalogue_has_a_page_that_says_so(tmp_path, capsys):
+    catalogue = write(tmp_path / "a")
+    assert report(catalogue, "--truth", tmp_path / "a/truth.csv") == cli.OK
+    said = capsys.readouterr().out
+    out = catalogue.with_name("unit-000000.report.html")
+    text, page = read(out)
+    assert light(text) == "green"
+    assert said.startswith("green: ")
+    assert str(out) in said
+    assert page.seen.count("img") == 7  # n(z), width, OOD_SCORE, maps, examples, calibration, reliability
+    assert "a &lt;mock&gt; &amp; more" in text
+    assert f"{N:,} objects in 1 catalogue" in text
+
+
+FAULTY = {
+    "rejected": {"reason": np.where(np.arange(N) % 5 == 0, Reject.DAMAGED.value, "").astype(REASON_DTYPE)},
+    "another population": {"columns": {"OOD_SCORE": np.random.default_rng(1).random(N) ** 2}},
+    "another sky": {"flags": np.full(N, Flag.UNLIKE_TRAINING_PIXELS.value)},
+    "too narrow": {"narrow": 2.0},
+    "at risk": {"columns": {"PHOTOZ_RISK_BEST": np.full(N, 0.01)}},
+}
+SAID = {
+    "rejected": "20.0% of the objects have no redshift, most of them for DAMAGED",
+    "another population": "the distribution of OOD_SCORE is off by 0.2",
+    "another sky": "100% of the objects are UNLIKE_TRAINING_PIXELS",
+    "too narrow": "68 % intervals hold 39%",
+    "at risk": "PHOTOZ_RISK_BEST claims a loss of 0.010",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_bad_catalogue_is_red_and_says_why(tmp_path, fault):
+    facts = gather([write(tmp_path / "a", **FAULTY[fault])])
+    judged, _ = judge(Report((), truth=tmp_path / "a/truth.csv"), facts)
+    found = reasons(facts, judged)
+    assert colour(found) == "red"
+    assert SAID[fault] in found[0].finding
+
+
+def test_the_distance_of_scores_is_kolmogorovs(tmp_path):
+    """Scores u^2 have the CDF sqrt(s), which is 1/4 above that of u at s = 1/4."""
+    facts = gather([write(tmp_path / "a", **FAULTY["another population"])])
+    distance, chance = drift(facts)
+    assert distance == pytest.approx(0.25, abs=1.63 / np.sqrt(N))
+    assert chance == pytest.approx(0.05 + 1.63 / np.sqrt(N))
+
+
+def test_several_catalogues_of_one_model_are_counted_together(tmp_path, capsys):
+    flags = np.where(np.arange(N) < 7, Flag.TWO_PEAKS.value | Flag.BROAD.value, 0)
+    few = {"reason": FAULTY["rejected"]["reason"]}
+    paths = [write(tmp_path / "a", flags=flags), write(tmp_path / "b", first=2**61, **few)]
+    facts = gather(paths)
+    assert (facts.rows, facts.objects, dict(facts.rejects)) == (N + N * 4 // 5, 2 * N, {"DAMAGED": N // 5})
+    assert dict(facts.flags) == {Flag.TWO_PEAKS: 7, Flag.BROAD: 7}
+    assert len(facts.reject_cells) == N // 5
+    other = write(tmp_path / "c", model="d" * 64)
+    assert report(paths[0], other) == cli.REFUSED
+    assert "another model" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_map_is_as_fine_as_cells_hold_thirty_objects():
+    one_cell = np.full(100, 5 << 2 * 29 - 20)
+    assert order_of(one_cell) == 10
+    assert order_of(np.arange(12) << 2 * 29) == 0
+
+
+def test_what_is_no_catalogue_is_refused(tmp_path, capsys):
+    Table({"a": [1.0]}).write(tmp_path / "a.fits")
+    assert report(tmp_path / "a.fits") == cli.REFUSED
+    assert "name a catalogue that `mmae infer` wrote" in capsys.readouterr().err
+    assert report() == cli.USAGE
+    catalogue = write(tmp_path / "b")
+    Table({"id": [1], "z": [0.5]}).write(tmp_path / "none.csv")
+    assert report(catalogue, "--truth", tmp_path / "none.csv") == cli.REFUSED
+    assert "has a redshift" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.html"))
