@@ -60,6 +60,7 @@ COMMANDS = {
     "report": Command(
         "mmae.report", "Report", "make one page of HTML on catalogues: what they hold, and whether to believe"
     ),
+    "compare": Command("mmae.compare", "Compare", "say what changed between two catalogues, and why"),
     "evaluate": Command("mmae.evaluate", "Evaluate", "measure photo-z against spectroscopic redshifts"),
 }
 

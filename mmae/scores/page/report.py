@@ -61,8 +61,8 @@ def parts(
 def traffic_light(reasons: list[Reason]) -> str:
     colour = light.colour(reasons)
     items = "".join(
-        f'<li><span class="dot {reason.colour}"></span><b>{html.escape(reason.finding)}.</b> '
-        f"{html.escape(reason.remedy[:1].upper() + reason.remedy[1:])}.</li>"
+        f'<li><span class="dot {reason.colour}"></span><b>{html.escape(reason.finding)}</b>: '
+        f"{html.escape(reason.remedy)}.</li>"
         for reason in reasons
     )
     listed = f"<ul>{items}</ul>" if items else ""

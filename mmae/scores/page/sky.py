@@ -69,7 +69,10 @@ def _drawn(corners: np.ndarray, values: dict[str, np.ndarray]) -> Figure:
         axes.set_aspect(1 / max(0.1, np.cos(np.radians((low[1] + high[1]) / 2))), adjustable="box")
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_formatter(lambda ra, _: f"{ra % 360:g}")
         plot.colorbar(cells, ax=axes, location="bottom", shrink=0.8).ax.tick_params(labelsize=7)
+    plot.supxlabel("right ascension, degrees", fontsize=8)
+    plot.supylabel("declination, degrees", fontsize=8)
     return plot
 
 
