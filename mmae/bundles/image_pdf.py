@@ -19,7 +19,7 @@ from mmae.layers.linear import Linear, copied
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.pdf import entropy, recalibrated
 from mmae.layers.transformer import Block, Embedding
-from mmae.models.mmae import Model, features
+from mmae.models.mmae import Model, features, together
 from mmae.models.output import Estimate
 
 
@@ -147,12 +147,13 @@ class ImagePdf(nn.Module):
             tokens = layer(tokens)
         joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
-        logits = self.photometric_pdf(measured, circumstances, bands) + answer[:, 1:]
+        logits = self.photometric_pdf(measured, circumstances, bands)
         if self.columns is not None:
             of_columns, any_known = self.columns(columns)
-            with_columns = self.column_pdf(torch.cat([of_columns, beside], 1)) + answer[:, 1:]
+            with_columns = self.column_pdf(together(of_columns, beside, logits))
             logits = torch.where(any_known > 0, with_columns, logits)
             bands = bands + self.sets * any_known[:, 0].to(bands.dtype)
+        logits = logits + answer[:, 1:]
         spectype = joint[:, :0]
         if self.class_head is not None:
             spectype = self.classified(self.class_head(joint), bands)

@@ -217,6 +217,15 @@ def column_pdf(features: int, config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
 
 
+def together(of_columns: Tensor, beside: Tensor, logits: Tensor) -> Tensor:
+    """What p(z) with columns is read from, (B, F): features of these and of the image, and its p(z) (B, K).
+
+    The p(z) is that by photometry, which reads every set of bands best: so one network of columns serves all
+    sets. Its masses are brought to the size of other features.
+    """
+    return torch.cat([of_columns, beside, 10 * logits.softmax(1)], 1)
+
+
 class Model(nn.Module):
     """The model; inference needs `image_embed`, the blocks and the head (program.py)."""
 
@@ -255,7 +264,7 @@ class Model(nn.Module):
         self.columns = Columns(len(config.columns)) if config.columns else None
         if self.columns is not None:
             beside = self.columns.features
-            self.column_pdf = column_pdf(beside + self.photometry.features + told, config)
+            self.column_pdf = column_pdf(beside + self.photometry.features + told + config.bins, config)
             self.column_decoder = nn.Sequential(
                 nn.Linear(beside + width, width), nn.GELU(), nn.Linear(width, len(config.columns))
             )
@@ -371,10 +380,10 @@ class Model(nn.Module):
             answers = (point, photometric, correction, spectype, beside)
             outputs.append((*self.decoder(encoded, indices, joint), joint, *answers))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, point, photometric, correction, spectype, beside = (
+        pixels, flux, joint, point, by_photometry, correction, spectype, beside = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
-        logits = photometric + correction
+        logits = by_photometry + correction
         with torch.autocast(image.device.type, enabled=False):
             photometric, weights = self.by_photometry(seen, known, shown, told)
             rebuilt = columns
@@ -383,12 +392,11 @@ class Model(nn.Module):
                 if self.training:
                     also = [(logits, torch.ones_like(any_known))]
                     if not shown.all():
-                        whole = self.column_pdf(torch.cat([of_columns, self.beside(seen, known, told)], 1))
-                        also.append((whole, any_known))
+                        also.append((self.whole_with_columns(of_columns, seen, known, told), any_known))
                     photometric = torch.cat([photometric, *(each.unsqueeze(1) for each, _ in also)], 1)
                     weights = torch.cat([weights, *(weight for _, weight in also)], 1)
-                beside_image = self.column_pdf(torch.cat([of_columns, beside], 1)) + correction.detach()
-                logits = torch.where(any_known > 0, beside_image, logits.detach())
+                with_columns = self.column_pdf(together(of_columns, beside, by_photometry))
+                logits = torch.where(any_known > 0, with_columns + correction.detach(), logits.detach())
                 rebuilt = self.column_decoder(torch.cat([of_columns, joint.detach()], 1))
             pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
             shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
@@ -416,11 +424,13 @@ class Model(nn.Module):
         depth, absent = beside[:, first : first + bands], beside[:, first - bands : first]
         return shallowness(depth, absent, math.log(SHALLOWEST))
 
-    def beside(self, pixels: Tensor, weights: Tensor, told: Tensor) -> Tensor:
-        """Features of photometry and conditions, (B, F); arguments as for `encode`, weights: what is seen."""
-        measured, _ = self.photometry(pixels, weights)
-        _, conditions = self.conditions(pixels, weights, self.noise, told)
-        return torch.cat([measured, conditions], 1)
+    def whole_with_columns(self, of_columns: Tensor, pixels: Tensor, known: Tensor, told: Tensor) -> Tensor:
+        """Logits (B, K) from columns and photometry of the whole image; arguments as for `encode`."""
+        measured, present = self.photometry(pixels, known)
+        _, conditions = self.conditions(pixels, known, self.noise, told)
+        with torch.no_grad():
+            logits = self.photometric_pdf(measured, conditions, present)
+        return self.column_pdf(together(of_columns, torch.cat([measured, conditions], 1), logits))
 
     def by_photometry(
         self, pixels: Tensor, known: Tensor, shown: Tensor, told: Tensor

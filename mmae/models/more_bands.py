@@ -28,7 +28,7 @@ def adopt(model: Model, weights: Mapping[str, Tensor], image: Tensor, noise: Ten
     """
     old, new = len(weights["noise"]), len(model.noise) - len(weights["noise"])
     own = model.state_dict()
-    places = axes(old, new, len(model.config.columns))
+    places = axes(old, new, len(model.config.columns), model.config.bins)
     networks = {name for name in own if name.startswith("photometric_pdf.")}
     for name in own.keys() & weights.keys() - networks:
         if own[name].shape == weights[name].shape:
@@ -42,7 +42,7 @@ def adopt(model: Model, weights: Mapping[str, Tensor], image: Tensor, noise: Ten
     _extend_conditions(model, image, new)
 
 
-def axes(old: int, new: int, columns: int) -> dict[str, tuple[int, Tensor]]:
+def axes(old: int, new: int, columns: int, bins: int) -> dict[str, tuple[int, Tensor]]:
     """By the name of a weight, the axis that has bands, and the places of the old ones in the new one."""
     rings, area = len(RADII), PATCH**2
     bands, total = new + torch.arange(old), new + old
@@ -56,7 +56,8 @@ def axes(old: int, new: int, columns: int) -> dict[str, tuple[int, Tensor]]:
     by_band_and_one = torch.cat([bands, torch.tensor([total])])
     told = torch.cat([bands, total + by_band_and_one, 2 * total + 1 + by_band_and_one])
     beside = torch.cat([photometry, rings * (total + 1) + total + told])
-    of_columns = torch.cat([torch.arange(2 * columns), 2 * columns + beside])
+    width = 2 * columns + rings * (total + 1) + 4 * total + 2
+    of_columns = torch.cat([torch.arange(2 * columns), 2 * columns + beside, width + torch.arange(bins)])
     return {
         "noise": (0, bands),
         "image_embed.up.weight": (1, pixels),
@@ -83,7 +84,7 @@ def _copy_networks(model: Model, weights: Mapping[str, Tensor], old: int, new: i
     place[sizes >= 2] = torch.arange(int((sizes >= 2).sum()))
     before = place[networks.numbers >> new]
     rows = (before >= 0).nonzero()[:, 0]
-    _, features = axes(old, new, 0)["photometric_pdf.up"]
+    _, features = axes(old, new, 0, 0)["photometric_pdf.up"]
     up = torch.zeros_like(networks.up[rows])
     networks.up[rows] = up.index_copy(2, features, weights["photometric_pdf.up"][before[rows]])
     for name in ("up_bias", "middle", "middle_bias"):

@@ -322,7 +322,7 @@ def draw_masks(
     noise = random_noise(size, config.noisier, generator)
     noise_seed = torch.randint(2**62, (size,), generator=generator)
     untold = torch.rand(size, generator=generator) < UNTOLD
-    columns = random_columns(size, len(config.model.columns), generator) | untold[:, None]
+    columns = random_columns(size, len(config.model.columns), generator)
     return Masks(
         image=image,
         spectrum=spectrum,
@@ -377,8 +377,8 @@ def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tens
     with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
         image = batch.image.masked_fill(masks.bands[:, :, None, None], math.nan)
         image, conditions = shallower(image, batch.conditions, masks)
-        hidden = masks.untold.unsqueeze(1).expand_as(conditions).clone()
-        hidden[:, conditions.shape[1] - masks.columns.shape[1] :] |= masks.columns
+        of_image = conditions.shape[1] - masks.columns.shape[1]
+        hidden = torch.cat([masks.untold.unsqueeze(1).expand(-1, of_image), masks.columns], 1)
         conditions = conditions.masked_fill(hidden, math.nan)
         output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift, conditions)
     output = Output(*(tensor.float() for tensor in output))
