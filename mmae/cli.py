@@ -57,6 +57,9 @@ COMMANDS = {
     "hats": Command(
         "catalogs.products.hats_catalogue", "Hats", "write catalogues as one for LSDB (HATS)", "hats"
     ),
+    "qp": Command(
+        "catalogs.products.qp_ensemble", "Qp", "write the p(z) of catalogues for qp and RAIL", "qp"
+    ),
     "status": Command("mmae.status", "Status", "show how a training, a tile or a folder of tiles stands"),
     "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
     "reproduce": Command("mmae.reproduce", "Reproduce", "measure what the paper shows and left open"),

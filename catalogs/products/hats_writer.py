@@ -29,6 +29,8 @@ from catalogs.products.schema import CATALOGUE
 
 ROW_GROUP = 100_000
 """Rows of a partition that are turned into Arrow at a time, and that a reader can skip."""
+COMPRESSION = {"compression_level": 3}
+"""Of zstd; that of hats, 15, takes 13 times as long for files that are 3 % smaller."""
 MAP_ORDER = 8
 """Order of the map of counts, cells of 14 arcmin."""
 BUILDER = "mmae-survey"
@@ -93,7 +95,7 @@ def _write_partition(dealt: Path, catalogue: Path, pixel: HealpixPixel, describe
     rows = np.fromfile(dealt, schema.dtype(CATALOGUE))
     order = np.argsort(rows["HEALPIX29"].astype(np.int64), kind="stable")
     path = paths.new_pixel_catalog_file(catalogue, pixel).path
-    options = file_io.get_parquet_write_table_kwargs(described)
+    options = file_io.get_parquet_write_table_kwargs(described, write_table_kwargs=COMPRESSION)
     options.pop("row_group_size", None)  # the rows of each table that is written
     with pq.ParquetWriter(path, described, **options) as writer:
         for first in range(0, len(rows), ROW_GROUP):

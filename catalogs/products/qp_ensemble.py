@@ -1,0 +1,168 @@
+"""`mmae qp`: finished catalogues as an ensemble of p(z) that qp reads, and RAIL.
+
+The file is laid out as qp writes HDF5: tables `data` (p(z)), `ancil` (the other columns) and `meta`.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import qp
+from rich.progress import track
+from tyro.conf import Positional
+
+from catalogs import atomic
+from catalogs.errors import InputRefused, UsageError
+from catalogs.products import schema
+from catalogs.products.finished import Finished, open_all
+from catalogs.products.quantiles import LEVELS, density_on, polyline
+from catalogs.products.schema import CATALOGUE
+from catalogs.ranges import check_range
+
+PDF = "PDF_QUANT"
+NAMES = {"PHOTOZ_MODE": "zmode", "PHOTOZ_MEAN": "zmean", "PHOTOZ_MEDIAN": "zmedian", "PHOTOZ_BEST": "zbest"}
+"""Columns that have other names in RAIL."""
+ENDINGS = (".hdf5", ".h5", ".hf5", ".hd5")
+"""Of files that qp takes for HDF5."""
+ROWS = 1 << 14
+"""Rows turned into p(z) at a time: 40 MB of a grid of 301 points."""
+FINEST, FARTHEST = 100_000, 100.0
+
+
+@dataclass(frozen=True)
+class Qp:
+    """Write the p(z) of finished catalogues as an ensemble, for qp and RAIL.
+
+    Writes one HDF5 file: `qp.read(FILE)`. Each p(z) is its 20 quantiles, and two ends (levels 0 and 1) that
+    continue the first and the last step; or with --grid its density at redshifts that all share. All
+    other columns of the catalogues are in its ancil table, under their names there, but for zmode, zmean,
+    zmedian and zbest, as RAIL calls PHOTOZ_MODE, _MEAN, _MEDIAN and _BEST. The headers' keywords (model,
+    training set, code) are attributes of the file.
+
+    qp's ppf and pdf of quantiles are sound; its cdf (1.1) lays a quadratic spline through them, which can
+    leave 0 to 1: use --grid for metrics, and for whatever needs a cdf.
+
+    Objects without p(z) are not in it, and counted.
+    """
+
+    catalogues: Positional[tuple[Path, ...]]
+    """Catalogues of `mmae infer`, TILE.photoz.fits, of one model."""
+    out: Path
+    """File to write, *.hdf5."""
+    grid: int = 0
+    """Points from 0 to --z-max at which to give the density, such as 301; 0: give the quantiles."""
+    z_max: float = 0.0
+    """End of the grid; 0: the highest redshift of the training set. What lies beyond is cut off."""
+
+    def __post_init__(self) -> None:
+        if not self.catalogues:
+            raise UsageError("no catalogue was named: name those of `mmae infer`, TILE.photoz.fits")
+        check_range("--grid", self.grid, 0, FINEST)
+        check_range("--z-max", self.z_max, 0, FARTHEST)
+        if self.grid == 1:
+            raise UsageError("--grid 1 is no grid: give 2 points at least")
+        if self.z_max and not self.grid:
+            raise UsageError("--z-max is the end of a --grid: give its number of points, too")
+        if self.out.suffix not in ENDINGS:
+            raise UsageError(f"--out {self.out} must end in .hdf5, by which qp knows its files")
+        if self.out.exists():
+            raise UsageError(f"{self.out} exists: remove it, or choose another --out")
+
+
+def main(config: Qp) -> None:
+    tiles = open_all(config.catalogues)
+    z_max = config.z_max or float(tiles[0].header["PZZMAX"])
+    grid = np.linspace(0, z_max, config.grid) if config.grid else None
+    beyond = []
+    n = sum(int(known(block).sum()) for tile in tiles for block in tile.blocks())
+    if not n:
+        raise InputRefused(f"no object of {tiles[0].path} has a p(z): its model gives a redshift alone")
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(config.out) as temporary, h5py.File(temporary, "w") as file:
+        start = 0
+        parts = track(blocks(tiles), "writing", disable=not sys.stdout.isatty())
+        for rows in parts:
+            beyond.append(write(file, rows, grid, n, start))
+            start += len(rows)
+        describe(file, tiles, grid)
+    report(config, tiles, n, sum(beyond), z_max)
+
+
+def blocks(tiles: Sequence[Finished]) -> Iterator[np.ndarray]:
+    """The rows of all that have a p(z), some at a time."""
+    for tile in tiles:
+        for block in tile.blocks():
+            rows = block[known(block)]
+            for first in range(0, len(rows), ROWS):
+                yield rows[first : first + ROWS]
+
+
+def known(rows: np.ndarray) -> np.ndarray:
+    """Which rows have a p(z)."""
+    return np.isfinite(rows[PDF]).all(1)
+
+
+def write(file: h5py.File, rows: np.ndarray, grid: np.ndarray | None, n: int, start: int) -> int:
+    """Write rows from `start` on, of `n` in all; returns the number with over 1 % of p(z) beyond the grid."""
+    try:
+        line = polyline(rows[PDF])
+    except ValueError as error:
+        raise InputRefused(f"{PDF} {error}: make the catalogue again") from error
+    if grid is None:
+        columns = {"data/locs": line.T.astype(np.float32)}
+    else:
+        columns = {"data/yvals": density_on(rows[PDF], grid).astype(np.float32)}
+        if (gone := ~np.isfinite(columns["data/yvals"]).all(1)).any():
+            raise InputRefused(
+                f"p(z) of object {rows['OBJECT_ID'][gone][0]} is all beyond z = {grid[-1]:g}: "
+                "give a larger --z-max"
+            )
+    for column in schema.columns(CATALOGUE):
+        if column.name != PDF:
+            values = rows[column.name]
+            columns[f"ancil/{ancil_name(column.name)}"] = values.astype(values.dtype.newbyteorder("="))
+    for name, values in columns.items():
+        dataset = file.get(name)
+        if dataset is None:
+            dataset = file.create_dataset(name, (n, *values.shape[1:]), values.dtype)
+        dataset[start : start + len(values)] = values
+    return 0 if grid is None else int((np.quantile(line, 0.99, axis=0) > grid[-1]).sum())
+
+
+def ancil_name(column: str) -> str:
+    return NAMES.get(column, column)
+
+
+def describe(file: h5py.File, tiles: Sequence[Finished], grid: np.ndarray | None) -> None:
+    """Write what all p(z) share, as qp has it, and where they come from."""
+    empty = np.linspace(0, 1, len(LEVELS) if grid is None else len(grid)) + np.zeros((2, 1))
+    made: qp.Ensemble
+    if grid is None:
+        made = qp.Ensemble(qp.quant_gen, {"quants": LEVELS, "locs": empty})
+    else:
+        made = qp.Ensemble(qp.interp_gen, {"xvals": grid, "yvals": empty})
+    for name, values in made.build_tables(encode=True, ext="hdf5")["meta"].items():
+        file[f"meta/{name}"] = values
+    for column in schema.columns(CATALOGUE):
+        if column.name != PDF:
+            said: dict[str, Any] = {"description": column.comment, "ucd": column.ucd}
+            said |= {"unit": column.unit} if column.unit else {}
+            said |= {"null": schema.NULL} if column.nullable else {}
+            file[f"ancil/{ancil_name(column.name)}"].attrs.update(said)
+    file.attrs.update({name: value for name, value in tiles[0].provenance.items() if name != "PZINPUT"})
+    file.attrs.update(tiles[0].flags)
+    file.attrs["catalogues"] = [f"{tile.path.name} {atomic.sha256(tile.path)}" for tile in tiles]
+
+
+def report(config: Qp, tiles: Sequence[Finished], n: int, beyond: int, z_max: float) -> None:
+    what = f"density at {config.grid} redshifts up to {z_max:g}" if config.grid else "20 quantiles"
+    print(f"wrote {config.out}: p(z) of {n} objects of {len(tiles)} catalogues, {what}")
+    if without := sum(tile.n for tile in tiles) - n:
+        print(f"{without} objects have no p(z) and are not in it")
+    if beyond:
+        print(f"{beyond} objects have over 1 % of p(z) beyond z = {z_max:g}, which was cut off: see --z-max")
+    print(f"to read it: qp.read({str(config.out)!r})")
