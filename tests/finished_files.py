@@ -1,5 +1,7 @@
 """Finished catalogues of a few objects, as `mmae infer` leaves them."""
 
+import itertools
+
 import numpy as np
 
 from catalogs import fits_stream
@@ -30,9 +32,12 @@ def rows(ra, dec, seed):
     return photoz.rows(ids, ra, dec, columns, rng.integers(0, 2, n) << 6, np.full(n, ""), observed)[0]
 
 
-def write(path, catalogue, provenance=PROVENANCE):
-    """Write rows as a finished catalogue; returns its path."""
-    tables = photoz.tables(CATALOGUE, len(catalogue), [catalogue])
+def write(path, catalogue, provenance=PROVENANCE, pdf=None):
+    """Write rows as a finished catalogue, with the whole p(z) where provenance has bins; returns its path."""
+    n = len(catalogue)
+    whole = [] if pdf is None else [pdf.astype(">f4")]
+    more = photoz.pdf_tables(provenance, n, whole)
+    tables = itertools.chain(photoz.tables(CATALOGUE, n, [catalogue]), more)
     fits_stream.write_tables(path, photoz.primary_header(provenance), tables)
     return path
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -15,17 +16,26 @@ from astropy.io import fits
 from catalogs import fits_stream
 from catalogs.atomic import naming
 from catalogs.errors import InputRefused, UsageError
-from catalogs.products import schema
+from catalogs.products import photoz, schema
 from catalogs.products.photoz import table_header
-from catalogs.products.schema import CATALOGUE, REJECTS
+from catalogs.products.schema import CATALOGUE, LEVELS, PDF, PDF_BINS, REJECTS
 from catalogs.regular_file import refuse_special
 from catalogs.store.checks import refusing
 
 BLOCK_ROWS = 1 << 18
 """Rows read at a time: some 60 MB."""
-OF_A_TILE = {"PZINPUT", "PZINZERO", "PZINPIX", "PZCODE"}
+OF_A_TILE = {"PZINPUT", "PZINZERO", "PZINPIX", "PZCODE", "PZPDF"}
 """Cards in which tiles of one model may differ."""
 AGAIN = "copy it again from where it is whole, or make it again with `mmae infer`"
+
+
+class Rows(NamedTuple):
+    """Where the rows of a table are in a file."""
+
+    start: int
+    """The byte at which they begin."""
+    dtype: np.dtype
+    data_sum: int
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,11 @@ class Finished:
     flags: dict[str, str]
     """`PZFLAGk` of the table: name and meaning of bit k of PHOTOZ_FLAGS."""
     n: int
-    start: int
-    """Byte at which the rows begin."""
-    data_sum: int
+    rows: Rows
+    pdf: Rows | None
+    """The whole p(z), a row for each of the others, where it was kept."""
+    edges: np.ndarray
+    """(K + 1,) redshifts, of the bins of the whole p(z); (0,) without it."""
 
     @property
     def provenance(self) -> dict[str, str | int | float | bool]:
@@ -48,23 +60,31 @@ class Finished:
         return {name: value for name, value in self.header.items() if name.startswith("PZ")}
 
     def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
-        """The rows in order, (m,) of schema.dtype(CATALOGUE) each.
+        """The rows in order, (m,) of schema.dtype(CATALOGUE) each, at most `rows`, a multiple of 4.
 
         Raises InputRefused at the end where they are not those that were written, by the checksum in the
         header: what was made of them must not be kept.
         """
-        dtype, total = schema.dtype(CATALOGUE), 0
-        rows -= rows % 4  # so that all blocks but the last are whole words of the checksum
+        return self._read(self.rows, rows)
+
+    def pdf_blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """The whole p(z) of the same rows, (m, K) float32; raises as `blocks`."""
+        assert self.pdf, self.path
+        return (block[PDF].astype(np.float32) for block in self._read(self.pdf, rows))
+
+    def _read(self, table: Rows, rows: int) -> Iterator[np.ndarray]:
+        assert rows % 4 == 0, rows  # all blocks but the last are whole words of the checksum
+        total = 0
         with naming(self.path), self.path.open("rb") as file:
-            file.seek(self.start)
+            file.seek(table.start)
             for first in range(0, self.n, rows):
-                block = np.fromfile(file, dtype, min(rows, self.n - first))
-                data = block.tobytes()
-                total = fits_stream.add_words(data + b"\0" * (-len(data) % 4), total)
+                block = np.fromfile(file, table.dtype, min(rows, self.n - first))
                 if len(block) < min(rows, self.n - first):
                     raise InputRefused(f"{self.path} was cut short while it was read: {AGAIN}")
+                data = block.tobytes()
+                total = fits_stream.add_words(data + b"\0" * (-len(data) % 4), total)
                 yield block
-        if total != self.data_sum:
+        if total != table.data_sum:
             raise InputRefused(f"{self.path} is damaged: its rows do not add up to DATASUM; {AGAIN}")
 
 
@@ -92,13 +112,25 @@ def open_finished(path: Path) -> Finished:
         primary = hdus[0].header.copy()
         table = hdus[1] if len(hdus) > 1 else hdus[0]
         header, start = table.header.copy(), table.fileinfo()["datLoc"]
-    _check_kind(path, primary, header)
-    n, size = header["NAXIS2"], path.stat().st_size
-    if size < start + n * header["NAXIS1"]:
-        whole = max(0, (size - start) // header["NAXIS1"])
-        raise InputRefused(f"{path} ends after {whole} of its {n} rows: {AGAIN}")
+        _check_kind(path, primary, header)
+        n = header["NAXIS2"]
+        if (whole := (path.stat().st_size - start) // header["NAXIS1"]) < n:
+            raise InputRefused(f"{path} ends after {max(0, whole)} of its {n} rows: {AGAIN}")
+        bins = primary.get("PZPDF", 0)
+        expected = [CATALOGUE, LEVELS, *([PDF, PDF_BINS] if bins else [])]
+        if [hdu.name for hdu in hdus[1:]] != expected:
+            raise InputRefused(f"{path} has not all of the tables {', '.join(expected)}: {AGAIN}")
+        pdf, edges = None, np.zeros(0)
+        if bins:
+            pdf = _rows(hdus[PDF], photoz.pdf_dtype(bins))
+            edges = np.append(hdus[PDF_BINS].data["Z_MIN"], hdus[PDF_BINS].data["Z_MAX"][-1:])
     flags = {name: f"{header[name]}: {header.comments[name]}" for name in header if name.startswith("PZFLAG")}
-    return Finished(path, primary, flags, n, start, int(header["DATASUM"]))
+    rows = Rows(start, schema.dtype(CATALOGUE), int(header["DATASUM"]))
+    return Finished(path, primary, flags, n, rows, pdf, edges)
+
+
+def _rows(hdu: fits.BinTableHDU, dtype: np.dtype) -> Rows:
+    return Rows(hdu.fileinfo()["datLoc"], dtype, int(hdu.header["DATASUM"]))
 
 
 def _check_kind(path: Path, primary: fits.Header, header: fits.Header) -> None:
@@ -110,7 +142,8 @@ def _check_kind(path: Path, primary: fits.Header, header: fits.Header) -> None:
     expected, version = table_header(CATALOGUE, 0), schema.schema_version()
     keys = ["NAXIS1", "TFIELDS"]
     keys += [f"{key}{k}" for k in range(1, expected["TFIELDS"] + 1) for key in ("TTYPE", "TFORM")]
-    if primary["PZSCHEMA"] != version or any(header.get(key) != expected[key] for key in keys):
+    major = str(primary["PZSCHEMA"]).partition(".")[0]
+    if major != version.partition(".")[0] or any(header.get(key) != expected[key] for key in keys):
         raise InputRefused(
             f"{path} has the columns of version {primary['PZSCHEMA']}, and this mmae those of {version}: "
             f"infer again, or use the mmae that wrote it, {primary.get('PZCODE')}"

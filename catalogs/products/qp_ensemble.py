@@ -3,6 +3,7 @@
 The file is laid out as qp writes HDF5: tables `data` (p(z)), `ancil` (the other columns) and `meta`.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products import schema
 from catalogs.products.finished import Finished, open_all
+from catalogs.products.pdf_grid import density_of_bins
 from catalogs.products.quantiles import LEVELS, density_on, polyline
 from catalogs.products.schema import CATALOGUE
 from catalogs.ranges import check_range
@@ -54,7 +56,8 @@ class Qp:
     out: Path
     """File to write, *.hdf5."""
     grid: int = 0
-    """Points from 0 to --z-max at which to give the density, such as 301; 0: give the quantiles."""
+    """Points from 0 to --z-max at which to give the density, such as 301; 0: give the quantiles. The density
+    is that of the whole p(z) where a catalogue has it (`mmae infer --pdf`), else that between quantiles."""
     z_max: float = 0.0
     """End of the grid; 0: the highest redshift of the training set. What lies beyond is cut off."""
 
@@ -84,21 +87,37 @@ def main(config: Qp) -> None:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(config.out) as temporary, h5py.File(temporary, "w") as file:
         start = 0
-        parts = track(blocks(tiles), "writing", disable=not sys.stdout.isatty())
-        for rows in parts:
-            beyond.append(write(file, rows, grid, n, start))
+        for rows, pdf in track(blocks(tiles, grid), "writing", disable=not sys.stdout.isatty()):
+            beyond.append(write(file, rows, pdf, grid, n, start))
             start += len(rows)
         describe(file, tiles, grid)
     report(config, tiles, n, sum(beyond), z_max)
 
 
-def blocks(tiles: Sequence[Finished]) -> Iterator[np.ndarray]:
-    """The rows of all that have a p(z), some at a time."""
+def blocks(
+    tiles: Sequence[Finished], grid: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The rows of all that have a p(z), some at a time, and its density at a grid; None without one."""
     for tile in tiles:
-        for block in tile.blocks():
-            rows = block[known(block)]
-            for first in range(0, len(rows), ROWS):
-                yield rows[first : first + ROWS]
+        whole = tile.pdf_blocks(ROWS) if tile.pdf and grid is not None else itertools.repeat(None)
+        for block, mass in zip(tile.blocks(ROWS), whole, strict=False):
+            kept = known(block)
+            rows = block[kept]
+            if grid is None:
+                yield rows, None
+            elif mass is None:
+                yield rows, density_on(checked(rows), grid)
+            else:
+                yield rows, density_of_bins(mass[kept], tile.edges, grid)
+
+
+def checked(rows: np.ndarray) -> np.ndarray:
+    """Their quantiles, (m, 20). Raises InputRefused for what are none."""
+    try:
+        polyline(rows[PDF])
+    except ValueError as error:
+        raise InputRefused(f"{PDF} {error}: make the catalogue again") from error
+    return rows[PDF]
 
 
 def known(rows: np.ndarray) -> np.ndarray:
@@ -106,16 +125,20 @@ def known(rows: np.ndarray) -> np.ndarray:
     return np.isfinite(rows[PDF]).all(1)
 
 
-def write(file: h5py.File, rows: np.ndarray, grid: np.ndarray | None, n: int, start: int) -> int:
+def write(
+    file: h5py.File,
+    rows: np.ndarray,
+    density: np.ndarray | None,
+    grid: np.ndarray | None,
+    n: int,
+    start: int,
+) -> int:
     """Write rows from `start` on, of `n` in all; returns the number with over 1 % of p(z) beyond the grid."""
-    try:
-        line = polyline(rows[PDF])
-    except ValueError as error:
-        raise InputRefused(f"{PDF} {error}: make the catalogue again") from error
-    if grid is None:
+    line = polyline(checked(rows))
+    if grid is None or density is None:
         columns = {"data/locs": line.T.astype(np.float32)}
     else:
-        columns = {"data/yvals": density_on(rows[PDF], grid).astype(np.float32)}
+        columns = {"data/yvals": density.astype(np.float32)}
         if (gone := ~np.isfinite(columns["data/yvals"]).all(1)).any():
             raise InputRefused(
                 f"p(z) of object {rows['OBJECT_ID'][gone][0]} is all beyond z = {grid[-1]:g}: "

@@ -6,6 +6,7 @@ quantiles do not contain the true length of the tails.
 """
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,12 +42,19 @@ def cumulative(quantiles: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def density_on(quantiles: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Density at the points of a grid of equal steps, each the mean over a step about it: (N, M) float64.
+    """Density at the points of a grid of equal steps, as `means`: (N, 20), (M,) -> (N, M) float64."""
+    return means(lambda z: cumulative(quantiles, z), grid)
 
-    The density is that of p(z) between the ends of the grid; NaN where all of it is beyond them.
+
+def means(cdf: Callable[[np.ndarray], np.ndarray], grid: np.ndarray) -> np.ndarray:
+    """Mean density over a step about each point of a grid (M,) of equal steps, (N, M) float64.
+
+    cdf : of N objects at redshifts, (m,) -> (N, m)
+
+    The density is that of p(z) between the ends of the grid, of integral 1 by the trapezoidal rule; NaN where
+    all of p(z) is beyond them.
     """
-    step = grid[1] - grid[0]
     edges = np.concatenate([grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]])
+    density = np.diff(cdf(edges), axis=1).clip(min=0) / np.diff(edges)  # by rounding it may be -1e-17
     with np.errstate(invalid="ignore"):
-        density = np.diff(cumulative(quantiles, edges), axis=1) / np.diff(edges)
-        return density / np.trapezoid(density, dx=step, axis=1)[:, None]
+        return density / np.trapezoid(density, grid, axis=1)[:, None]

@@ -1,5 +1,7 @@
 """Finished catalogues as ensembles: what qp reads is what the FITS catalogues have."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from astropy.io import fits
 from finished_files import FIRST_ID, PROVENANCE, around, rows, write
 
 from catalogs.errors import InputRefused, UsageError
+from catalogs.products.photoz import pdf_edges
 from catalogs.products.qp_ensemble import Qp, main
 from catalogs.products.quantiles import LEVELS, cumulative, density_on, polyline
 from catalogs.products.schema import CATALOGUE, QUANTILE_LEVELS
@@ -114,3 +117,29 @@ def test_one_object_is_an_ensemble_too(tmp_path):
     made = ensemble([path], tmp_path / "one.hdf5")
     assert made.npdf == 1
     assert np.isfinite(made.ppf(0.5)).all()
+
+
+def test_a_grid_is_of_the_whole_p_of_z_where_it_was_kept(tmp_path):
+    """Two narrow peaks, that 20 quantiles would smear: probability 0.02 about z = 0.5, else about 2.2."""
+    catalogue = rows(*around(10, 10, 5, 1), 1)
+    edges = pdf_edges(80, 4.0)
+    pdf = np.zeros((5, 80), np.float32)
+    low, high = (int(np.searchsorted(edges, z)) - 1 for z in (0.5, 2.2))
+    pdf[:, low], pdf[:, high] = 0.02, 0.98
+    path = write(tmp_path / "t.photoz.fits", catalogue, replace(PROVENANCE, pdf_bins=80, pdf_z_max=4.0), pdf)
+    made = ensemble([path], tmp_path / "t.hdf5", grid=801, z_max=4.0)
+    assert made.npdf == 4  # one has no quantiles
+    between = (edges[low + 1] + edges[high]) / 2
+    at = np.array([edges[low] - 0.01, between, edges[high + 1] + 0.01])
+    assert np.allclose(made.cdf(at), [0, 0.02, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("lost", [2000, 2880 * 2, 2880 * 4])
+def test_a_catalogue_whose_p_of_z_is_cut_short_is_refused(tmp_path, lost):
+    pdf = np.full((5, 80), 1 / 80, np.float32)
+    kept = replace(PROVENANCE, pdf_bins=80, pdf_z_max=4.0)
+    path = write(tmp_path / "t.photoz.fits", rows(*around(10, 10, 5, 1), 1), kept, pdf)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(InputRefused, match=r"copy it again"):
+        main(Qp((path,), tmp_path / "out.hdf5", grid=11))
+    assert not (tmp_path / "out.hdf5").exists()
