@@ -109,28 +109,28 @@ def open_finished(path: Path) -> Finished:
         warnings.catch_warnings(action="ignore"),  # of a file that is cut short, which is refused below
         fits.open(path, memmap=False) as hdus,
     ):
-        primary = hdus[0].header.copy()
+        primary, names = hdus[0].header.copy(), [hdu.name for hdu in hdus[1:]]
         table = hdus[1] if len(hdus) > 1 else hdus[0]
         header, start = table.header.copy(), table.fileinfo()["datLoc"]
-        _check_kind(path, primary, header)
-        n = header["NAXIS2"]
-        if (whole := (path.stat().st_size - start) // header["NAXIS1"]) < n:
-            raise InputRefused(f"{path} ends after {max(0, whole)} of its {n} rows: {AGAIN}")
-        bins = primary.get("PZPDF", 0)
-        expected = [CATALOGUE, LEVELS, *([PDF, PDF_BINS] if bins else [])]
-        if [hdu.name for hdu in hdus[1:]] != expected:
-            raise InputRefused(f"{path} has not all of the tables {', '.join(expected)}: {AGAIN}")
-        pdf, edges = None, np.zeros(0)
-        if bins:
-            pdf = _rows(hdus[PDF], photoz.pdf_dtype(bins))
-            edges = np.append(hdus[PDF_BINS].data["Z_MIN"], hdus[PDF_BINS].data["Z_MAX"][-1:])
+        pdf, edges = _whole_pdf(hdus) if names[-2:] == [PDF, PDF_BINS] else (None, np.zeros(0))
+    _check_kind(path, primary, header)
+    n = header["NAXIS2"]
+    if (whole := (path.stat().st_size - start) // header["NAXIS1"]) < n:
+        raise InputRefused(f"{path} ends after {max(0, whole)} of its {n} rows: {AGAIN}")
+    expected = [CATALOGUE, LEVELS, *([PDF, PDF_BINS] if "PZPDF" in primary else [])]
+    if names != expected:
+        raise InputRefused(f"{path} has not all of the tables {', '.join(expected)}: {AGAIN}")
     flags = {name: f"{header[name]}: {header.comments[name]}" for name in header if name.startswith("PZFLAG")}
     rows = Rows(start, schema.dtype(CATALOGUE), int(header["DATASUM"]))
     return Finished(path, primary, flags, n, rows, pdf, edges)
 
 
-def _rows(hdu: fits.BinTableHDU, dtype: np.dtype) -> Rows:
-    return Rows(hdu.fileinfo()["datLoc"], dtype, int(hdu.header["DATASUM"]))
+def _whole_pdf(hdus: fits.HDUList) -> tuple[Rows, np.ndarray]:
+    """Where the rows of the whole p(z) are, and the edges of its bins."""
+    bins, header = hdus[PDF_BINS].data, hdus[PDF].header
+    dtype = photoz.pdf_dtype(len(bins))
+    rows = Rows(hdus[PDF].fileinfo()["datLoc"], dtype, int(header["DATASUM"]))
+    return rows, np.append(bins["Z_MIN"], bins["Z_MAX"][-1:])
 
 
 def _check_kind(path: Path, primary: fits.Header, header: fits.Header) -> None:

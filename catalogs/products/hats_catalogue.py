@@ -60,11 +60,11 @@ class Hats:
         check_range("--margin", self.margin, 0, WIDEST)
         if not NAME.fullmatch(self.out.name):
             raise UsageError(f"--out {self.out}: its name must be of letters, digits, dots, _ and - only")
-        if self.out.exists():
-            raise UsageError(f"{self.out} exists: remove it, or choose another --out")
 
 
 def main(config: Hats) -> None:
+    if config.out.exists():
+        raise UsageError(f"{config.out} exists: remove it, or choose another --out")
     tiles = open_all(config.catalogues)
     shown = Progress(
         TextColumn("{task.description}"),
@@ -145,9 +145,9 @@ def collect(folder: Path, name: str, margin: str) -> None:
 
 def report(config: Hats, tiles: Sequence[Finished], found: Partitions) -> None:
     rows, all_rows = int(found.rows.sum()), sum(tile.n for tile in tiles)
-    print(f"wrote {config.out}: {rows} objects of {len(tiles)} catalogues in {len(found.order)} partitions")
+    print(f"wrote {config.out}: {rows} objects (catalogues: {len(tiles)}, partitions: {len(found.order)})")
     if all_rows > rows:
-        print(f"{all_rows - rows} objects have no position and are not in it: HATS is sorted by position")
+        print(f"objects that are not in it, as they have no position: {all_rows - rows}")
     if over := int((found.rows > config.rows).sum()):
-        print(f"{over} partitions have over {config.rows} rows: these are at one place on the sky")
+        print(f"partitions with over {config.rows} rows, which are at one place on the sky: {over}")
     print(f"to read it: lsdb.open_catalog({str(config.out)!r})")

@@ -59,7 +59,7 @@ class Qp:
     """Points from 0 to --z-max at which to give the density, such as 301; 0: give the quantiles. The density
     is that of the whole p(z) where a catalogue has it (`mmae infer --pdf`), else that between quantiles."""
     z_max: float = 0.0
-    """End of the grid; 0: the highest redshift of the training set. What lies beyond is cut off."""
+    """End of the grid, beyond which p(z) is cut off; 0: where the farthest p(z) ends."""
 
     def __post_init__(self) -> None:
         if not self.catalogues:
@@ -72,18 +72,18 @@ class Qp:
             raise UsageError("--z-max is the end of a --grid: give its number of points, too")
         if self.out.suffix not in ENDINGS:
             raise UsageError(f"--out {self.out} must end in .hdf5, by which qp knows its files")
-        if self.out.exists():
-            raise UsageError(f"{self.out} exists: remove it, or choose another --out")
 
 
 def main(config: Qp) -> None:
+    if config.out.exists():
+        raise UsageError(f"{config.out} exists: remove it, or choose another --out")
     tiles = open_all(config.catalogues)
-    z_max = config.z_max or float(tiles[0].header["PZZMAX"])
-    grid = np.linspace(0, z_max, config.grid) if config.grid else None
-    beyond = []
-    n = sum(int(known(block).sum()) for tile in tiles for block in tile.blocks())
+    n, farthest = extent(tiles)
     if not n:
         raise InputRefused(f"no object of {tiles[0].path} has a p(z): its model gives a redshift alone")
+    z_max = config.z_max or farthest
+    grid = np.linspace(0, z_max, config.grid) if config.grid else None
+    beyond = []
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(config.out) as temporary, h5py.File(temporary, "w") as file:
         start = 0
@@ -92,6 +92,17 @@ def main(config: Qp) -> None:
             start += len(rows)
         describe(file, tiles, grid)
     report(config, tiles, n, sum(beyond), z_max)
+
+
+def extent(tiles: Sequence[Finished]) -> tuple[int, float]:
+    """Number of rows with p(z), and the redshift up to which they reach."""
+    n, farthest = 0, max((float(tile.edges[-1]) for tile in tiles if tile.pdf), default=0.0)
+    for tile in tiles:
+        for block in tile.blocks(ROWS):
+            if len(rows := block[known(block)]):
+                n += len(rows)
+                farthest = max(farthest, float(polyline(checked(rows))[-1].max()))
+    return n, farthest
 
 
 def blocks(
@@ -182,10 +193,10 @@ def describe(file: h5py.File, tiles: Sequence[Finished], grid: np.ndarray | None
 
 
 def report(config: Qp, tiles: Sequence[Finished], n: int, beyond: int, z_max: float) -> None:
-    what = f"density at {config.grid} redshifts up to {z_max:g}" if config.grid else "20 quantiles"
-    print(f"wrote {config.out}: p(z) of {n} objects of {len(tiles)} catalogues, {what}")
+    what = f"density at {config.grid} redshifts up to {z_max:.3g}" if config.grid else "20 quantiles"
+    print(f"wrote {config.out}: p(z) of {n} objects (catalogues: {len(tiles)}), {what}")
     if without := sum(tile.n for tile in tiles) - n:
-        print(f"{without} objects have no p(z) and are not in it")
+        print(f"objects that are not in it, as they have no p(z): {without}")
     if beyond:
-        print(f"{beyond} objects have over 1 % of p(z) beyond z = {z_max:g}, which was cut off: see --z-max")
+        print(f"objects with over 1 % of p(z) beyond z = {z_max:.3g}, which was cut off (--z-max): {beyond}")
     print(f"to read it: qp.read({str(config.out)!r})")

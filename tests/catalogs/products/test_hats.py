@@ -12,11 +12,12 @@ from astropy.table import Table
 from finished_files import FIRST_ID, PROVENANCE, around, rows, write
 from hats.io.validation import is_valid_collection
 
+from catalogs import fits_stream
 from catalogs.errors import InputRefused, UsageError
-from catalogs.products import hats_rows, schema
+from catalogs.products import hats_rows, photoz, schema
 from catalogs.products.hats_catalogue import TILES, Hats, main
 from catalogs.products.partitions import partitions
-from catalogs.products.schema import CATALOGUE, QUANTILE_LEVELS
+from catalogs.products.schema import CATALOGUE, QUANTILE_LEVELS, REJECTS
 
 with warnings.catch_warnings(action="ignore"):  # an option of pandas that it should no longer set
     import lsdb
@@ -180,7 +181,7 @@ def test_rows_at_one_place_stay_together_however_many(tmp_path, capsys):
     ra, dec = np.append(np.full(20, 33.0), 33.001), np.full(21, -5.0)
     path = write(tmp_path / "t.photoz.fits", rows(ra, dec, 0))
     main(Hats((path,), tmp_path / "one", rows=10, margin=0))
-    assert "1 partitions have over 10 rows" in capsys.readouterr().out
+    assert "over 10 rows, which are at one place on the sky: 1" in capsys.readouterr().out
     assert len(lsdb.open_catalog(tmp_path / "one").compute()) == 21
 
 
@@ -243,21 +244,25 @@ def test_a_catalogue_that_is_not_whole_or_of_another_model_is_refused(spoil, mes
 def test_what_is_no_catalogue_is_refused(tiles, tmp_path):
     (tmp_path / "t.photoz").mkdir()
     nothing = write(tmp_path / "empty.photoz.fits", rows(np.zeros(0), np.zeros(0), 0))
+    rejects = tmp_path / "tile.rejects.fits"
+    fits_stream.write_tables(rejects, photoz.primary_header(PROVENANCE), photoz.tables(REJECTS, 0, []))
     nowhere = write(tmp_path / "nowhere.photoz.fits", rows(np.full(5, np.nan), np.zeros(5), 0))
     for paths, message in [
         ([tmp_path], "is a folder"),
         ([tmp_path / "t.photoz"], "not finished"),
         ([tmp_path / "none.fits"], "does not exist"),
         ([tiles[0], tiles[0]], "named twice"),
+        ([rejects], "table of rejects"),
         ([nothing], "there is no object in"),
         ([nowhere], "no object has a position"),
     ]:
-        with pytest.raises((UsageError, InputRefused), match=message):
+        with pytest.raises((UsageError, InputRefused), match=message) as refused:
             main(Hats(tuple(paths), tmp_path / "out"))
+        assert str(refused.value).count("copy it again") == 0
     with pytest.raises(UsageError, match="smaller than a margin"):
         main(Hats(tuple(tiles), tmp_path / "out", rows=2, margin=60))
     with pytest.raises(UsageError, match="exists: remove it"):
-        Hats(tuple(tiles), tmp_path / "t.photoz")
+        main(Hats(tuple(tiles), tmp_path / "t.photoz"))
     with pytest.raises(UsageError, match="letters, digits"):
         Hats(tuple(tiles), tmp_path / "my survey")
     assert not (tmp_path / "out").exists()

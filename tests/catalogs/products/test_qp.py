@@ -39,7 +39,7 @@ def ensemble(tiles, path, **flags):
 
 def test_qp_reads_the_quantiles_and_all_other_columns(tiles, expected, tmp_path, capsys):
     made = ensemble(tiles, tmp_path / "tile.hdf5")
-    assert "2 objects have no p(z)" in capsys.readouterr().out
+    assert "as they have no p(z): 2" in capsys.readouterr().out
     assert made.npdf == len(expected) == 199
     assert np.array_equal(made.metadata["quants"].ravel(), LEVELS)
     assert np.array_equal(made.objdata["locs"][:, 1:-1], expected["PDF_QUANT"])
@@ -93,14 +93,14 @@ def test_what_cannot_be_written_is_refused(tiles, tmp_path, capsys):
     falling["PDF_QUANT"] = falling["PDF_QUANT"][:, ::-1]
     for catalogue, flags, message in [
         (point, {}, "no object of .* has a p"),
-        (far, {"grid": 11}, "is all beyond z = 4"),
+        (far, {"grid": 11, "z_max": 4.0}, "is all beyond z = 4"),
         (falling, {}, "never decrease"),
     ]:
         path = write(tmp_path / "t.photoz.fits", catalogue)
         with pytest.raises(InputRefused, match=message):
             main(Qp((path,), tmp_path / "out.hdf5", **flags))
     main(Qp(tuple(tiles), tmp_path / "cut.hdf5", grid=11, z_max=1.0))
-    assert "over 1 % of p(z) beyond z = 1" in capsys.readouterr().out
+    assert "over 1 % of p(z) beyond z = 1," in capsys.readouterr().out
     for flags, message in [
         ({"out": tmp_path / "cut.hdf5"}, "exists"),
         ({"out": tmp_path / "out.fits"}, "must end in .hdf5"),
@@ -108,7 +108,7 @@ def test_what_cannot_be_written_is_refused(tiles, tmp_path, capsys):
         ({"out": tmp_path / "out.hdf5", "z_max": 1.0}, "the end of a --grid"),
     ]:
         with pytest.raises(UsageError, match=message):
-            Qp(tuple(tiles), **flags)
+            main(Qp(tuple(tiles), **flags))
     assert {path.name for path in tmp_path.iterdir()} == {"t.photoz.fits", "cut.hdf5"}
 
 
