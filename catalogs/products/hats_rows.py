@@ -56,16 +56,16 @@ def descriptions(flags: dict[str, str]) -> dict[str, str]:
     listed = {}
     for column in _columns():
         renamed = f" {column.name} of the FITS catalogue." if column.name in NAMES else ""
-        listed[name(column.name)] = column.comment + renamed
-    bits = "; ".join(f"{1 << int(key.removeprefix('PZFLAG'))} {text}" for key, text in flags.items())
-    listed[FLAGS] = f"Sum of the values of flags, 0 is clean. {bits}"
+        listed[name(column.name)] = column.comment.replace("NaN", "null") + renamed
+    bits = [int(key.removeprefix("PZFLAG")) for key in flags]
+    values = (
+        f"{1 << k} {text.replace(f' bit {k}:', '')}" for k, text in zip(bits, flags.values(), strict=True)
+    )
+    listed[FLAGS] = f"Sum of flags, 0 is clean: {'; '.join(values)}."
     listed["BANDMASK"] = "Bands used; bit 0 is PZBAND0 of hats.properties."
     listed["PHOTOZ_MC"] = "One draw from p(z), by OBJECT_ID and PZSEED of hats.properties alone."
-    listed[PDF] = f"Quantiles of p(z), of the galaxy as a list. {NAMES_OF_PDF}"
+    listed[PDF] = "p(z) as a table: quants, levels, and locs, its quantiles. PDF_QUANT of the FITS catalogue."
     return listed | {LOCS: "Redshifts at which the CDF of p(z) is quants.", QUANTS: "Levels of the CDF."}
-
-
-NAMES_OF_PDF = "PDF_QUANT of the FITS catalogue."
 
 
 def arrow_schema(flags: dict[str, str]) -> pa.Schema:

@@ -159,10 +159,10 @@ def test_provenance_and_what_columns_mean_survive(made, opened, tiles):
     assert fields.field("RA").metadata == {
         b"unit": b"deg",
         b"ucd": b"pos.eq.ra;meta.main",
-        b"description": b"Right ascension, ICRS; NaN where the survey gave none.",
+        b"description": b"Right ascension, ICRS; null where the survey gave none.",
     }
     assert b"PHOTOZ_MEDIAN of the FITS" in fields.field("mmae_z_median").metadata[b"description"]
-    assert b"64 ATYPICAL" in fields.field("PHOTOZ_FLAGS").metadata[b"description"]
+    assert b"; 64 ATYPICAL: unlike the galaxies" in fields.field("PHOTOZ_FLAGS").metadata[b"description"]
     votable = fields.metadata[b"IVOA.VOTable-Parquet.content"]
     assert b'ucd="src.redshift.phot;stat.median"' in votable
 
