@@ -85,7 +85,7 @@ def main(config: Hats) -> None:
             hats_writer.write_partitions(dealt, found, catalogue, described, progress)
             dealt.rmdir()
             hats_writer.write_metadata(catalogue, found, counts, tiles[0].flags, properties(tiles))
-            margin = write_margin(config, found, folder)
+            margin = write_margin(config, folder)
             write_tiles(tiles, folder / TILES)
             collect(folder, config.out.name, margin)
     report(config, tiles, found)
@@ -103,9 +103,9 @@ def check_margin(config: Hats, found: Partitions) -> None:
         )
 
 
-def write_margin(config: Hats, found: Partitions, folder: Path) -> str:
-    """Write the margins; returns their name, "" where there are none."""
-    if not config.margin or len(found.order) == 1:
+def write_margin(config: Hats, folder: Path) -> str:
+    """Write the margins; returns their name, "" where there shall be none."""
+    if not config.margin:
         return ""
     name = f"{config.out.name}_{config.margin:g}arcsec"
     hats_writer.write_margin(folder / config.out.name, folder / name, config.margin)

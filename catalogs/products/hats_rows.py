@@ -96,6 +96,8 @@ def table(rows: np.ndarray, described: pa.Schema) -> pa.Table:
         values = np.ascontiguousarray(rows[column.name])
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         kind = described.field(name(column.name)).type
+        if column.name == "RA":  # a survey may count on from 360, or from -180
+            values = np.where((values < 0) | (values >= 360), values % 360, values)
         if column.name == "PDF_QUANT":
             arrays.append(_nested(values, kind))
         elif values.dtype.kind == "f":

@@ -4,6 +4,7 @@ Rows are dealt out to a file for each partition as they are read, and each file 
 Parquet. What HATS has beside the rows is written by its own library: hats, and hats-import for margins.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -148,7 +149,10 @@ def write_margin(catalogue: Path, margin: Path, arcsec: float) -> None:
         margin_threshold=arcsec,
         progress_bar=False,
     )
-    with Client(processes=False, n_workers=1, threads_per_worker=cpus(), dashboard_address=None) as client:
+    with (
+        Client(processes=False, n_workers=1, threads_per_worker=cpus(), dashboard_address=None) as client,
+        warnings.catch_warnings(action="ignore"),  # that it looks for partitions, which it has just written
+    ):
         margin_cache.generate_margin_cache(arguments, client)
     properties = TableProperties.read_from_dir(margin)
     # it was made in a temporary folder, and is to be found wherever the whole is copied to

@@ -268,6 +268,12 @@ def test_what_is_no_catalogue_is_refused(tiles, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_right_ascensions_are_from_0_to_360(tmp_path):
+    path = write(tmp_path / "t.photoz.fits", rows(np.array([-10.0, 0, 359.5, 370]), np.zeros(4), 0))
+    main(Hats((path,), tmp_path / "turned", margin=0))
+    assert sorted(lsdb.open_catalog(tmp_path / "turned").compute()["RA"]) == [0, 10, 350, 359.5]
+
+
 def test_a_catalogue_without_p_of_z_has_an_empty_column(tmp_path):
     catalogue = rows(*around(10, 10, 50, 1), 1)
     catalogue["PDF_QUANT"] = np.nan
