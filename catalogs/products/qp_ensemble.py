@@ -45,8 +45,9 @@ class Qp:
     zmedian and zbest, as RAIL calls PHOTOZ_MODE, _MEAN, _MEDIAN and _BEST. The headers' keywords (model,
     training set, code) are attributes of the file.
 
-    qp's ppf and pdf of quantiles are sound; its cdf (1.1) lays a quadratic spline through them, which can
-    leave 0 to 1: use --grid for metrics, and for whatever needs a cdf.
+    qp (1.1) gives the quantiles back as they are: its ppf at their levels. Between them it lays a quadratic
+    spline, which need not rise and can leave 0 to 1, and its pdf is not normalized: for metrics, and whatever
+    needs pdf or cdf, use --grid.
 
     Objects without p(z) are not in it, and counted.
     """
