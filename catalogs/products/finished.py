@@ -119,7 +119,7 @@ def open_finished(path: Path) -> Finished:
         raise InputRefused(f"{path} ends after {max(0, whole)} of its {n} rows: {AGAIN}")
     expected = [CATALOGUE, LEVELS, *([PDF, PDF_BINS] if "PZPDF" in primary else [])]
     if names != expected:
-        raise InputRefused(f"{path} has not all of the tables {', '.join(expected)}: {AGAIN}")
+        raise InputRefused(f"{path} has tables {', '.join(names)}, not {', '.join(expected)}: {AGAIN}")
     flags = {name: f"{header[name]}: {header.comments[name]}" for name in header if name.startswith("PZFLAG")}
     rows = Rows(start, schema.dtype(CATALOGUE), int(header["DATASUM"]))
     return Finished(path, primary, flags, n, rows, pdf, edges)

@@ -97,13 +97,13 @@ def main(config: Qp) -> None:
 
 def extent(tiles: Sequence[Finished]) -> tuple[int, float]:
     """Number of rows with p(z), and the redshift up to which they reach."""
-    n, farthest = 0, max((float(tile.edges[-1]) for tile in tiles if tile.pdf), default=0.0)
+    n, ends = 0, [0.0]
     for tile in tiles:
         for block in tile.blocks(ROWS):
             if len(rows := block[known(block)]):
                 n += len(rows)
-                farthest = max(farthest, float(polyline(checked(rows))[-1].max()))
-    return n, farthest
+                ends.append(float(tile.edges[-1] if tile.pdf else polyline(checked(rows))[-1].max()))
+    return n, max(ends)
 
 
 def blocks(

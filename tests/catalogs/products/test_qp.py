@@ -127,7 +127,8 @@ def test_a_grid_is_of_the_whole_p_of_z_where_it_was_kept(tmp_path):
     low, high = (int(np.searchsorted(edges, z)) - 1 for z in (0.5, 2.2))
     pdf[:, low], pdf[:, high] = 0.02, 0.98
     path = write(tmp_path / "t.photoz.fits", catalogue, replace(PROVENANCE, pdf_bins=80, pdf_z_max=4.0), pdf)
-    made = ensemble([path], tmp_path / "t.hdf5", grid=801, z_max=4.0)
+    made = ensemble([path], tmp_path / "t.hdf5", grid=801)
+    assert made.metadata["xvals"].max() == pytest.approx(4.0)
     assert made.npdf == 4  # one has no quantiles
     between = (edges[low + 1] + edges[high]) / 2
     at = np.array([edges[low] - 0.01, between, edges[high + 1] + 0.01])
