@@ -54,6 +54,12 @@ COMMANDS = {
         "Neighbours",
         "find and draw the galaxies most like others by their embeddings",
     ),
+    "hats": Command(
+        "catalogs.products.hats_catalogue", "Hats", "write catalogues as one for LSDB (HATS)", "hats"
+    ),
+    "qp": Command(
+        "catalogs.products.qp_ensemble", "Qp", "write the p(z) of catalogues for qp and RAIL", "qp"
+    ),
     "status": Command("mmae.status", "Status", "show how a training, a tile or a folder of tiles stands"),
     "reconstruct": Command("mmae.reconstruct", "Reconstruct", "draw hidden images and spectra rebuilt"),
     "reproduce": Command("mmae.reproduce", "Reproduce", "measure what the paper shows and left open"),

@@ -12,13 +12,13 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes
 
-from catalogs.errors import InputRefused, Interrupted
+from catalogs.errors import InputRefused, Interrupted, UsageError
 from catalogs.store.format import NO_METADATA, ImageMetadata
 from mmae import cli
 from mmae.bundles.bundle import open_bundle
@@ -64,6 +64,8 @@ class Infer:
     """Share of every image to hide, as in training: the paper's model does better with 0.25 than with 0."""
     draws: int = 1
     """With --image-mask: masks drawn for each object, whose redshifts are averaged."""
+    pdf: bool = False
+    """Keep the whole p(z), too: table PDF of each catalogue, 4 bytes a bin (its quantiles have 80 in all)."""
     out: Path | None = None
     """Folder to write to; by default that of the stores."""
     dry_run: bool = False
@@ -87,6 +89,9 @@ def main(config: Infer, session: Session | None = None) -> None:
     bundle = open_bundle(
         find_bundle(config.model), config.precision, Masking(config.image_mask, config.draws)
     )
+    if config.pdf and not bundle.card["grid"]:
+        raise UsageError(f"--pdf: the model of {bundle.path} gives a redshift alone, no p(z)")
+    bundle = replace(bundle, keep_pdf=config.pdf)
     survey, name = bundle.card["training_data"]["survey"], bundle.sha256[:12]
     print(f"model: {bundle.path} ({bundle.precision}, sha256 {name}, trained on {survey})", flush=True)
     tiles = named_tiles(config.catalog, config.out)

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "mmae.bundles": BUNDLES,
     "mmae.scores": SCORES,
     "mmae.production": SCORES,
+    "mmae.rail": {*SCORES, "mmae.production"},
     "mmae.training": {*SCORES, "mmae.scores"},
     COMMAND: {*SCORES, "mmae.scores", "mmae.production", "mmae.training"},
     "jobs": {

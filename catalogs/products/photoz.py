@@ -6,6 +6,7 @@ A unit writes three files, the manifest last; only a part whose manifest verifie
 
 import hashlib
 import io
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from astropy_healpix import HEALPix
 
 from catalogs import atomic, fits_stream
 from catalogs.products import schema
-from catalogs.products.schema import CATALOGUE, REJECTS
+from catalogs.products.schema import CATALOGUE, PDF, PDF_BINS, REJECTS
 
 HEALPIX = HEALPix(nside=2**29, order="nested")
 
@@ -47,6 +48,9 @@ class Provenance:
     """Of those of the input, which were resampled to it where it is another."""
     bands: tuple[str, ...] = ()
     """Of the model: bit k of BANDMASK is the band at place k."""
+    pdf_bins: int = 0
+    """Bins of the whole p(z) in the catalogue, equal in ln(1 + z) from 0 to `pdf_z_max`; 0: none is kept."""
+    pdf_z_max: float = 0.0
     has_tail: bool = True
     """Whether OOD_SCORE of the model falls far enough for ATYPICAL to be raised."""
 
@@ -107,6 +111,8 @@ def primary_header(provenance: Provenance) -> fits.Header:
     header["PZSEED"] = (provenance.mc_seed, "seed of PHOTOZ_MC")
     header["PZDRAWS"] = (provenance.draws, "masks drawn for each image, averaged over")
     header["PZTAIL"] = (provenance.has_tail, "whether the model can raise ATYPICAL")
+    if provenance.pdf_bins:
+        header["PZPDF"] = (provenance.pdf_bins, "bins of the whole p(z), table PDF")
     for bit, band in enumerate(provenance.bands):
         header[f"PZBAND{bit}"] = (_one_card(band), f"band of the model, bit {bit} of BANDMASK")
     header["PZZEROPT"] = (provenance.zero_point, "AB mag of flux 1 for the model")
@@ -152,6 +158,40 @@ def table_header(table: str, n: int) -> fits.Header:
     return header
 
 
+def pdf_edges(bins: int, z_max: float) -> np.ndarray:
+    """Edges of bins equal in ln(1 + z) from 0 to z_max, (bins + 1,) float64."""
+    return np.expm1(np.log1p(z_max) / bins * np.arange(bins + 1))
+
+
+def pdf_dtype(bins: int) -> np.dtype:
+    return np.dtype([(PDF, ">f4", (bins,))])
+
+
+def pdf_tables(provenance: Provenance, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_stream.Table]:
+    """p(z) of `n` rows, blocks of pdf_dtype, and the table of its bins; nothing where none is kept."""
+    bins = provenance.pdf_bins
+    if not bins:
+        return
+    for table, rows, parts in ((PDF, n, blocks), (PDF_BINS, bins, [_bins(provenance)])):
+        described = schema.columns(table)
+        sizes = {PDF: f"{bins}E"}
+        made = [fits.Column(c.name, sizes.get(c.name, c.fits_format)) for c in described]
+        header = fits.BinTableHDU.from_columns(made, nrows=0, name=table).header
+        header["NAXIS2"] = rows
+        for k, column in enumerate(described, 1):
+            header[f"TUCD{k}"] = column.ucd
+            header[f"TCOMM{k}"] = column.comment
+        yield header, parts
+
+
+def _bins(provenance: Provenance) -> np.ndarray:
+    edges = pdf_edges(provenance.pdf_bins, provenance.pdf_z_max)
+    bins = np.zeros(len(edges) - 1, [(column.name, column.dtype) for column in schema.columns(PDF_BINS)])
+    for column, values in zip(bins.dtype.names or (), (edges[:-1], edges[1:]), strict=True):
+        bins[column] = values
+    return bins
+
+
 def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_stream.Table]:
     """A table with `n` rows, and the table of its quantile levels."""
     yield table_header(table, n), blocks
@@ -185,13 +225,26 @@ class Part:
         return self.directory / f"unit-{self.unit:06d}.json"
 
     def write(
-        self, plan_sha256: str, provenance: Provenance, catalogue: np.ndarray, rejects: np.ndarray
+        self,
+        plan_sha256: str,
+        provenance: Provenance,
+        catalogue: np.ndarray,
+        rejects: np.ndarray,
+        pdf: np.ndarray | None = None,
     ) -> dict:
-        """Write both tables, then the manifest that marks them as finished; return the manifest."""
+        """Write both tables, then the manifest that marks them as finished; return the manifest.
+
+        pdf : (rows of the catalogue, provenance.pdf_bins), where these are not 0
+        """
         primary = primary_header(provenance)
-        for path, table, part in ((self.catalogue, CATALOGUE, catalogue), (self.rejects, REJECTS, rejects)):
+        whole = [] if pdf is None else [np.ascontiguousarray(pdf, ">f4").view(np.uint8)]
+        for path, table, part, more in (
+            (self.catalogue, CATALOGUE, catalogue, pdf_tables(provenance, len(catalogue), whole)),
+            (self.rejects, REJECTS, rejects, iter(())),
+        ):
             with atomic.replacing(path) as temporary:
-                fits_stream.write_tables(temporary, primary, tables(table, len(part), [part]))
+                written = itertools.chain(tables(table, len(part), [part]), more)
+                fits_stream.write_tables(temporary, primary, written)
         reasons = Counter(rejects["REASON"].astype(str).tolist())
         manifest = {
             "plan": plan_sha256,
@@ -212,13 +265,15 @@ class Part:
         intact = all(atomic.matches(path, files[path.name]) for path in (self.catalogue, self.rejects))
         return manifest if intact else None
 
-    def read(self, table: str, plan_sha256: str) -> np.ndarray:
+    def read(self, table: str, plan_sha256: str, dtype: np.dtype | None = None) -> np.ndarray:
         """Rows of one of its tables, as a structured big-endian array.
+
+        dtype : of a row; by default that of the columns of the table
 
         The very bytes that are read are checked against the manifest. Raises OSError where they are not those
         that were written.
         """
-        path = self.catalogue if table == CATALOGUE else self.rejects
+        path = self.rejects if table == REJECTS else self.catalogue
         manifest = atomic.read_sealed(self.manifest)
         with atomic.naming(path):
             content = path.read_bytes() if path.exists() else b""
@@ -227,7 +282,7 @@ class Part:
             raise OSError(f"{path} is damaged since it was written: the same command makes it again")
         with fits.open(io.BytesIO(content)) as hdus:
             n, start = hdus[table].header["NAXIS2"], hdus[table].fileinfo()["datLoc"]
-        return np.frombuffer(content, schema.dtype(table), n, start)
+        return np.frombuffer(content, dtype or schema.dtype(table), n, start)
 
 
 def merge(
@@ -244,7 +299,13 @@ def merge(
     that exists is complete. Raises OSError where a part is damaged; then nothing is written.
     """
     primary = primary_header(provenance)
-    for path, table, count in ((rejects, REJECTS, counts[1]), (catalogue, CATALOGUE, counts[0])):
+    row = pdf_dtype(provenance.pdf_bins)
+    pdf = pdf_tables(provenance, counts[0], (part.read(PDF, plan_sha256, row) for part in parts))
+    for path, table, count, more in (
+        (rejects, REJECTS, counts[1], iter(())),
+        (catalogue, CATALOGUE, counts[0], pdf),
+    ):
         blocks = (part.read(table, plan_sha256) for part in parts)
         with atomic.replacing(path) as temporary:
-            fits_stream.write_tables(temporary, primary, tables(table, count, blocks))
+            written = itertools.chain(tables(table, count, blocks), more)
+            fits_stream.write_tables(temporary, primary, written)

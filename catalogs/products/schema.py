@@ -20,6 +20,8 @@ NULL = -1
 
 CATALOGUE, REJECTS, LEVELS = "PHOTOZ", "REJECTS", "ZGRID"
 """EXTNAME of the table in either file, and of the table of QUANTILE_LEVELS."""
+PDF, PDF_BINS = "PDF", "PDFBINS"
+"""EXTNAME of the whole p(z), which some catalogues keep, and of its bins in z."""
 
 
 class Flag(IntFlag):
@@ -102,9 +104,9 @@ def schema_version() -> str:
 
 
 def columns(table: str) -> list[Column]:
-    """Columns of CATALOGUE; or of REJECTS, which has those of the catalogue and the reason."""
+    """Columns of a table; REJECTS has those of the catalogue and the reason."""
     defined = [_column(description) for description in _tables()[table]["columns"]]
-    return defined if table == CATALOGUE else [*columns(CATALOGUE), *defined]
+    return [*columns(CATALOGUE), *defined] if table == REJECTS else defined
 
 
 def _column(description: dict) -> Column:

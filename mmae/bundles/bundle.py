@@ -38,12 +38,14 @@ DECISIVE_DATA = ("bands", "pixel_scale", "zero_point", "noise", "flux_percentile
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose programs match its card, with the precision and masking to use."""
+    """A bundle on disk whose programs match its card, with the precision, masking and products to make."""
 
     path: Path
     card: dict[str, Any]
     precision: Precision
     masking: Masking
+    keep_pdf: bool = False
+    """Whether catalogues shall have the whole p(z) beside its quantiles."""
 
     @property
     def sha256(self) -> str:

@@ -80,8 +80,21 @@ class Engine:
         conditions (m, 2 * bands + 1) float32: of the observation; NaN, or None: not known.
         columns.named gives them their names.
         """
-        width = sum(columns.SHAPE.values()) if self.grid else 2
-        return self.compute(Input.of(image, object_id, conditions), self.summary, width)
+        return self.compute(Input.of(image, object_id, conditions), self.summary, self.columns)
+
+    def table_and_pdf(
+        self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same columns, and p(z) as the probability of each bin of the grid, (m, K) float32."""
+        assert self.grid, "this model has no p(z)"
+        cutouts = Input.of(image, object_id, conditions)
+        both = self.compute(cutouts, self.summary_and_pdf, self.columns + self.grid.bins)
+        return both[:, : self.columns], both[:, self.columns :]
+
+    @property
+    def columns(self) -> int:
+        """Number of columns of `table`."""
+        return sum(columns.SHAPE.values()) if self.grid else 2
 
     def joint(
         self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None
@@ -122,6 +135,11 @@ class Engine:
         """Readout: the columns of a catalogue."""
         drawn = torch.from_numpy(columns.draws(object_id)).to(self.device)
         return summary.table(estimate, self.grid, drawn)
+
+    def summary_and_pdf(self, estimate: Estimate, object_id: np.ndarray) -> Tensor:
+        """Readout: the columns, and p(z)."""
+        mass = estimate.mass / estimate.mass.sum(1, keepdim=True)
+        return torch.cat([self.summary(estimate, object_id), mass], 1)
 
     def masked(
         self, program: nn.Module, pixels: Tensor, conditions: Tensor, object_id: np.ndarray

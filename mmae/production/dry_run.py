@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from catalogs.errors import InputRefused, UsageError
-from catalogs.products import schema
+from catalogs.products import photoz, schema
 from catalogs.products.schema import CATALOGUE
 from catalogs.store.format import ImageMetadata
 from mmae import environment
@@ -55,7 +55,8 @@ def costs(task: TileTask, bundle: Bundle, rows: int, units: int, workers: int) -
     os.environ |= environment.WORKER
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         rate, memory = process.submit(measure, Setup.of(bundle, 0o077), task).result()
-    disk = COPIES * rows * schema.dtype(CATALOGUE).itemsize + units * PART_BYTES
+    row = schema.dtype(CATALOGUE).itemsize + photoz.pdf_dtype(task.provenance.pdf_bins).itemsize
+    disk = COPIES * rows * row + units * PART_BYTES
     seconds = rows / (rate * min(workers, units))
     yield f"memory       {memory / 1e9:.1f} GB an actor"
     yield f"disk         {disk / 1e9:.3f} GB"

@@ -42,6 +42,8 @@ class Plan:
     model_sha256: str
     image_mask: float
     draws: int
+    pdf: bool
+    """Whether the whole p(z) is kept."""
     code_version: str
     torch_version: str
 

@@ -105,25 +105,39 @@ class Predictor(Actor):
         cutouts: Cutouts,
         object_id: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Predictions (m, C), reject reasons, flags (m,), observed bands; see columns.py and screen.py."""
-        table = self.engine.table(cutouts.image, object_id, cutouts.conditions)
+        """Predictions (m, C), p(z) (m, K), reject reasons, flags (m,), observed bands.
+
+        K is 0 where the catalogue keeps no p(z) but its quantiles. See columns.py and screen.py.
+        """
+        return self.predict(cutouts, object_id, task.provenance.z_range, task.provenance.pdf_bins > 0)
+
+    def predict(
+        self, cutouts: Cutouts, object_id: np.ndarray, z_range: tuple[float, float], with_pdf: bool
+    ) -> tuple[np.ndarray, ...]:
+        """As `compute`, of cutouts that were read and screened."""
+        images = cutouts.image, object_id, cutouts.conditions
+        if with_pdf:
+            table, pdf = self.engine.table_and_pdf(*images)
+        else:
+            table, pdf = self.engine.table(*images), np.zeros((len(object_id), 0), np.float32)
         values = columns.named(table)
         point = columns.point_estimate(values)
-        reason, estimate_flags = screen_estimates(point, values, cutouts.reason, task.provenance.z_range)
+        reason, estimate_flags = screen_estimates(point, values, cutouts.reason, z_range)
         flags = cutouts.flags | estimate_flags
         doubt_unlike(values, flags)
-        return table, reason, flags, cutouts.observed
+        return table, pdf, reason, flags, cutouts.observed
 
     def keep(
         self, task: TileTask, store: CutoutStore, rows: Rows, known: dict[str, np.ndarray], done: list[Any]
     ) -> dict:
         """Write the part of a unit; returns its manifest."""
-        table, reason, flags, observed = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        table, pdf, reason, flags, observed = (np.concatenate(parts) for parts in zip(*done, strict=True))
         values = columns.named(table) | self.known(store, rows, **known)
         catalogue, rejects = photoz.rows(
             **known, columns=values, flags=flags, reason=reason, observed=observed
         )
-        return Part(task.parts, rows.unit).write(task.plan.sha256, task.provenance, catalogue, rejects)
+        part = Part(task.parts, rows.unit)
+        return part.write(task.plan.sha256, task.provenance, catalogue, rejects, pdf[reason == ""])
 
     def known(
         self, store: CutoutStore, rows: Rows, object_id: np.ndarray, ra: np.ndarray, dec: np.ndarray

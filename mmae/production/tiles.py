@@ -132,11 +132,13 @@ class Tile:
             model_sha256=bundle.sha256,
             image_mask=bundle.masking.ratio,
             draws=bundle.masking.draws,
+            pdf=bundle.keep_pdf,
             code_version=__version__,
             torch_version=version("torch"),
         )
 
     def make_task(self, bundle: Bundle, described: ImageMetadata) -> TileTask:
+        grid: dict[str, Any] = bundle.card["grid"] if bundle.keep_pdf else {"bins": 0, "z_max": 0.0}
         return TileTask(
             plan=self.plan,
             store=self.path.resolve(),
@@ -157,6 +159,8 @@ class Tile:
                 input_zero_point=self.store.zero_point,
                 pixel_scale=bundle.input.pixel_scale,
                 input_pixel_scale=self.store.pixel_scale,
+                pdf_bins=grid["bins"],
+                pdf_z_max=grid["z_max"],
                 has_tail=bundle.card["calibration"]["tail"],
             ),
         )

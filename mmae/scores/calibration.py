@@ -1,10 +1,8 @@
 """Calibration of p(z), measured with spectroscopic redshifts (Schmidt et al. 2020, MNRAS 499, 1587).
 
-A catalogue keeps the quantiles of a p(z). Its CDF F is taken to be the polyline through them, so the density
-is constant between two quantiles. At either end F continues with the slope of the adjacent segment to level
-0 or 1, but never below z = 0. The end segments hold 2.5 % each and are a guess: the quantiles do not contain
-the true length of the tails. A Gaussian p(z) has longer ones: even an exact one gets 2.6 % of PIT outliers
-and a KS of 0.013 from the polyline, as much as chance among 11,000 objects.
+A catalogue keeps the quantiles of a p(z). Its CDF F is taken to be the polyline through them, with ends that
+are a guess (catalogs/products/quantiles.py). A Gaussian p(z) has longer ones: even an exact one gets 2.6 % of
+PIT outliers and a KS of 0.013 from the polyline, as much as chance among 11,000 objects.
 """
 
 import itertools
@@ -14,31 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from catalogs.products.schema import QUANTILE_LEVELS
+from catalogs.products.quantiles import LEVELS, MIN_WIDTH, polyline
 from mmae.scores import metrics
-
-LEVELS = np.array([0, *QUANTILE_LEVELS, 1])
-"""(22,) F at the ends of the segments."""
-
-MIN_WIDTH = 1e-6
-"""Smallest width of a segment in z: float32 does not resolve closer redshifts."""
 
 PIT_OUTLIER = 1e-4
 """Distance of an outlier's PIT from 0 or 1, below this (Schmidt et al. 2020)."""
-
-
-def polyline(quantiles: np.ndarray) -> np.ndarray:
-    """Return the redshifts at which F is LEVELS: (N, 20) quantiles -> (22, N) float64.
-
-    Raises ValueError where quantiles are not finite, are negative or decrease.
-    """
-    q = np.asarray(quantiles, np.float64).T
-    if len(q) != len(QUANTILE_LEVELS):
-        raise ValueError(f"must have {len(QUANTILE_LEVELS)} quantiles, not {len(q)}")
-    if not (np.isfinite(q).all() and (q[0] >= 0).all() and (q[1:] >= q[:-1]).all()):
-        raise ValueError("must be finite, not negative, and never decrease")
-    first = np.maximum(q[0] - (q[1] - q[0]) / 2, 0)
-    return np.vstack([first, q, q[-1] + (q[-1] - q[-2]) / 2])
 
 
 def _segment(line: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ class PlannedTile(Tile):
 
 
 def plan_of(units: int) -> Plan:
-    return Plan(units * MAX_UNIT, MAX_UNIT, BATCH, *["x"] * 10)
+    return Plan(units * MAX_UNIT, MAX_UNIT, BATCH, *["x"] * 11)
 
 
 def peak() -> float:
@@ -143,7 +143,7 @@ def tables(most: int, folder: Path | None) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for name, (objects, tiles) in SURVEYS.items():
         each = objects // tiles
-        units = tiles * len(Plan(each, unit_rows(each, SHARD), BATCH, *["x"] * 10).units)
+        units = tiles * len(Plan(each, unit_rows(each, SHARD), BATCH, *["x"] * 11).units)
         size, minutes = units * merged["manifest"] / 1e9, (units / m["rate"] / 60, objects / rate / 60)
         yield f"| {name} | {tiles:,} | {units:,} | {size:.2f} | {minutes[0]:,.0f} | {minutes[1]:,.0f} |"
 

@@ -90,6 +90,30 @@ def test_every_row_is_what_the_model_says(survey, bundle, undisturbed):
         assert header["PZTAIL"] is False  # calibrated on some 40 galaxies
 
 
+def test_the_whole_p_of_z_is_kept_where_it_is_asked_for(draw_tile, bundle, undisturbed, tmp_path):
+    tile = draw_tile(tmp_path / "tile.zarr", 0, 128)
+    flags = ("--catalog", tile, "--model", bundle, "--workers", 1)
+    done = infer(tmp_path, *flags, "--pdf")
+    assert done.returncode == 0, done.stderr
+    with fits.open(tmp_path / "tile.photoz.fits", checksum=True) as hdus:
+        assert [hdu.name for hdu in hdus[3:]] == [schema.PDF, schema.PDF_BINS]
+        table, pdf, bins = (np.array(hdus[k].data) for k in (1, 3, 4))
+    with fits.open(undisturbed / "rubin_tile.photoz.fits") as hdus:
+        assert table.tobytes() == hdus[1].data[:128].tobytes()
+    assert len(pdf) == len(table)
+    assert np.allclose(pdf["PDF"].sum(1), 1, atol=1e-5)
+    edges = np.append(bins["Z_MIN"], bins["Z_MAX"][-1])
+    assert (bins["Z_MIN"][1:] == bins["Z_MAX"][:-1]).all()
+    for row in (0, 77):
+        reached = np.interp(
+            np.log1p(table["PDF_QUANT"][row]), np.log1p(edges), [0, *pdf["PDF"][row].cumsum()]
+        )
+        assert np.allclose(reached, schema.QUANTILE_LEVELS, atol=1e-4)
+    again = infer(tmp_path, *flags)
+    assert again.returncode == cli.REFUSED
+    assert "was begun with another pdf" in again.stderr
+
+
 def test_a_part_of_every_image_may_be_hidden_and_the_catalogue_says_so(survey, bundle, undisturbed, tmp_path):
     tile = survey / "rubin_tile.zarr"
     flags = ("--catalog", tile, "--model", bundle, "--out", tmp_path, "--precision", "fp32")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmae.scores.calibration import LEVELS, MIN_WIDTH, polyline
+from catalogs.products.quantiles import LEVELS, MIN_WIDTH, polyline
 from mmae.scores.catalogue.requirements import verdict
 from mmae.scores.metrics import spread
 

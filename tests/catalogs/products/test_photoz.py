@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import felis.datamodel
@@ -197,6 +198,26 @@ def test_right_ascension_wraps_around():
 
 
 # ---------------------------------------------------------------- bytes
+
+
+@pytest.mark.parametrize("rows_per_part", [300, 7])
+def test_the_whole_p_of_z_stands_beside_the_rows(objects, tmp_path, rows_per_part):
+    """A row of PDF is that of PHOTOZ in its place; the bins are equal in ln(1 + z)."""
+    kept = replace(PROVENANCE, pdf_bins=3, pdf_z_max=7.0)
+    pdf = np.arange(3000, dtype=np.float32).reshape(1000, 3)
+    parts = [Part(tmp_path, unit) for unit in range(-(-1000 // rows_per_part))]
+    for part in parts:
+        selection = slice(part.unit * rows_per_part, (part.unit + 1) * rows_per_part)
+        usable = objects["reason"][selection] == ""
+        part.write(PLAN, kept, *rows(objects, selection), pdf[selection][usable])
+    catalogue = tmp_path / "tile.photoz.fits"
+    photoz.merge(parts, PLAN, (900, 100), kept, catalogue, tmp_path / "tile.rejects.fits")
+    with fits.open(catalogue, checksum=True) as hdus:
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", CATALOGUE, "ZGRID", "PDF", "PDFBINS"]
+        assert np.array_equal(hdus["PDF"].data["PDF"], pdf[objects["reason"] == ""])
+        assert np.allclose(hdus["PDFBINS"].data["Z_MIN"], [0, 1, 3])
+        assert np.allclose(hdus["PDFBINS"].data["Z_MAX"], [1, 3, 7])
+    assert fits.getheader(tmp_path / "tile.rejects.fits", 1)["EXTNAME"] == REJECTS
 
 
 @pytest.mark.parametrize("rows_per_part", [1000, 128, 37])

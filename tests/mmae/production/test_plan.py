@@ -10,7 +10,7 @@ from mmae.production.plan import BATCH, MAX_UNIT, MIN_UNIT, Plan, check_input, u
 
 
 def make_plan(rows, size):
-    return Plan(rows, size, BATCH, *["x"] * 10)
+    return Plan(rows, size, BATCH, *["x"] * 11)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 300, 4096, 100_000, 10**7, 10**9])

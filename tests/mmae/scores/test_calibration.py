@@ -6,9 +6,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from catalogs.products.quantiles import LEVELS, polyline
 from catalogs.products.schema import QUANTILE_LEVELS
 from mmae.scores import calibration, metrics
-from mmae.scores.calibration import LEVELS, METRICS, Sample, Scores
+from mmae.scores.calibration import METRICS, Sample, Scores
 
 UNIFORM = np.array(QUANTILE_LEVELS)
 """p = 1 from z = 0 to 1: F(z) = z."""
@@ -32,7 +33,7 @@ def score(function, quantiles, z_spec):
 
 
 def test_polyline_continues_for_half_a_step_and_not_below_zero():
-    line = calibration.polyline(np.stack([UNIFORM, TWO_PEAKS, NEAR_ZERO]))
+    line = polyline(np.stack([UNIFORM, TWO_PEAKS, NEAR_ZERO]))
     np.testing.assert_allclose(line[0], [0, 0.49, 0], atol=1e-12)
     np.testing.assert_allclose(line[-1], [1, 1.69, 0.196])
 
@@ -81,7 +82,7 @@ def test_crps_and_cde_loss_are_the_integrals():
     centres = (edges[1:] + edges[:-1]) / 2
     step = edges[1] - edges[0]
     scores = calibration.crps(quantiles, z_spec), calibration.cde_loss(quantiles, z_spec)
-    for line, z, crps, cde_loss in zip(calibration.polyline(quantiles).T, z_spec, *scores, strict=True):
+    for line, z, crps, cde_loss in zip(polyline(quantiles).T, z_spec, *scores, strict=True):
         cdf = np.interp(edges, line, LEVELS)
         middle = (cdf[1:] + cdf[:-1]) / 2
         assert crps == pytest.approx(step * ((middle - (centres > z)) ** 2).sum(), abs=1e-5)
@@ -142,7 +143,7 @@ def test_pit_outliers_are_close_to_an_end():
 def test_pit_of_draws_is_uniform_and_that_of_too_narrow_p_z_is_not():
     n, rng = 5000, np.random.default_rng(1)
     quantiles = many(n, rng)
-    lines = calibration.polyline(quantiles).T
+    lines = polyline(quantiles).T
     z_spec = np.array([np.interp(u, LEVELS, line) for u, line in zip(rng.random(n), lines, strict=True)])
     pit = calibration.pit(quantiles, z_spec)
     ks, cvm, ad = statistics(pit)
