@@ -22,6 +22,7 @@ from rich.console import Console
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import SEEDS, check_range
 from catalogs.tables.redshifts import TruthTable
 from mmae import __version__, cli
@@ -131,7 +132,7 @@ class Evaluate:
     suspect: int = 0
     """List so many suspect spectroscopic redshifts, the worst first, in suspects.ecsv; measure nothing."""
 
-    images: Path | None = None
+    images: PlaceFlag | None = None
     """With --suspect: the cutout store of the catalogue, from which they are drawn, to suspects.png."""
 
     draws: int = 200

@@ -9,7 +9,6 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from astropy import units as u
@@ -17,6 +16,7 @@ from astropy.io import fits
 from astropy_healpix import HEALPix
 
 from catalogs import atomic, fits_stream
+from catalogs.place import Place
 from catalogs.products import schema
 from catalogs.products.schema import CATALOGUE, REJECTS
 
@@ -169,19 +169,19 @@ def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_st
 class Part:
     """Files with the rows of one unit; `unit` counts from 0 in the plan."""
 
-    directory: Path
+    directory: Place
     unit: int
 
     @property
-    def catalogue(self) -> Path:
+    def catalogue(self) -> Place:
         return self.directory / f"unit-{self.unit:06d}.fits"
 
     @property
-    def rejects(self) -> Path:
+    def rejects(self) -> Place:
         return self.directory / f"unit-{self.unit:06d}.rejects.fits"
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> Place:
         return self.directory / f"unit-{self.unit:06d}.json"
 
     def write(
@@ -235,8 +235,8 @@ def merge(
     plan_sha256: str,
     counts: tuple[int, int],
     provenance: Provenance,
-    catalogue: Path,
-    rejects: Path,
+    catalogue: Place,
+    rejects: Place,
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
