@@ -1,11 +1,14 @@
 """Where data lie: in a file system, or on S3."""
 
+import contextlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from catalogs import object_path
-from catalogs.object_path import URL, ObjectPath, side_by_side
+from catalogs.object_path import READ, URL, ObjectPath, side_by_side
 
 Place = Path | ObjectPath
 T = TypeVar("T")
@@ -25,6 +28,20 @@ def place(name: str | Place) -> Place:
 def snapshot(folder: Place) -> Place:
     """A folder as it is now: on S3, what is below it is read as it was listed, or refused as changed."""
     return folder.listed() if isinstance(folder, ObjectPath) else folder
+
+
+@contextlib.contextmanager
+def local_copy(file: Place | None) -> Iterator[Any]:
+    """The file, for those who read it in a file system; of one on S3 a copy of the same name, for a while."""
+    if not isinstance(file, ObjectPath):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="mmae-") as folder:
+        copy = Path(folder, file.name)
+        if file.is_file():
+            with file.open() as content, copy.open("wb") as here:
+                shutil.copyfileobj(content, here, READ)
+        yield copy
 
 
 def together(work: Callable[[T], R], items: Iterable[T], where: Place) -> Iterator[R]:

@@ -4,6 +4,7 @@ A unit writes three files, the manifest last; only a part whose manifest verifie
     unit-000007.fits   unit-000007.rejects.fits   unit-000007.json
 """
 
+import contextlib
 import hashlib
 import io
 from collections import Counter
@@ -220,8 +221,9 @@ class Part:
         """
         path = self.catalogue if table == CATALOGUE else self.rejects
         manifest = atomic.read_sealed(self.manifest)
-        with atomic.naming(path):
-            content = path.read_bytes() if path.exists() else b""
+        content = b""
+        with atomic.naming(path), contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
         written = manifest and manifest["plan"] == plan_sha256 and manifest["files"][path.name]["sha256"]
         if hashlib.sha256(content).hexdigest() != written:
             raise OSError(f"{path} is damaged since it was written: the same command makes it again")
