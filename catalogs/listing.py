@@ -41,14 +41,19 @@ class Listing:
         self.lock = threading.Lock()
 
     def piece(self, key: str, start: int, stop: int) -> bytes | None:
-        """Bytes start:stop of an object, where they are here."""
+        """Bytes start:stop of an object, where they are here; of a whole shard, joined from its chunks."""
         with self.lock:
             here = [(first, content) for of, first, content in self.held if of == key]
             here += [self.tails[key]] if key in self.tails else []
-        for first, content in here:
-            if first <= start and stop <= first + len(content):
-                return content[start - first : stop - first]
-        return None
+        joined, at = [], start
+        while at < stop:
+            found = (piece for piece in here if piece[0] <= at < piece[0] + len(piece[1]))
+            if (piece := next(found, None)) is None:
+                return None
+            first, content = piece
+            joined.append(content[at - first : stop - first])  # the same bytes, where it is all of them
+            at += len(joined[-1])
+        return joined[0] if len(joined) == 1 else b"".join(joined)
 
     def keep(self, key: str, first: int, tail: bytes) -> None:
         """Keep the end of an object, from its byte `first`."""

@@ -77,8 +77,10 @@ class ObjectPath:
 
     def _at(self, key: str) -> "ObjectPath":
         """Another path of the bucket; in the listing, if it is of what was listed."""
-        of_listing = self.listing is not None and f"{key}/".startswith(f"{self.listing.folder}/")
-        return ObjectPath(self.bucket, key, self.listing if of_listing else None)
+        listing = self.listing
+        if listing is not None and listing.folder and not f"{key}/".startswith(f"{listing.folder}/"):
+            listing = None
+        return ObjectPath(self.bucket, key, listing)
 
     def __truediv__(self, name: object) -> "ObjectPath":
         return self._at(f"{self.key}/{name}".strip("/"))

@@ -16,7 +16,7 @@ import zarr
 from catalogs.atomic import read_json
 from catalogs.errors import InputRefused, UsageError
 from catalogs.object_path import ObjectPath, side_by_side
-from catalogs.place import Place, place
+from catalogs.place import Place
 from catalogs.regular_file import refuse_special
 from catalogs.store.compression import COMPRESSORS
 from catalogs.store.encoding import read_encoding
@@ -59,13 +59,6 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
 
 def check_output(path: Path) -> None:
     """Raise UsageError where no store can be written, before hours go into what it shall hold."""
-    if isinstance(where := place(path), ObjectPath):
-        name = where.name
-        raise UsageError(
-            f"{where} is on S3, and stores are written to a file system: write {name} to a folder, and "
-            f"upload it with its manifest (aws s3 cp --recursive {name} {where}; aws s3 cp "
-            f"{name}.manifest.json {where.parent}/)"
-        )
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise UsageError(f"{path} cannot be written, as {existing} is no folder to write to: choose another")
