@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from catalogs.place import Place
 
 TEMPORARY = ".partial"
 """Ending of the names of unfinished files, which may be deleted."""
+UPLOAD = "mmae-upload-"
+"""Beginning of the names of folders with what is to be uploaded."""
+LOCKING_SECONDS = 60.0
+"""Age at which a folder has its lock, if it ever will."""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of flock on file systems that do not have it, as Lustre without that option."""
 SEAL = "seal_sha256"
@@ -53,7 +59,8 @@ def replacing(path: Place) -> Iterator[Path]:
     What becomes an object is uploaded from a temporary folder of this machine.
     """
     if isinstance(path, ObjectPath):
-        with tempfile.TemporaryDirectory(prefix="mmae-") as folder:
+        _sweep_uploads()
+        with tempfile.TemporaryDirectory(prefix=UPLOAD) as folder, owned(Path(folder)):
             temporary = Path(folder, path.name)
             yield temporary
             path.write_file(temporary)
@@ -68,6 +75,15 @@ def replacing(path: Place) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _sweep_uploads() -> None:
+    """Remove what killed processes were about to upload; one that lives has the lock of its folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{UPLOAD}*"):
+        with contextlib.suppress(OSError):  # somebody else's, in use, or gone by now
+            if time.time() - folder.stat().st_mtime > LOCKING_SECONDS:
+                with owned(folder):
+                    shutil.rmtree(folder)
 
 
 def write_json(path: Place, content: Any) -> None:

@@ -32,7 +32,7 @@ class Lease:
     def renew(self) -> None:
         """Renew it until it ends, or is another's; runs on a thread of its own."""
         while not self.ended.wait(RENEW_SECONDS):
-            with contextlib.suppress(OSError):  # the next time, or it is lost
+            with contextlib.suppress(OSError, ValueError):  # the next time, or it is lost
                 if (etag := self.lock.create(_content(self.token), self.etag)) is None:
                     return
                 self.etag = etag
@@ -68,8 +68,9 @@ def held(folder: ObjectPath, wait: bool = False) -> Iterator[None]:
         del _held[folder]
         lease.ended.set()
         thread.join()
-        if _owner(lock) == token:
-            lock.unlink()
+        with contextlib.suppress(OSError):  # it is told dead in a minute
+            if _owner(lock) == token:
+                lock.unlink()
 
 
 def check(folder: ObjectPath) -> None:

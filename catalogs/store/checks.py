@@ -99,7 +99,8 @@ def _objects(path: ObjectPath) -> Iterator[tuple[ObjectPath, int, str]]:
     metadata = [file for file in files if file.name in METADATA]
     list(side_by_side(ObjectPath.read_bytes, metadata))
     for file in files:
-        yield file, file.stat().st_size, file.stat().etag
+        status = file.stat()
+        yield file, status.st_size, status.etag or str(status.st_mtime)
 
 
 def _files(path: Path) -> Iterator[tuple[Path, int, int]]:
