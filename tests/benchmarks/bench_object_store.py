@@ -1,10 +1,10 @@
 """Cutouts read from S3, by obstore and by s3fs; and inference from there and to there, against a file system.
 
-python tests/benchmarks/bench_object_store.py BUNDLE [FOLDER]
+python tests/benchmarks/bench_object_store.py [FOLDER]
 
-The server is moto's, in Python, on the same cores as its clients: rates of reading are lower bounds. It waits for so
-many milliseconds before each answer, as a server far away does. FOLDER: where s3fs is installed; it pins botocore,
-and does not go together with the server (`pip install --target FOLDER s3fs`).
+The server is moto's, in Python, on the same cores as its clients: rates of reading are lower bounds. It waits
+before each answer, as a server far away does. FOLDER: where s3fs is installed (`pip install --target FOLDER
+s3fs`); it pins a version of botocore that the server may not go with.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bench_inference
 import numpy as np
 import report
 import zarr
 
 from catalogs.object_path import ObjectPath
-from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
 
-OBJECTS, BLOCK, SHARD, ROUNDS = 4096, 512, 2048, 3
+OBJECTS, BLOCK, ROUNDS = 2048, 512, 3
 DELAYS = (0, 20)
 """Milliseconds that the server waits before an answer."""
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
@@ -78,17 +78,6 @@ def started() -> Iterator[Server]:
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         yield Server(process)
         process.kill()
-
-
-def make_tile(path: Path) -> None:
-    rng = np.random.default_rng(0)
-
-    def rows(start: int, stop: int) -> dict[str, np.ndarray]:
-        ids = np.arange(start, stop)
-        image = rng.normal(size=(stop - start, 5, 64, 64)).astype(np.float32)
-        return {"image": image, "object_id": ids, "ra": ids / OBJECTS, "dec": ids / OBJECTS}
-
-    cutouts.write(path, rows, n=OBJECTS, survey="noise", shard_rows=SHARD)
 
 
 def upload(store: Path, folder: ObjectPath) -> None:
@@ -151,56 +140,58 @@ def infer(catalog: str, out: str, bundle: str) -> tuple[float, bytes]:
     return rate, (folder / "tile.photoz.fits").read_bytes()
 
 
-def main(bundle: str, s3fs: str = "") -> None:
+def main(s3fs: str = "") -> None:
     os.environ |= KEYS
+    found: dict[tuple[str, int], list[float]] = {}
+    runs: dict[str, list[float]] = {}
+    catalogues = set()
+
+    def run(name: str, catalog: str, out: str, bundle: Path) -> None:
+        rate, catalogue = infer(catalog, out, str(bundle))
+        runs.setdefault(name, []).append(rate)
+        catalogues.add(catalogue)
+
     with tempfile.TemporaryDirectory() as folder, started() as server:
         os.environ["AWS_ENDPOINT_URL"] = server.address
-        tile = Path(folder, "tile.zarr")
-        make_tile(tile)
+        bench_inference.OBJECTS = OBJECTS
+        tile, bundle = bench_inference.make_inputs(Path(folder))
         upload(tile, ObjectPath(BUCKET))
-        readers = READERS if s3fs else READERS[:3]
-        found: dict[tuple[str, int], list[float]] = {}
-        runs: dict[tuple[str, int], list[float]] = {}
-        catalogues = set()
         for number in range(ROUNDS):
+            run("file system", str(tile), f"{folder}/out-{number}", bundle)
             for delay in DELAYS:
                 server.wait_before_answers(delay)
-                for reader in readers:
+                for reader in READERS if s3fs else READERS[:3]:
                     found.setdefault((reader, delay), []).append(rates(reader, tile, s3fs))
-                places = {"file system": (str(tile), f"{folder}/out-{number}-{delay}")}
-                places["S3"] = f"s3://{BUCKET}/tile.zarr", f"s3://{BUCKET}/out-{number}-{delay}"
-                for place, (catalog, out) in places.items():
-                    rate, catalogue = infer(catalog, out, bundle)
-                    runs.setdefault((place, delay), []).append(rate)
-                    catalogues.add(catalogue)
-        assert len(catalogues) == 1
-    report.write("object_store", "Stores on S3", "bench_object_store.py BUNDLE FOLDER", body(found, runs))
+                out = f"s3://{BUCKET}/out-{number}-{delay}"
+                run(f"S3, {words(delay)}", f"s3://{BUCKET}/tile.zarr", out, bundle)
+    assert len(catalogues) == 1
+    report.write("object_store", "Stores on S3", "bench_object_store.py FOLDER", body(found, runs))
 
 
-def body(found: dict, runs: dict) -> Iterator[str]:
+def words(delay: int) -> str:
+    return f"answers after {delay} ms"
+
+
+def body(found: dict[tuple[str, int], list[float]], runs: dict[str, list[float]]) -> Iterator[str]:
     yield (
-        f"{OBJECTS} cutouts of 5 bands in shards of {SHARD}, read {BLOCK} at a time; medians of {ROUNDS} rounds in "
-        f"turn. The server (moto, in Python) shares the cores. Load average: {os.getloadavg()[0]:.1f}."
+        f"{OBJECTS} cutouts of 5 bands, {OBJECTS * 5 * 64**2 * 4 / 1e6:.0f} MB in one shard, read {BLOCK} at "
+        f"a time; medians of {ROUNDS} rounds in turn. The server (moto, in Python) shares the cores. Load: "
+        f"{os.getloadavg()[0]:.1f}."
     )
-    yield from ("", "| images read, rows/s | " + " | ".join(f"answers after {d} ms" for d in DELAYS) + " |")
-    yield "|---|" + "---|" * len(DELAYS)
+    yield from ("", "| images read, rows/s | " + " | ".join(map(words, DELAYS)) + " |", "|---|---|---|")
     for reader in dict.fromkeys(name for name, _ in found):
         numbers = (f"{statistics.median(found[reader, delay]):,.0f}" for delay in DELAYS)
         yield f"| {reader} | {' | '.join(numbers)} |"
     yield from (
         "",
-        "`mmae infer`, a worker, objects/s from start to end; the catalogues are the same bytes:",
-        "",
+        "| `mmae infer`, a worker, start to end | objects/s | of the first, within a round |",
     )
-    yield "| | " + " | ".join(f"answers after {d} ms" for d in DELAYS) + " |"
-    yield "|---|" + "---|" * len(DELAYS)
-    for place in ("file system", "S3"):
-        yield f"| {place} | " + " | ".join(f"{statistics.median(runs[place, d]):.0f}" for d in DELAYS) + " |"
-    ratios = (
-        statistics.median(s / f for s, f in zip(runs["S3", d], runs["file system", d], strict=True))
-        for d in DELAYS
-    )
-    yield "| ratio within a round | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"
+    yield "|---|---|---|"
+    first = next(iter(runs.values()))
+    for place, each in runs.items():
+        share = statistics.median(one / other for one, other in zip(each, first, strict=True))
+        yield f"| {place} | {statistics.median(each):.0f} | {share:.2f} |"
+    yield from ("", "The catalogues of all runs are the same bytes.")
 
 
 if __name__ == "__main__":
