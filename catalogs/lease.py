@@ -33,9 +33,12 @@ class Lease:
         """Renew it until it ends, or is another's; runs on a thread of its own."""
         while not self.ended.wait(RENEW_SECONDS):
             with contextlib.suppress(OSError, ValueError):  # the next time, or it is lost
-                if (etag := self.lock.create(_content(self.token), self.etag)) is None:
+                if etag := self.lock.create(_content(self.token), self.etag):
+                    self.etag = etag
+                elif _owner(self.lock) == self.token:  # renewed by a request whose answer was lost
+                    self.etag = self.lock.stat().etag
+                else:
                     return
-                self.etag = etag
 
 
 _held: dict[ObjectPath, Lease] = {}

@@ -269,10 +269,10 @@ class ObjectPath:
     def read_text(self) -> str:
         return self.read_bytes().decode()
 
-    def open(self, mode: str = "rb", buffering: int = -1) -> io.BufferedReader:
-        """The object as a file to read bytes of, here and there or through."""
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        """The object as a file of bytes to be read."""
         assert mode == "rb", mode
-        return io.BufferedReader(_Reader(self), READ if buffering < 0 else max(1, buffering))
+        return io.BufferedReader(_Reader(self), READ)
 
     # ------------------------------------------------------------ writing
 
@@ -291,7 +291,7 @@ class ObjectPath:
 
     def write_file(self, file: Path) -> None:
         """Make a local file the object, in place of one of that name; it appears once all of it is there."""
-        with s3.telling(self, self.bucket), file.open("rb") as content:
+        with file.open("rb") as content, s3.telling(self, self.bucket):
             s3.obstore().put(s3.client(self.bucket), self.key, content)
 
     def unlink(self, missing_ok: bool = True) -> None:
