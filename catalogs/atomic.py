@@ -1,4 +1,4 @@
-"""Atomic writing of files, and exclusive locks on directories."""
+"""Atomic writing of files, and exclusive locks on directories; also of objects on S3."""
 
 import contextlib
 import errno
@@ -8,14 +8,23 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from catalogs import lease
 from catalogs.errors import UsageError
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place
 
 TEMPORARY = ".partial"
 """Ending of the names of unfinished files, which may be deleted."""
+UPLOAD = "mmae-upload-"
+"""Beginning of the names of folders with what is to be uploaded."""
+LOCKING_SECONDS = 60.0
+"""Age at which a folder has its lock, if it ever will."""
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of flock on file systems that do not have it, as Lustre without that option."""
 SEAL = "seal_sha256"
@@ -33,7 +42,7 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Place) -> Iterator[None]:
     """Name the file in errors of the disk: those of a read or write have no name of their own."""
     try:
         yield
@@ -44,8 +53,18 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` on success."""
+def replacing(path: Place) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` on success.
+
+    What becomes an object is uploaded from a temporary folder of this machine.
+    """
+    if isinstance(path, ObjectPath):
+        _sweep_uploads()
+        with tempfile.TemporaryDirectory(prefix=UPLOAD) as folder, owned(Path(folder)):
+            temporary = Path(folder, path.name)
+            yield temporary
+            path.write_file(temporary)
+        return
     # random, because a process number is unique on one node only
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
@@ -74,13 +93,22 @@ def making_folder(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
-def write_json(path: Path, content: Any) -> None:
+def _sweep_uploads() -> None:
+    """Remove what killed processes were about to upload; one that lives has the lock of its folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{UPLOAD}*"):
+        with contextlib.suppress(OSError):  # somebody else's, in use, or gone by now
+            if time.time() - folder.stat().st_mtime > LOCKING_SECONDS:
+                with owned(folder):
+                    shutil.rmtree(folder)
+
+
+def write_json(path: Place, content: Any) -> None:
     """Write `content` as JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """Content of a JSON file. Raises ValueError where it is none, OSError for a failure of the disk."""
     try:
         with naming(path):
@@ -95,7 +123,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return unsealed | {SEAL: digest(unsealed)}
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
+def read_sealed(path: Place) -> dict[str, Any] | None:
     """Content of a JSON file that was written `sealed`; None where it is missing, damaged or edited.
 
     Raises OSError for a failure of the disk.
@@ -109,7 +137,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Place) -> str:
     """Hex sha256 of a file's bytes."""
     with naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -120,19 +148,21 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def entry(path: Path) -> dict[str, int | str]:
+def entry(path: Place) -> dict[str, int | str]:
     """Size and sha256 of a file, as in manifests."""
     return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
-def matches(path: Path, expected: dict[str, int | str]) -> bool:
+def matches(path: Place, expected: dict[str, int | str]) -> bool:
     """Whether the file exists with the size and sha256 of its manifest entry."""
     return path.is_file() and path.stat().st_size == expected["size"] and sha256(path) == expected["sha256"]
 
 
 @contextlib.contextmanager
-def owned(directory: Path, wait: bool = False) -> Iterator[None]:
+def owned(directory: Place, wait: bool = False) -> Iterator[None]:
     """Lock a directory as its only writer; the kernel releases the lock however the owner ends.
+
+    Of a folder on S3, see lease.py.
 
     wait : wait for another owner to end.
 
@@ -143,12 +173,22 @@ def owned(directory: Path, wait: bool = False) -> Iterator[None]:
     UsageError
         The file system keeps no locks.
     """
+    if isinstance(directory, ObjectPath):
+        with lease.held(directory, wait):
+            yield
+        return
     handle = os.open(directory, os.O_RDONLY)
     try:
         _lock(directory, handle, wait)
         yield
     finally:
         os.close(handle)
+
+
+def check_owned(directory: Place) -> None:
+    """Raise OSError where a folder that this process had locked is another's by now, as it can be on S3."""
+    if isinstance(directory, ObjectPath):
+        lease.check(directory)
 
 
 def _lock(directory: Path, handle: int, wait: bool) -> None:

@@ -1,9 +1,10 @@
 """Files that are files: opening a FIFO waits for ever, and a device has no end."""
 
 import stat
-from pathlib import Path
 
 from catalogs.errors import InputRefused
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place
 
 KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -13,11 +14,13 @@ KINDS = {
 }
 
 
-def refuse_special(path: Path) -> None:
+def refuse_special(path: Place) -> None:
     """Raise InputRefused where something is at `path` that is neither a file nor a folder.
 
-    Nothing is opened. A path with nothing there passes: who opens it says so.
+    Nothing is opened. A path with nothing there passes: who opens it says so. On S3 there is nothing else.
     """
+    if isinstance(path, ObjectPath):
+        return
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -88,7 +88,7 @@ def main(config: InferJob) -> None:
         places = slurm.nodes * (asked.gpus_per_node or asked.cpus_per_task)
         infer.main(dataclasses.replace(resolved, workers=resolved.workers or places))
         return
-    folder = out / "slurm"
+    folder = out / "slurm" if isinstance(out, Path) else Path.cwd() / f"{out.name or out.bucket}.slurm"
     task = Inference(resolved, folder, asked.cpus_per_task)
     submit = partial(
         submission.submit, task, folder, "mmae-infer", slurm, flags=NODE_LOSS_FLAGS, straggler_seconds=0

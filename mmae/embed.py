@@ -21,7 +21,8 @@ from typing import ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes
 
-from catalogs.errors import InputRefused, Interrupted
+from catalogs import s3
+from catalogs.errors import InputRefused, Interrupted, UsageError
 from catalogs.products import embeddings
 from catalogs.products.embeddings import Origin, open_embeddings
 from catalogs.store.cutouts import CutoutStore, open_store
@@ -52,7 +53,8 @@ class Embed:
     """
 
     catalog: tuple[str, ...]
-    """Cutout stores (Zarr; see README): paths, globs in quotes, @FILE with one of these a line."""
+    """Cutout stores (Zarr; see README): paths, s3://BUCKET/KEY, globs of either in quotes, @FILE with one of
+    these a line."""
     model: Path | None = None
     """A bundle, which embeds images; or a run directory or checkpoint, which embeds images together with
     spectra, of training stores. By default the bundle $MMAE_MODEL, else the newest under runs/."""
@@ -129,6 +131,11 @@ def main(config: Embed) -> None:
 
 def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | PairEncoder) -> Product:
     """Check a store and say what will come of it; raises UsageError or InputRefused, and creates nothing."""
+    product = tile.files.folder / f"{tile.name}{embeddings.ENDING}"
+    if not isinstance(product, Path):
+        raise UsageError(
+            f"{product} is on S3, and embeddings are written to a file system: name a folder with --out"
+        )
     store = open_store(tile.path, described)
     encoder.input.check(store)
     encoder.check(store)
@@ -146,7 +153,6 @@ def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | Pai
         code_version=__version__,
         torch_version=version("torch"),
     )
-    product = tile.files.folder / f"{tile.name}{embeddings.ENDING}"
     return Product(product, store, origin, Task(tile.path.resolve(), described, store.stamp))
 
 
@@ -158,7 +164,8 @@ def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, confi
     with session_of(config.ray_address)(min(config.workers or default_workers(), units)):
         kind = ray_session.actor_type(Embedder)
         capacity = ray_session.Capacity(config.workers, alone=not config.ray_address)
-        start = partial(kind.remote, encoder.path.resolve(), encoder.precision, encoder.sha256)
+        model = encoder.path.resolve(), encoder.precision, encoder.sha256
+        start = partial(kind.remote, *model, s3.Environment.here())
         scheduler = Scheduler(start, capacity)
         for product in products:
             write(product, encoder.width, partial(embedded, scheduler, product, IN_FLIGHT * capacity()))

@@ -22,6 +22,8 @@ from rich.console import Console
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place import local_copy
+from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import SEEDS, check_range
 from catalogs.tables.redshifts import TruthTable
 from mmae import __version__, cli
@@ -87,10 +89,10 @@ class Evaluate:
     set. To look through a training store, infer on it: `mmae infer --catalog train.zarr`.
     """
 
-    catalogue: tyro.conf.Positional[Path]
+    catalogue: tyro.conf.Positional[PlaceFlag]
     """Photo-z catalogue with OBJECT_ID and PHOTOZ_POINT; or predictions with y_test (true) and y_pred."""
 
-    truth: Path | None = None
+    truth: PlaceFlag | None = None
     """Table of spectroscopic redshifts, rows in any order: .fits, .csv, .ecsv, .parquet or VOTable (.vot,
     .xml). NaN, nulls, -99, -1, 9.99, 99 and the like are no redshift. Overrides a Z_SPEC of the catalogue."""
 
@@ -131,7 +133,7 @@ class Evaluate:
     suspect: int = 0
     """List so many suspect spectroscopic redshifts, the worst first, in suspects.ecsv; measure nothing."""
 
-    images: Path | None = None
+    images: PlaceFlag | None = None
     """With --suspect: the cutout store of the catalogue, from which they are drawn, to suspects.png."""
 
     draws: int = 200
@@ -139,6 +141,14 @@ class Evaluate:
 
     seed: int = 0
     """Seed of the bootstrap: the same seed gives the same errors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Here(Evaluate):
+    """The same, of files in a file system."""
+
+    catalogue: Path
+    truth: Path | None = None
 
 
 class WithPdf(NamedTuple):
@@ -153,8 +163,15 @@ class WithPdf(NamedTuple):
 
 def main(config: Evaluate) -> None:
     """Evaluate one catalogue; UsageError or InputRefused, and nothing written, when that cannot be done."""
-    out = config.out or config.catalogue.parent / f"{config.catalogue.stem}.evaluation"
+    beside = config.catalogue.parent if isinstance(config.catalogue, Path) else Path()
+    out = config.out or beside / f"{config.catalogue.stem}.evaluation"
     _check(config, out)
+    with local_copy(config.catalogue) as catalogue, local_copy(config.truth) as truth:
+        evaluate(Here(**vars(config) | {"catalogue": catalogue, "truth": truth}), out)
+
+
+def evaluate(config: Here, out: Path) -> None:
+    """Evaluate a catalogue that lies here."""
     if config.suspect:
         list_suspects(config, out)
         return
@@ -181,7 +198,7 @@ def main(config: Evaluate) -> None:
     print(_fill(f"wrote {', '.join(written[:-1])} and {written[-1]} to {out}"))
 
 
-def list_suspects(config: Evaluate, out: Path) -> None:
+def list_suspects(config: Here, out: Path) -> None:
     pairs = _pairs(config, all_objects=True)
     table = suspects.suspects(pairs, config.suspect)
     written = suspects.write(table, out, config.images)
@@ -209,17 +226,17 @@ def _check(config: Evaluate, out: Path) -> None:
         raise UsageError(f"cannot write to {existing}; pass another folder with --out")
 
 
-def _pairs(config: Evaluate, all_objects: bool = False) -> Pairs:
+def _pairs(config: Here, all_objects: bool = False) -> Pairs:
     truth = _truth(config)
     return read_pairs(config.catalogue, truth, config.match, config.where, config.by, all_objects)
 
 
-def _truth(config: Evaluate) -> TruthTable | None:
+def _truth(config: Here) -> TruthTable | None:
     names = (config.z_column, config.id_column, config.ra_column, config.dec_column)
     return TruthTable(config.truth, *names, where=config.where) if config.truth else None
 
 
-def _with_pdf(config: Evaluate, pairs: Pairs) -> WithPdf | None:
+def _with_pdf(config: Here, pairs: Pairs) -> WithPdf | None:
     """Score every p(z); None if no object has one."""
     if not pairs.columns.keys() >= {QUANTILES, *INTERVALS}:
         return None
@@ -235,7 +252,7 @@ def _with_pdf(config: Evaluate, pairs: Pairs) -> WithPdf | None:
     return WithPdf(rows, columns[QUANTILES], scores)
 
 
-def _measure(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, track: metrics.Track) -> Card:
+def _measure(config: Here, pairs: Pairs, pdf: WithPdf | None, track: metrics.Track) -> Card:
     preset, rng = PRESETS[config.survey], np.random.default_rng(config.seed)
     shared = (metrics.EDGES, config.draws, rng)
     rows = metrics.table(pairs.z_phot, pairs.z_spec, *shared, pairs.by, track)
@@ -253,7 +270,7 @@ def _measure(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, track: metrics
     return Card(rows, calibrated, outcomes, bins, classified)
 
 
-def _write(config: Evaluate, pairs: Pairs, pdf: WithPdf | None, measured: Card, out: Path) -> list[str]:
+def _write(config: Here, pairs: Pairs, pdf: WithPdf | None, measured: Card, out: Path) -> list[str]:
     """Write all files into the folder; returns their names."""
     report = {
         "code_version": __version__,

@@ -12,6 +12,8 @@ from typing import Any
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
+from catalogs.place import place
+from catalogs.place_flag import PlaceFlag
 from mmae import cli
 from mmae.bundles.bundle import CARD, bf16_report
 from mmae.bundles.compiler import write_bundle
@@ -39,7 +41,7 @@ class Export:
     """A run directory (its best checkpoint is taken) or a checkpoint file."""
     out: Path | None = None
     """Bundle to write; by default `bundle` in the run directory."""
-    data: tuple[Path, ...] = ()
+    data: tuple[PlaceFlag, ...] = ()
     """Training stores to whose splits calibration and bf16 weights are fitted, and on which bf16 is compared
     with fp32; by default those the checkpoint was trained on. If one is not there, or is another store by
     now, p(z) stays as it is, and bf16 is tried on noise."""
@@ -69,8 +71,8 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     paths = [path for path in found if path is not None]
     if len(paths) < len(found):
         where = next(
-            Path(place).absolute()
-            for place, path in zip(paths_of(state["config"]), found, strict=True)
+            place(name).absolute()
+            for name, path in zip(paths_of(state["config"]), found, strict=True)
             if path is None
         )
         there = "another store is there" if where.exists() else "nothing is there"
@@ -86,8 +88,8 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     if not trained_on_it:
         print(f"{data.name} is not what the model was trained on: IN_TRAINING will be null")
     earlier = earlier_stores(state)
-    for place in (place for place, path in earlier.items() if path is None):
-        print(f"{place}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
+    for name in (name for name, path in earlier.items() if path is None):
+        print(f"{name}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
     samples = (data.sample(split, CALIBRATED_ROWS, model.classes) for split in (TRAIN, VALIDATION))
     trained, others = map(data.read, samples)
     return Sample(

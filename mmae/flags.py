@@ -1,6 +1,7 @@
 """The flags of a command: a dataclass is filled from the command line, a TOML file and a preset."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from catalogs.errors import UsageError
+from catalogs.object_path import ObjectPath
+from catalogs.place import place
 from catalogs.regular_file import refuse_special
 
 
@@ -104,12 +107,28 @@ def parse(config_type: type, argv: Sequence[str], prog: str) -> Any:
         raise UsageError("a flag has a zero byte in it, as no name of a file can")
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(config_type, args=given, prog=prog, default=default)
+            config = tyro.cli(config_type, args=given, prog=prog, default=default)
     except SystemExit as stop:
         if not stop.code:
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
         raise UsageError(f"{first_of_box(text)} ({prog} --help explains)") from None
+    refuse_urls(config)
+    return config
+
+
+def refuse_urls(config: Any) -> None:
+    """Raise UsageError where a URL stands in the place of a path; what may lie on S3 is no Path by now."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if dataclasses.is_dataclass(item):
+                refuse_urls(item)
+            elif isinstance(item, Path) and isinstance(where := place(item), ObjectPath):
+                raise UsageError(
+                    f"{where} is on S3, but {field.name} must be in a file system: copy it from there, or to "
+                    "there when it is done, with aws s3 cp --recursive, a store with its .manifest.json"
+                )
 
 
 def first_of_box(text: str) -> str:

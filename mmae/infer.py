@@ -19,6 +19,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes
 
 from catalogs.errors import InputRefused, Interrupted, UsageError
+from catalogs.place_flag import PlaceFlag
 from catalogs.store.format import NO_METADATA, ImageMetadata
 from mmae import cli
 from mmae.bundles.bundle import open_bundle
@@ -55,7 +56,8 @@ class Infer:
     """
 
     catalog: tuple[str, ...]
-    """Cutout stores (Zarr; see README): paths, globs in quotes, @FILE with one of these a line."""
+    """Cutout stores (Zarr; see README): paths, s3://BUCKET/KEY, globs of either in quotes, @FILE with one of
+    these a line. S3 is reached as the variables AWS_* say."""
     model: Path | None = None
     """Model bundle; else $MMAE_MODEL, else the newest under runs/."""
     precision: Precision | None = None
@@ -66,8 +68,8 @@ class Infer:
     """With --image-mask: masks drawn for each object, whose redshifts are averaged."""
     pdf: bool = False
     """Keep the whole p(z), too: table PDF of each catalogue, 4 bytes a bin (its quantiles have 80 in all)."""
-    out: Path | None = None
-    """Folder to write to; by default that of the stores."""
+    out: PlaceFlag | None = None
+    """Folder to write to, here or on S3; by default that of the stores."""
     dry_run: bool = False
     """Show what would be done, and how long it would take; write nothing."""
 

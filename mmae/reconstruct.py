@@ -18,6 +18,7 @@ from tyro.conf import Positional
 
 from catalogs import atomic
 from catalogs.errors import UsageError
+from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import SEEDS, check_range
 from mmae import cli
 from mmae.layers.patches import IMAGE_TOKENS
@@ -47,7 +48,7 @@ class Reconstruct:
 
     checkpoint: Positional[Path]
     """A run directory (its best checkpoint is taken) or a checkpoint file."""
-    data: Positional[Path]
+    data: Positional[PlaceFlag]
     """Training store (`mmae ingest`)."""
     out: Path | None = None
     """Folder for the figures, ID.png each; by default `reconstructions` in the run directory."""

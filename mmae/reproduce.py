@@ -23,6 +23,7 @@ from tyro.conf import Positional
 
 from catalogs.bands import HSC, match
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import check_range
 from mmae import cli
 from mmae.bundles.program import Program, program_of
@@ -90,7 +91,7 @@ class Reproduce:
 
     checkpoint: Positional[Path]
     """A run directory (its best checkpoint is taken) or a checkpoint file, of either model."""
-    data: Positional[Path]
+    data: Positional[PlaceFlag]
     """Training store (`mmae ingest`)."""
     out: Path | None = None
     """Folder for all files; by default `reproduction` in the run directory."""

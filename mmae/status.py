@@ -17,6 +17,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
+from catalogs.place import Place
+from catalogs.place_flag import PlaceFlag
 from mmae import cli
 from mmae.models import checkpoint
 from mmae.production import index
@@ -31,7 +33,7 @@ LISTED = 20
 class Status:
     """Show how a training, a tile or a folder of tiles stands."""
 
-    path: Positional[Path]
+    path: Positional[PlaceFlag]
     """What --out of a training named; TILE.photoz; the folder of the catalogues, or the index in it."""
 
 
@@ -40,11 +42,11 @@ def main(config: Status) -> None:
     print("\n".join(lines(config.path)))
 
 
-def lines(path: Path) -> Iterator[str]:
+def lines(path: Place) -> Iterator[str]:
     path = path.parent if path.name == index.NAME else path
     if path.name.endswith(RUN_ENDING) and path.is_dir():
         yield from tile_lines(RunFiles(path.parent.resolve(), path.name.removesuffix(RUN_ENDING)))
-    elif (path / "config.json").is_file():
+    elif isinstance(path, Path) and (path / "config.json").is_file():
         yield from training_lines(path)
     elif index.runs(path) or index.path(path).is_file():
         yield from folder_lines(path)
@@ -81,7 +83,7 @@ def units_done(files: RunFiles) -> tuple[int, int]:
     return sum(1 for _ in files.parts.glob("unit-*.json")), units
 
 
-def folder_lines(folder: Path) -> Iterator[str]:
+def folder_lines(folder: Place) -> Iterator[str]:
     """How many tiles are done, and which are not."""
     reasons: dict[str, str] = {}
     if index.path(folder).is_file():

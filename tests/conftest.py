@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from s3_server import Proxy, environment, make_bucket
+from s3_server import started as s3_server_started
 
 from catalogs import ingest
 from catalogs.mock import survey as mock
+from catalogs.object_path import ObjectPath
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from mmae import export, train
@@ -124,6 +128,34 @@ def cluster(tmp_path_factory):
     found = dict(re.findall(r"export (\w+)=(\S+)", exports.stdout)) | {"UCX_TLS": "tcp,self"}
     yield environment | found
     subprocess.run([TESTBED, "down", "--purge"], check=True, env=environment)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """Address of a server that speaks S3."""
+    with s3_server_started() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """An empty bucket of the test's own, and variables by which it is reached."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{secrets.token_hex(4)}"
+    make_bucket(s3_server, name)
+    return ObjectPath(name)
+
+
+@pytest.fixture
+def proxy(s3_server, bucket, monkeypatch):
+    """A proxy before the server, through which the bucket is reached."""
+    with Proxy(s3_server) as before:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", before.address)
+        yield before
+        before.shutdown()
 
 
 # ---------------------------------------------------------------- a small survey and a small trained model

@@ -42,11 +42,13 @@ class Cutouts:
 
       mmae cutouts objects.csv tile.zarr --files 'stamps/{object_id}_{band}.fits' --bands g r z --survey decam
 
-    Without {band} a file holds all bands: in HDUs named by them, or as the planes of a cube. Variances and
-    masks are taken where they stand in the same file (HSC, Rubin: IMAGE MASK VARIANCE), or from --variance,
-    --ivar, --mask. Zero point and pixel scale are those of the headers (FLUXMAG0, MAGZERO, PHOTZP, MAGZPT,
-    BUNIT; WCS), or of the flags. gzip and fpack are read. A set of the Multimodal Universe (HDF5, or Parquet
-    as in HATS) is taken with its spectra and redshifts, where it has them.
+    A table with a row an object and band (Hyrax's manifest.fits: object_id, filter, filename) names each file
+    itself: --files 'cutouts/{filename_{band}}'. Without {band} a file holds all bands: in HDUs named by them,
+    or as the planes of a cube. Variances and masks are taken where they stand in the same file (HSC, Rubin:
+    IMAGE MASK VARIANCE), or from --variance, --ivar, --mask. Zero point and pixel scale are those of the
+    headers (FLUXMAG0, MAGZERO, PHOTZP, MAGZPT, BUNIT; WCS), or of the flags. gzip and fpack are read. A set
+    of the Multimodal Universe (HDF5, or Parquet as in HATS) is taken with its spectra and redshifts, where it
+    has them.
 
       mmae cutouts legacysurvey/ tile.zarr --zero-point 22.5 --mask-true good --id row
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from catalogs.errors import InputRefused
 from catalogs.store.format import spectype_codes
-from catalogs.tables import names, positions, redshifts
+from catalogs.tables import long, names, positions, redshifts
 from catalogs.tables.columns import Columns
 from catalogs.tables.ids import as_ids, repeated
 from catalogs.tables.where import rows_where
@@ -92,6 +92,9 @@ def read_objects(table: Columns, chosen: Selection, needs_positions: bool) -> Ob
     table, rows = table.take(kept), np.flatnonzero(kept)
     if not len(rows):
         raise InputRefused(f"{table.path} has no row" + (f" where {chosen.where}" if chosen.where else ""))
+    if chosen.id != ROW:
+        table, first = long.folded(table, names.ids(table.path, table.names, chosen.id, "--id"))
+        rows = rows[first]
     id_name, ids = _ids(table, chosen.id, rows)
     taken = {"id": id_name}
     ra = dec = np.full(len(rows), np.nan)

@@ -8,7 +8,6 @@ tile.embeddings.zarr.manifest.json    file -> size, sha256
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import zarr
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place import Place
 from catalogs.store.checks import REPAIR, open_group
 from catalogs.store.format import get_array, manifest_path
 from catalogs.store.manifest import altered_files
@@ -72,7 +72,7 @@ def layout(n: int, width: int, shard_rows: int, origin: Origin) -> Layout:
 class Embeddings:
     """An open, verified product; see `open_embeddings`."""
 
-    path: Path
+    path: Place
     group: zarr.Group
 
     @property
@@ -97,7 +97,7 @@ class Embeddings:
             yield np.asarray(array[start : start + BLOCK_ROWS])
 
 
-def is_product(folder: Path) -> bool:
+def is_product(folder: Place) -> bool:
     """Whether a folder is an embedding product, of any version, by its metadata."""
     file = folder / "zarr.json"
     try:
@@ -106,7 +106,7 @@ def is_product(folder: Path) -> bool:
         return False
 
 
-def open_embeddings(path: Path) -> Embeddings:
+def open_embeddings(path: Place) -> Embeddings:
     """Open a product and verify every file of it.
 
     Raises

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place_flag import PlaceFlag
 from catalogs.products.embeddings import BLOCK_ROWS, ENDING, Embeddings, open_embeddings
 from catalogs.store.cutouts import open_store
 
@@ -41,7 +42,7 @@ class Neighbours:
 
     embeddings: Positional[Path]
     """Output of `mmae embed`: TILE.embeddings.zarr."""
-    store: Positional[Path]
+    store: Positional[PlaceFlag]
     """The cutout store that was embedded, for the images."""
     like: tuple[int, ...] = ()
     """OBJECT_ID of the queries; by default some spread evenly over the store."""

@@ -4,13 +4,13 @@ A unit writes three files, the manifest last; only a part whose manifest verifie
     unit-000007.fits   unit-000007.rejects.fits   unit-000007.json
 """
 
+import contextlib
 import hashlib
 import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from astropy import units as u
@@ -18,6 +18,7 @@ from astropy.io import fits
 from astropy_healpix import HEALPix
 
 from catalogs import atomic, fits_stream
+from catalogs.place import Place
 from catalogs.products import schema
 from catalogs.products.schema import CATALOGUE, PDF, PDF_BINS, REJECTS
 
@@ -209,19 +210,19 @@ def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_st
 class Part:
     """Files with the rows of one unit; `unit` counts from 0 in the plan."""
 
-    directory: Path
+    directory: Place
     unit: int
 
     @property
-    def catalogue(self) -> Path:
+    def catalogue(self) -> Place:
         return self.directory / f"unit-{self.unit:06d}.fits"
 
     @property
-    def rejects(self) -> Path:
+    def rejects(self) -> Place:
         return self.directory / f"unit-{self.unit:06d}.rejects.fits"
 
     @property
-    def manifest(self) -> Path:
+    def manifest(self) -> Place:
         return self.directory / f"unit-{self.unit:06d}.json"
 
     def write(
@@ -275,8 +276,9 @@ class Part:
         """
         path = self.rejects if table == REJECTS else self.catalogue
         manifest = atomic.read_sealed(self.manifest)
-        with atomic.naming(path):
-            content = path.read_bytes() if path.exists() else b""
+        content = b""
+        with atomic.naming(path), contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
         written = manifest and manifest["plan"] == plan_sha256 and manifest["files"][path.name]["sha256"]
         if hashlib.sha256(content).hexdigest() != written:
             raise OSError(f"{path} is damaged since it was written: the same command makes it again")
@@ -290,8 +292,8 @@ def merge(
     plan_sha256: str,
     counts: tuple[int, int],
     provenance: Provenance,
-    catalogue: Path,
-    rejects: Path,
+    catalogue: Place,
+    rejects: Place,
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 

@@ -5,7 +5,6 @@ import itertools
 import lzma
 import math
 import os
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,10 +15,13 @@ import zarr
 
 from catalogs.atomic import read_json
 from catalogs.errors import InputRefused, UsageError
+from catalogs.object_path import ObjectPath, side_by_side
+from catalogs.place import Place
 from catalogs.regular_file import refuse_special
 from catalogs.store.compression import COMPRESSORS
 from catalogs.store.encoding import read_encoding
 from catalogs.store.format import AXES, CHUNK, COLUMNS, REQUIRED
+from catalogs.store.objects import Objects
 
 SHARDING = "sharding_indexed"
 CODECS = {*COMPRESSORS, "bytes", "transpose", SHARDING, "crc32c", "shuffle", "delta"}
@@ -34,8 +36,6 @@ WHOLE_NUMBERS = {
 MAX_CHUNK_BYTES = 2**30
 MAX_COMPRESSION = 1000
 """Largest ratio of logical to stored bytes: noisy pixels compress by 1.1, a shape bomb by millions."""
-URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-"""Beginning of a URL, of whose two slashes a Path keeps one."""
 REPAIR = "write the store again, or copy it again from where it is whole"
 MALFORMED = (
     *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError),
@@ -59,36 +59,51 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
 
 def check_output(path: Path) -> None:
     """Raise UsageError where no store can be written, before hours go into what it shall hold."""
-    _refuse_url(path, "written to a file system: copy it when it is done, or mount it")
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise UsageError(f"{path} cannot be written, as {existing} is no folder to write to: choose another")
 
 
-def _refuse_url(path: Path, how: str) -> None:
-    if URL.match(str(path)):
-        url = str(path).replace(":/", "://", 1)
-        raise UsageError(f"{url} is a URL, but stores are {how}")
-
-
-def check_folder(path: Path) -> None:
+def check_folder(path: Place) -> None:
     """Raise UsageError where there is no folder that a store could be, InputRefused for FIFO and device."""
-    _refuse_url(path, "read from a file system: copy it, or mount it")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
+    if path.is_dir():
+        return
     refuse_special(path)
-    if path.is_file() and zipfile.is_zipfile(path):
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist")
+    if zipfile.is_zipfile(path) if isinstance(path, Path) else path.suffix == ".zip":
         raise UsageError(f"{path} is a zipped store: unzip it, and name the folder")
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; a cutout store is a directory (Zarr)")
+    raise UsageError(f"{path} is a file; a cutout store is a directory (Zarr)")
 
 
-def inspect(path: Path) -> tuple[int, list]:
+def inspect(path: Place) -> tuple[int, list]:
     """Refuse outward links, what is no file, and unknown codecs.
 
-    Returns stored bytes and a listing (file, size, mtime).
+    Returns stored bytes and a listing (file, size, mtime); on S3 the entity tag is in the place of the time.
     """
-    listing: list[tuple[str, int, int]] = []
+    files = _objects(path) if isinstance(path, ObjectPath) else _files(path)
+    listing: list[tuple[str, int, int | str]] = []
+    for file, size, written in files:
+        listing.append((str(file.relative_to(path)), size, written))  # type: ignore[arg-type]
+        read = file.parent.name in (path.name, *AXES) or file.parent.parent.name == COLUMNS
+        if file.name in ("zarr.json", ".zarray") and read:
+            check_codecs(file)  # arrays that nobody reads may be of any kind
+    return sum(size for _, size, _ in listing), sorted(listing)
+
+
+def _objects(path: ObjectPath) -> Iterator[tuple[ObjectPath, int, str]]:
+    """The objects of a listed store; what tells the meaning of the others is fetched together."""
+    listed = path if path.listing is not None else path.listed()
+    assert listed.listing is not None
+    files = sorted(listed.rglob("*"))
+    metadata = [file for file in files if file.name in METADATA]
+    list(side_by_side(ObjectPath.read_bytes, metadata))
+    for file in files:
+        status = file.stat()
+        yield file, status.st_size, status.etag or str(status.st_mtime)
+
+
+def _files(path: Path) -> Iterator[tuple[Path, int, int]]:
     root = path.resolve()
     for directory, folders, files in os.walk(path):
         for name in (*folders, *files):
@@ -100,11 +115,7 @@ def inspect(path: Path) -> tuple[int, list]:
             refuse_special(file)
             if file.is_file():
                 status = file.stat()
-                listing.append((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
-                read = file.parent.name in (path.name, *AXES) or file.parent.parent.name == COLUMNS
-                if name in ("zarr.json", ".zarray") and read:
-                    check_codecs(file)  # arrays that nobody reads may be of any kind
-    return sum(size for _, size, _ in listing), sorted(listing)
+                yield file, status.st_size, status.st_mtime_ns
 
 
 def _leads_into(root: Path, link: Path) -> bool:
@@ -114,7 +125,7 @@ def _leads_into(root: Path, link: Path) -> bool:
         return False
 
 
-def check_codecs(file: Path) -> None:
+def check_codecs(file: Place) -> None:
     """Raise InputRefused where the metadata of an array name a codec that is not one of CODECS."""
     with refusing(f"{file} is not JSON"):
         metadata = read_json(file)
@@ -150,15 +161,16 @@ def codec_names(node: Any) -> Iterator[str]:
                 yield from codec_names(value)
 
 
-def open_group(path: Path) -> zarr.Group:
+def open_group(path: Place) -> zarr.Group:
     for folder, name in itertools.product((path, *(path / name for name in AXES)), METADATA):
         refuse_special(folder / name)
+    store: Any = Objects(path) if isinstance(path, ObjectPath) else path
     with refusing(f"{path} is not a Zarr group", "name the group that holds `image`"):
         # consolidated metadata are a second copy, whose codecs have not been checked
-        return zarr.open_group(path, mode="r", use_consolidated=False)
+        return zarr.open_group(store, mode="r", use_consolidated=False)
 
 
-def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
+def check_arrays(path: Place, group: zarr.Group, stored_bytes: int) -> tuple[int, ...]:
     """Check names, types, ranks, lengths and sizes of the arrays; return the shape of `image`."""
     with refusing(f"{path} holds an array that cannot be read"):
         members = {name: group[name] for name in AXES if name in group}
@@ -175,14 +187,14 @@ def check_arrays(path: Path, group: zarr.Group, stored_bytes: int) -> tuple[int,
     return arrays["image"].shape
 
 
-def check_further(path: Path, name: str, array: Any, n: int) -> None:
+def check_further(path: Place, name: str, array: Any, n: int) -> None:
     """Refuse a further column, `columns/NAME`, that is not one number for each of n objects."""
     if not isinstance(array, zarr.Array) or array.shape != (n,) or array.dtype.kind not in "fiu":
         raise InputRefused(f"{path}/{name} is not a number for each of the {n} objects: write it as ({n},)")
     _check_size(path, name, array, array.nbytes)
 
 
-def _check_type(path: Path, name: str, array: zarr.Array) -> None:
+def _check_type(path: Place, name: str, array: zarr.Array) -> None:
     """Refuse an array whose numbers are of another kind than its name says."""
     encoding = read_encoding(path, array)
     if name in WHOLE_NUMBERS:
@@ -198,7 +210,7 @@ def _check_type(path: Path, name: str, array: zarr.Array) -> None:
         raise InputRefused(f"{path}/{name} is of type {array.dtype}: it must be floating point")
 
 
-def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Place, shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse arrays, that of images first, whose axes do not agree."""
     lengths: dict[str, tuple[int, str]] = {}
     for name, shape in shapes.items():
@@ -214,7 +226,7 @@ def _check_shapes(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
                 )
 
 
-def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> None:
+def _check_size(path: Place, name: str, array: zarr.Array, stored_bytes: int) -> None:
     """Refuse an array that takes far more memory than its bytes on disk justify."""
     if array.nbytes > MAX_COMPRESSION * max(stored_bytes, 2**20):
         raise InputRefused(
@@ -230,7 +242,7 @@ def _check_size(path: Path, name: str, array: zarr.Array, stored_bytes: int) -> 
         )
 
 
-def array_codecs(array: Path) -> list[str]:
+def array_codecs(array: Place) -> list[str]:
     """Names of the codecs of an array, each once."""
     metadata = next(file for file in (array / "zarr.json", array / ".zarray") if file.exists())
     return list(dict.fromkeys(codec_names(read_json(metadata))))

@@ -1,16 +1,18 @@
 """The chunks of a store: which files hold them, and whether they decode."""
 
+import contextlib
 import itertools
 import math
 import struct
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 
 from catalogs.errors import InputRefused
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place, pieces, snapshot
 from catalogs.store.checks import REPAIR, array_codecs, check_arrays, inspect, open_group, refusing
 from catalogs.store.compression import COMPRESSORS, check_decoded_size
 from catalogs.store.format import AXES, FORMAT, SPARSE, get_array, manifest_path
@@ -24,12 +26,13 @@ EXPANSION, MARGIN = 2, 2**16
 """Stored bytes that a chunk may have for each decoded one, and besides: not all pixels compress."""
 
 
-def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -> dict[str, str]:
+def undecodable_files(path: Place, progress: Callable[[list], Iterable] = iter) -> dict[str, str]:
     """Decode all chunks of a store without a manifest: files with a chunk that does not decode -> fault.
 
     Prints what remains uncertain: chunks missing on disk, which Zarr reads as the fill value; arrays without
     checksums.
     """
+    path = snapshot(path)
     stored_bytes, _ = inspect(path)
     group = open_group(path)
     if group.attrs.get("format") == FORMAT:
@@ -51,7 +54,7 @@ def undecodable_files(path: Path, progress: Callable[[list], Iterable] = iter) -
     return faults
 
 
-def _decoding_fault(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> str:
+def _decoding_fault(path: Place, array: zarr.Array, chunk: tuple[int, ...]) -> str:
     region = tuple(slice(k * size, (k + 1) * size) for k, size in zip(chunk, array.chunks, strict=True))
     try:
         with refusing("does not decode"):
@@ -77,7 +80,7 @@ def chunk_file(array: zarr.Array, chunk: tuple[int, ...]) -> str:
     return f"{array.path}/{array.metadata.encode_chunk_key(tuple(position))}"
 
 
-def check_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
+def check_chunk(path: Place, array: zarr.Array, chunk: tuple[int, ...]) -> None:
     """Raise ValueError for a chunk that is missing, or too large, stored or decoded, for its shape.
 
     Zarr reads a missing chunk, in a file of its own or in a shard, as the fill value, whether it was lost or
@@ -97,15 +100,26 @@ def check_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> None:
     if compressor := next((name for name in names if name in COMPRESSORS), None):
         at = names.index(compressor)
         before, after = (CHECKSUM * part.count("crc32c") for part in (names[:at], names[at:]))
-        with stored.file.open("rb") as file:
-            file.seek(stored.offset)
-            data = file.read(stored.length - after)
+        (data,) = pieces(stored.file, [(stored.offset, stored.offset + stored.length - after)])
         check_decoded_size(compressor, data, decoded_bytes + before)
 
 
 def _may_lack(array: zarr.Array) -> bool:
     """Whether chunks of an array may be missing: they are 0."""
     return array.basename in SPARSE and array.fill_value == 0
+
+
+def stored_chunks(
+    path: ObjectPath, array: zarr.Array, chunks: Iterable[tuple[int, ...]]
+) -> list[tuple[ObjectPath, int, int]]:
+    """Where the bytes of the chunks are that are there: object, first byte, the byte after the last."""
+    found = []
+    for chunk in chunks:
+        with contextlib.suppress(ValueError):  # who checks the chunk says what is wrong
+            file, offset, length = stored_chunk(path, array, chunk)
+            assert isinstance(file, ObjectPath)
+            found.append((file, offset, offset + length))
+    return found
 
 
 class MissingChunk(ValueError):
@@ -115,12 +129,12 @@ class MissingChunk(ValueError):
 class StoredChunk(NamedTuple):
     """Where the bytes of a chunk stand."""
 
-    file: Path
+    file: Place
     offset: int
     length: int
 
 
-def stored_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> StoredChunk:
+def stored_chunk(path: Place, array: zarr.Array, chunk: tuple[int, ...]) -> StoredChunk:
     """Find the bytes of a chunk: a file, or a part of a shard by the index of the shard.
 
     Raises ValueError where the chunk is missing, or the index is not one.
@@ -139,9 +153,8 @@ def stored_chunk(path: Path, array: zarr.Array, chunk: tuple[int, ...]) -> Store
     entry = ENTRIES[order.endian.value]
     index_size = entry.size * math.prod(counts) + CHECKSUM * len(checksums)
     start = max(0, size - index_size) if sharding.index_location.value == "end" else 0
-    with file.open("rb") as stream:
-        stream.seek(start + entry.size * number)
-        pair = stream.read(entry.size)
+    first = start + entry.size * number
+    (pair,) = pieces(file, [(first, first + entry.size)])
     if len(pair) < entry.size:
         raise ValueError(f"the shard {name} is cut short")
     offset, length = entry.unpack(pair)

@@ -13,6 +13,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place_flag import PlaceFlag
 from catalogs.store.checks import REPAIR, SHARDING, array_codecs, check_folder, inspect
 from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
@@ -34,7 +35,7 @@ BLOCK = 64
 class Info:
     """Print layout, size, and statistics of the pixels."""
 
-    store: Positional[Path]
+    store: Positional[PlaceFlag]
     """Cutout store (Zarr)."""
     rows: int = 1024
     """Rows to read for the statistics, in blocks spread evenly over the store; 0: all of them."""
@@ -53,7 +54,7 @@ class Verify:
     detect. The exit code is 3 if anything is wrong.
     """
 
-    store: Positional[Path]
+    store: Positional[PlaceFlag]
     """Cutout store (Zarr)."""
 
 
@@ -61,10 +62,10 @@ class Verify:
 class Preview:
     """Draw a sheet of colour images (PNG) of objects spread evenly over the store."""
 
-    store: Positional[Path]
+    store: Positional[PlaceFlag]
     """Cutout store (Zarr)."""
     out: Path | None = None
-    """File to write; by default NAME.zarr.preview.png beside the store."""
+    """File to write; by default NAME.zarr.preview.png beside the store, or here where that is on S3."""
     count: int = 40
     """Objects to draw."""
     described: OmitArgPrefixes[ImageMetadata] = NO_METADATA
@@ -206,7 +207,8 @@ def preview(config: Preview) -> None:
     # takes a second to import, which `info` and `verify` do without
     from catalogs.store.preview import contact_sheet, read_composites
 
-    out = config.out or beside(config.store, ".preview.png")
+    beside_it = config.store if isinstance(config.store, Path) else Path(config.store.name)
+    out = config.out or beside(beside_it, ".preview.png")
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"{out} cannot be written: --out must name a file in a folder that is there")
     store = open_store(config.store, config.described)

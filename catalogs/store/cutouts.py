@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import zarr
@@ -12,6 +12,8 @@ import zarr
 from catalogs import atomic
 from catalogs.bands import match
 from catalogs.errors import InputRefused
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place, snapshot, together
 from catalogs.store.checks import (
     REPAIR,
     check_arrays,
@@ -21,7 +23,7 @@ from catalogs.store.checks import (
     open_group,
     refusing,
 )
-from catalogs.store.chunks import check_chunk, chunks_of
+from catalogs.store.chunks import check_chunk, chunks_of, stored_chunks
 from catalogs.store.encoding import Encoding, read_encoding
 from catalogs.store.format import (
     COLUMNS,
@@ -55,7 +57,7 @@ SCALE_TOLERANCE = 1e-3
 class CutoutStore:
     """An open, checked store; see `open_store`."""
 
-    path: Path
+    path: Place
     n: int
     bands: tuple[str, ...]
     """Names of the planes in the table of bands (surveys/bands.py)."""
@@ -87,21 +89,23 @@ class CutoutStore:
         return atomic.digest(self.manifest if self.manifest is not None else self._contents())
 
     def _contents(self) -> dict[str, str]:
-        _, listing = inspect(self.path)
-        return {file: atomic.sha256(self.path / file) for file, _, _ in listing}
+        path = snapshot(self.path)
+        files = [file for file, _, _ in inspect(path)[1]]
+        return dict(zip(files, together(lambda file: atomic.sha256(path / file), files, path), strict=True))
 
     def is_unchanged(self, fingerprint: str) -> bool:
         """Whether the files have the content of a fingerprint that was taken when the store was opened.
 
         They are read only where their sizes or times are others than then.
         """
-        _, listing = inspect(self.path)
+        path = snapshot(self.path)
+        _, listing = inspect(path)
         if atomic.digest(listing) == self.stamp:
             return True
         if self.manifest is None:
             return atomic.digest(self._contents()) == fingerprint
-        intact = all(atomic.matches(self.path / file, entry) for file, entry in self.manifest.items())
-        return intact and read_manifest(self.path) == self.manifest
+        intact = all(atomic.matches(path / file, entry) for file, entry in self.manifest.items())
+        return intact and read_manifest(path) == self.manifest
 
     def flux_scale(self, zero_point: float) -> float:
         """Factor that brings its fluxes to another zero point (AB magnitude of flux 1); 1.0 for its own."""
@@ -162,7 +166,7 @@ class CutoutStore:
         for file in self._files(array, start, stop):
             if not self._intact(array, file):
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
-        with refusing(f"{self.path}/{name} does not decode"):
+        with refusing(f"{self.path}/{name} does not decode"), self._fetched(array, start, stop):
             self._check_chunks(array, start, stop)
             with atomic.naming(self.path / name):
                 values = np.asarray(array[start:stop])
@@ -275,7 +279,7 @@ class CutoutStore:
     def _pixels(self, array: zarr.Array, start: int, stop: int, size: int) -> np.ndarray:
         """Decode, and cut to `size` pixels about the centre."""
         crop = self._crop(size)
-        with refusing(f"{self.path}/image does not decode"):
+        with refusing(f"{self.path}/image does not decode"), self._fetched(array, start, stop):
             self._check_chunks(array, start, stop)
             with atomic.naming(self.path / "image"):
                 stored = np.asarray(array[start:stop, :, crop, crop])
@@ -287,6 +291,12 @@ class CutoutStore:
         """The middle `size` pixels along a side."""
         first = max(0, self.size // 2 - size // 2)
         return slice(first, first + size)
+
+    def _fetched(self, array: zarr.Array, start: int, stop: int) -> AbstractContextManager[None]:
+        """Hold the chunks of rows start:stop where they are on S3: zarr would fetch one after the other."""
+        if not isinstance(self.path, ObjectPath) or stop <= start:
+            return contextlib.nullcontext()
+        return self.path.holding(stored_chunks(self.path, array, chunks_of(array, start, stop)))
 
     def _check_chunks(self, array: zarr.Array, start: int, stop: int) -> None:
         """Raise ValueError where a chunk is missing, or not of its size."""
@@ -317,7 +327,7 @@ def pad(image: np.ndarray) -> np.ndarray:
     return np.pad(image, ((0, 0), (0, 0), margin, margin)) if size < SIZE else image
 
 
-def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore:
+def open_store(path: Place, metadata: ImageMetadata = NO_METADATA) -> CutoutStore:
     """Open a store, ours or of another program, and check that its meaning is unambiguous.
 
     Raises
@@ -326,6 +336,7 @@ def open_store(path: Path, metadata: ImageMetadata = NO_METADATA) -> CutoutStore
     InputRefused : it is no cutout store, is damaged, or is ambiguous; the message names the remedy.
     """
     check_folder(path)
+    path = snapshot(path)
     stored_bytes, listing = inspect(path)
     group = open_group(path)
     attributes = dict(group.attrs)

@@ -9,13 +9,13 @@ import base64
 import math
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 
 PACKING = ("scale_factor", "add_offset")
 MISSING = ("_FillValue", "missing_value")
@@ -53,7 +53,7 @@ class Encoding:
 PLAIN = Encoding()
 
 
-def read_encoding(path: Path, array: zarr.Array) -> Encoding:
+def read_encoding(path: Place, array: zarr.Array) -> Encoding:
     """The encoding that the attributes of an array of the store at `path` tell.
 
     Raises InputRefused where one of them is no number, or is not understood here.
@@ -79,7 +79,7 @@ def read_encoding(path: Path, array: zarr.Array) -> Encoding:
 KNOWN = {*PACKING, *MISSING, *RANGE, "valid_range"}
 
 
-def _numbers(path: Path, name: str, key: str, value: Any) -> tuple[float, ...]:
+def _numbers(path: Place, name: str, key: str, value: Any) -> tuple[float, ...]:
     """An attribute as numbers: one, or two for a range, or any number of missing values."""
     items = value if isinstance(value, list) else [value]
     try:

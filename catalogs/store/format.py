@@ -20,14 +20,16 @@ Stores of other programs have no manifest; they are read where their meaning is 
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
 
 from catalogs.bands import canonical
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place import Place
 
+P = TypeVar("P", bound=Place)
 FORMAT, VERSION = "mmae-cutouts", 1
 FRAMES = ("icrs", "fk5", "j2000")
 SIZE = 64
@@ -81,13 +83,13 @@ def spectype_codes(names: np.ndarray) -> np.ndarray:
     return codes
 
 
-def beside(store: Path, ending: str) -> Path:
+def beside(store: P, ending: str) -> P:
     """Path of a store with an ending appended; the store may be `.`."""
-    store = store if store.name else store.absolute()
-    return store.parent / (store.name + ending)
+    named: Any = store if store.name else store.absolute()
+    return named.parent / (named.name + ending)
 
 
-def manifest_path(store: Path) -> Path:
+def manifest_path(store: P) -> P:
     return beside(store, ".manifest.json")
 
 
@@ -126,14 +128,14 @@ class ImageMetadata:
 NO_METADATA = ImageMetadata()
 
 
-def check_frame(path: Path, attributes: dict) -> None:
+def check_frame(path: Place, attributes: dict) -> None:
     """Raise InputRefused where ra and dec are said to be of another frame; J2000 is ICRS to 0.02 arcsec."""
     frame = attributes.get("frame", FRAMES[0])
     if not isinstance(frame, str) or frame.lower() not in FRAMES:
         raise InputRefused(f"{path} has ra and dec of the frame {frame!r}: write them in {FRAMES[0]}")
 
 
-def read_bands(path: Path, attributes: dict, metadata: ImageMetadata, count: int) -> tuple[str, ...]:
+def read_bands(path: Place, attributes: dict, metadata: ImageMetadata, count: int) -> tuple[str, ...]:
     """Names of the planes in the table of bands; what the user says goes before what the store does."""
     stored = attributes.get("bands")
     if not isinstance(stored, list | None) or not all(isinstance(band, str) for band in stored or ()):
@@ -150,7 +152,7 @@ def read_bands(path: Path, attributes: dict, metadata: ImageMetadata, count: int
     return bands
 
 
-def read_number(path: Path, attributes: dict, name: str, flag_value: float | None, unit: str) -> float:
+def read_number(path: Place, attributes: dict, name: str, flag_value: float | None, unit: str) -> float:
     value = attributes.get(name, flag_value)
     flag = "--" + name.replace("_", "-")
     if value is None:

@@ -6,34 +6,37 @@ Zarr silently reads a lost or zeroed chunk as fill values, so integrity is decid
 import hashlib
 import struct
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import zarr
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
+from catalogs.place import Place, pieces, snapshot, together
 from catalogs.regular_file import refuse_special
 from catalogs.store.checks import REPAIR, refusing
 from catalogs.store.format import manifest_path, rows_per_file
 
 
-def altered_files(path: Path, progress: Callable[[list[str]], Iterable[str]] = iter) -> dict[str, str]:
+def altered_files(path: Place, progress: Callable[[list[str]], Iterable[str]] = iter) -> dict[str, str]:
     """Files of a store that differ from its manifest -> fault."""
-    manifest = read_manifest(path) or {}
-    faults = {}
-    for name in progress(sorted(manifest)):
-        expected, file = manifest[name], path / name
-        if not file.is_file():
-            faults[name] = "is missing"
-        elif (size := file.stat().st_size) != expected["size"]:
-            faults[name] = f"is {size:,} bytes long, was written with {expected['size']:,}"
-        elif atomic.sha256(file) != expected["sha256"]:
-            faults[name] = "has other content than was written"
-    names = (str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir())
-    return faults | {name: "is not of this store" for name in sorted(names) if name not in manifest}
+    manifest, path = read_manifest(path) or {}, snapshot(path)
+    names = sorted(manifest)
+    found = together(lambda name: _fault(path / name, manifest[name]), names, path)
+    faults = {name: fault for name, fault in zip(progress(names), found, strict=True) if fault}
+    there = (str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir())  # type: ignore[arg-type]
+    return faults | {name: "is not of this store" for name in sorted(there) if name not in manifest}
 
 
-def chunk_sums(shard: Path, array: zarr.Array) -> str:
+def _fault(file: Place, expected: dict) -> str:
+    """How a file differs from its entry in the manifest."""
+    if not file.is_file():
+        return "is missing"
+    if (size := file.stat().st_size) != expected["size"]:
+        return f"is {size:,} bytes long, was written with {expected['size']:,}"
+    return "" if atomic.sha256(file) == expected["sha256"] else "has other content than was written"
+
+
+def chunk_sums(shard: Place, array: zarr.Array) -> str:
     """sha256 over a shard's index and the crc32c of its chunks.
 
     Decoding checks every chunk against its crc32c; this checks, from a few hundred bytes, that those crc32c
@@ -41,18 +44,18 @@ def chunk_sums(shard: Path, array: zarr.Array) -> str:
     each chunk, and a crc32c; the last four bytes of a chunk are its own.)
     """
     size, index_size = shard.stat().st_size, 16 * (rows_per_file(array) // array.chunks[0]) + 4
-    with atomic.naming(shard), shard.open("rb", buffering=0) as file:
-        file.seek(max(0, size - index_size))
-        index = file.read()
-        sums = hashlib.sha256(index)
-        for offset, length in struct.iter_unpack("<QQ", index[: len(index) // 16 * 16]):
-            if 4 <= length <= size and offset <= size - length:  # absent chunks have other values
-                file.seek(offset + length - 4)
-                sums.update(file.read(4))
-    return sums.hexdigest()
+    with atomic.naming(shard):
+        (index,) = pieces(shard, [(max(0, size - index_size), size)])
+        chunks = struct.iter_unpack("<QQ", index[: len(index) // 16 * 16])
+        ends = [
+            offset + length
+            for offset, length in chunks
+            if 4 <= length <= size and offset <= size - length  # absent chunks have other values
+        ]
+        return hashlib.sha256(b"".join([index, *pieces(shard, [(end - 4, end) for end in ends])])).hexdigest()
 
 
-def matches(file: Path, expected: dict, array: zarr.Array) -> bool:
+def matches(file: Place, expected: dict, array: zarr.Array) -> bool:
     """Whether a file of an array matches the manifest, apart from errors that decoding it will find."""
     if expected["chunk_sums"] is None:  # not a shard
         return atomic.matches(file, expected)
@@ -61,7 +64,7 @@ def matches(file: Path, expected: dict, array: zarr.Array) -> bool:
     return chunk_sums(file, array) == expected["chunk_sums"]
 
 
-def read_manifest(path: Path) -> dict[str, dict] | None:
+def read_manifest(path: Place) -> dict[str, dict] | None:
     file = manifest_path(path)
     refuse_special(file)
     if not file.exists():
@@ -77,7 +80,7 @@ def _entry(entry: dict) -> dict:
     return {"size": entry["size"], "sha256": entry["sha256"], "chunk_sums": entry.get("chunk_sums")}
 
 
-def check_metadata(path: Path, manifest: dict[str, dict]) -> None:
+def check_metadata(path: Place, manifest: dict[str, dict]) -> None:
     """Check the JSON metadata, which give all other bytes their meaning, before anything is decoded."""
     for file, expected in manifest.items():
         if file.endswith("zarr.json") and not atomic.matches(path / file, expected):

@@ -7,12 +7,12 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 from catalogs.products.model_input import Cutouts, ModelInput
 from catalogs.products.schema import Reject
 from catalogs.products.screen import REASON_DTYPE
@@ -30,7 +30,7 @@ class Task(Protocol):
     """What an actor needs to know of a tile."""
 
     @property
-    def store(self) -> Path: ...
+    def store(self) -> Place: ...
 
     @property
     def described(self) -> ImageMetadata: ...
@@ -48,7 +48,7 @@ class Actor(ABC):
     """
 
     def __init__(self) -> None:
-        self.stores: OrderedDict[Path, CutoutStore] = OrderedDict()
+        self.stores: OrderedDict[Place, CutoutStore] = OrderedDict()
         self.opening, self.computing, self.claiming = threading.Lock(), threading.Lock(), threading.Lock()
         self.begun = -1
         self.recalled: set[int] = set()

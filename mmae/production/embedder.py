@@ -3,6 +3,7 @@
 Pixels never pass through Ray, embeddings do: they are a hundredth of the bytes.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from catalogs import atomic
+from catalogs import atomic, s3
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 from catalogs.products.model_input import Cutouts, ModelInput
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
@@ -111,7 +113,7 @@ def open_encoder(path: Path, precision: Precision | None) -> ImageEncoder | Pair
 class Task:
     """What an actor needs to know of a store; small, it comes with every unit."""
 
-    store: Path
+    store: Place
     described: ImageMetadata
     stamp: str
     """Of the store as it was checked."""
@@ -120,11 +122,12 @@ class Task:
 class Embedder(Actor):
     """The actor: rows become their embeddings."""
 
-    def __init__(self, model: Path, precision: Precision, sha256: str):
+    def __init__(self, model: Path, precision: Precision, sha256: str, environment: s3.Environment):
         super().__init__()
-        self.model, self.precision, self.sha256 = model, precision, sha256
+        self.model, self.precision, self.sha256, self.environment = model, precision, sha256, environment
 
     def begin(self) -> None:
+        os.environ |= self.environment
         self.encoder = open_encoder(self.model, self.precision)
         if self.encoder.sha256 != self.sha256:
             raise InputRefused(f"{self.model} was changed while it was being read: start again")

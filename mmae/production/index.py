@@ -6,13 +6,13 @@ failure is kept nowhere else.
 
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from astropy.table import Table
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 from catalogs.store.checks import refusing
 from mmae.production.plan import RUN_ENDING, RunFiles
 from mmae.production.tiles import Tile
@@ -32,11 +32,11 @@ COLUMNS: dict[str, tuple[type, str]] = {
 }
 
 
-def path(folder: Path) -> Path:
+def path(folder: Place) -> Place:
     return folder / NAME
 
 
-def runs(folder: Path) -> list[RunFiles]:
+def runs(folder: Place) -> list[RunFiles]:
     """The tiles that were begun in a folder, by name."""
     names = (run.name.removesuffix(RUN_ENDING) for run in folder.glob(f"*{RUN_ENDING}") if run.is_dir())
     return [RunFiles(folder, name) for name in sorted(names)]
@@ -52,7 +52,7 @@ def row(files: RunFiles, reason: str = "") -> dict[str, Any]:
     return values
 
 
-def rows(folder: Path, tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
+def rows(folder: Place, tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
     """Rows of every tile begun in the folder, and of those that failed, in this run or in another one."""
     own = {tile.name: tile.files for tile in tiles}
     earlier = {name: reason for name, reason in failed(folder).items() if name not in own}
@@ -62,14 +62,14 @@ def rows(folder: Path, tiles: Sequence[Tile]) -> Iterator[dict[str, Any]]:
     return (row(known[name], reasons.get(name, "")) for name in sorted(known))
 
 
-def write(folder: Path, tiles: Sequence[Tile]) -> None:
+def write(folder: Place, tiles: Sequence[Tile]) -> None:
     """Write the index of all tiles in a folder, after a run over some of them."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic.owned(folder, wait=True):  # or another run would not see the failures of this one
         _write(folder, list(rows(folder, tiles)))
 
 
-def _write(folder: Path, listed: Sequence[dict[str, Any]]) -> None:
+def _write(folder: Place, listed: Sequence[dict[str, Any]]) -> None:
     columns = {name: [values[name] for values in listed] for name in COLUMNS}
     table = Table(columns, dtype=[kind for kind, _ in COLUMNS.values()])
     for name, (_, meaning) in COLUMNS.items():
@@ -78,7 +78,7 @@ def _write(folder: Path, listed: Sequence[dict[str, Any]]) -> None:
         table.write(temporary, format="ascii.ecsv")
 
 
-def failed(folder: Path) -> dict[str, str]:
+def failed(folder: Place) -> dict[str, str]:
     """Tiles that the index calls failed and that are not done since, and the reasons."""
     if not path(folder).exists():
         return {}
@@ -91,11 +91,11 @@ def failed(folder: Path) -> dict[str, str]:
     return {name: reason for name, reason in rows if not RunFiles(folder, name).record()}
 
 
-def read(folder: Path) -> Table:
+def read(folder: Place) -> Table:
     """The index of a folder. Raises OSError where there is none, InputRefused where it is damaged."""
     with refusing(f"{path(folder)} is damaged", remedy="`mmae infer` writes it anew"):
         with warnings.catch_warnings(action="error"):
-            table = Table.read(path(folder), format="ascii.ecsv")
+            table = Table.read(path(folder).read_text(), format="ascii.ecsv")
         if missing := [name for name in COLUMNS if name not in table.colnames]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         return table

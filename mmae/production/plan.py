@@ -6,13 +6,13 @@ tile.photoz/  plan.json   parts/unit-*   log      tile.photoz.fits   tile.reject
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 from catalogs.products.photoz import Part
 from catalogs.store.cutouts import CutoutStore
 
@@ -99,7 +99,7 @@ def _strides(rows: int, size: int = 2**20) -> Iterator[tuple[int, int]]:
         yield start, min(rows, start + size)
 
 
-def _refuse_duplicates(path: Path, ids: np.ndarray) -> None:
+def _refuse_duplicates(path: Place, ids: np.ndarray) -> None:
     ids.sort()
     same = np.flatnonzero(ids[1:] == ids[:-1])
     if len(same):
@@ -112,35 +112,35 @@ def _refuse_duplicates(path: Path, ids: np.ndarray) -> None:
 class RunFiles:
     """Paths of a tile's run directory and its products."""
 
-    folder: Path
+    folder: Place
     tile: str
 
     @property
-    def run(self) -> Path:
+    def run(self) -> Place:
         return self.folder / f"{self.tile}{RUN_ENDING}"
 
     @property
-    def catalogue(self) -> Path:
+    def catalogue(self) -> Place:
         return self.folder / f"{self.tile}.photoz.fits"
 
     @property
-    def rejects(self) -> Path:
+    def rejects(self) -> Place:
         return self.folder / f"{self.tile}.rejects.fits"
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Place:
         return self.run / "parts"
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> Place:
         return self.run / "plan.json"
 
     @property
-    def finished(self) -> Path:
+    def finished(self) -> Place:
         return self.run / "finished.json"
 
     @property
-    def log(self) -> Path:
+    def log(self) -> Place:
         return self.run / "log"
 
     def part(self, unit: int) -> Part:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from catalogs import s3
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 from catalogs.products import photoz
 from catalogs.products.model_input import Cutouts
 from catalogs.products.photoz import Part, Provenance
@@ -39,11 +41,14 @@ class Setup:
     masking: Masking
     umask: int
     """Of the user; Ray itself runs with a stricter one."""
+    s3: s3.Environment
+    """How the driver reaches S3: the nodes of a cluster need not know."""
 
     @classmethod
     def of(cls, bundle: Bundle, umask: int) -> "Setup":
         """The precision is the driver's: an actor on other hardware must not choose another."""
-        return cls(bundle.path.resolve(), bundle.sha256, bundle.precision, bundle.masking, umask)
+        model = bundle.path.resolve(), bundle.sha256, bundle.precision, bundle.masking
+        return cls(*model, umask, s3.Environment.here())
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,11 @@ class TileTask:
     """What an actor needs to know of a tile; it is small, and comes with every unit."""
 
     plan: Plan
-    store: Path
+    store: Place
     stamp: str
     """Of the store as it was planned."""
     described: ImageMetadata
-    parts: Path
+    parts: Place
     provenance: Provenance
 
 
@@ -80,6 +85,7 @@ class Predictor(Actor):
     def begin(self) -> None:
         setup = self.setup
         os.umask(setup.umask)
+        os.environ |= setup.s3
         bundle = open_bundle(setup.bundle, setup.precision, setup.masking)
         if bundle.sha256 != setup.model_sha256:
             raise InputRefused(f"{setup.bundle} was changed while it was being read: start again")

@@ -1,18 +1,20 @@
-"""Which cutout stores `--catalog` names: paths, quoted globs, and lists of these in text files."""
+"""Which cutout stores `--catalog` names: paths, URLs, quoted globs, and lists of these in text files."""
 
 import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from catalogs.errors import UsageError
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place, place
 from catalogs.products.embeddings import is_product
 from catalogs.regular_file import refuse_special
-from catalogs.store.checks import URL, check_folder
+from catalogs.store.checks import check_folder
 
 LIST_MARK = "@"
 
 
-def named_stores(catalog: Sequence[str]) -> list[Path]:
+def named_stores(catalog: Sequence[str]) -> list[Place]:
     """The stores that --catalog names, each once; a glob passes over what was made of stores.
 
     Raises UsageError where one of them is not there, InputRefused where it is a FIFO or a device.
@@ -21,14 +23,13 @@ def named_stores(catalog: Sequence[str]) -> list[Path]:
     return list({store.resolve(): store for store in stores}.values())
 
 
-def _stores(entry: str, within: tuple[Path, ...] = ()) -> list[Path]:
+def _stores(entry: str, within: tuple[Path, ...] = ()) -> list[Place]:
     """Stores of an entry of the command line, or of the list files it stands in."""
     if entry.startswith(LIST_MARK):
         return list(_listed(Path(entry.removeprefix(LIST_MARK)), within))
-    path = Path(entry)
-    if not path.exists() and glob.has_magic(entry) and not URL.match(entry):
-        matches = map(Path, sorted(glob.glob(entry)))  # noqa: PTH207 - of absolute patterns too
-        stores = [match for match in matches if match.is_dir() and not is_product(match)]
+    path = place(entry)
+    if glob.has_magic(str(path)) and not path.exists():
+        stores = [match for match in _matches(path) if match.is_dir() and not is_product(match)]
         if not stores:
             raise UsageError(f"no cutout store matches {entry}")
         return stores
@@ -41,7 +42,14 @@ def _stores(entry: str, within: tuple[Path, ...] = ()) -> list[Path]:
     return [path]
 
 
-def _listed(file: Path, within: tuple[Path, ...]) -> Iterator[Path]:
+def _matches(pattern: Place) -> list[Place]:
+    """What there is by a pattern, by name."""
+    if isinstance(pattern, ObjectPath):
+        return [*sorted(ObjectPath(pattern.bucket).glob(pattern.key))]
+    return [*map(Path, sorted(glob.glob(str(pattern))))]  # noqa: PTH207 - of absolute patterns too
+
+
+def _listed(file: Path, within: tuple[Path, ...]) -> Iterator[Place]:
     """Stores in a list file, without comments (#); relative paths start at the working directory."""
     refuse_special(file)
     if file.resolve() in within:

@@ -11,14 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place, together
 from catalogs.products import photoz
 from catalogs.products.coverage import Coverage
 from catalogs.products.photoz import Provenance
@@ -29,6 +32,7 @@ from catalogs.store.format import ImageMetadata, get_array
 from mmae import __version__
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.columns import MC_SEED
+from mmae.production.notes import Notes
 from mmae.production.plan import BATCH, Plan, RunFiles, check_input, unit_rows
 from mmae.production.predictor import TileTask
 from mmae.production.sky_warning import sky_warning
@@ -42,7 +46,7 @@ class Tile:
     Implements units.Source.
     """
 
-    path: Path
+    path: Place
     files: RunFiles
     objects: int = 0
     """Objects of the store, before it is checked."""
@@ -63,12 +67,16 @@ class Tile:
     """Units handed out and not done."""
     owned: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
+    @cached_property
+    def notes(self) -> Notes:
+        return Notes(self.files.log)
+
     @property
     def name(self) -> str:
         return self.files.tile
 
     @property
-    def log(self) -> Path:
+    def log(self) -> Place:
         return self.files.log
 
     def count_objects(self) -> int:
@@ -177,8 +185,10 @@ class Tile:
         """The units of an unfinished tile, each with its manifest where it was done before."""
         if self.was_finished:
             return
+        there = {path.name for path in self.files.parts.iterdir()}
         for unit in self.plan.units:
-            yield unit, self.files.part(unit).finished(self.plan.sha256)
+            part = self.files.part(unit)
+            yield unit, part.finished(self.plan.sha256) if part.manifest.name in there else None
 
     def count(self, manifest: dict) -> None:
         """Add the counts of a unit, or of a tile that was finished before."""
@@ -196,6 +206,7 @@ class Tile:
             raise InputRefused(
                 f"{self.path} was changed while it was read: remove {self.files.run} and start again"
             )
+        atomic.check_owned(self.files.run)
         coverage = Coverage()
         self.rows, self.rejects, self.reasons = 0, 0, Counter()
         for unit in self.plan.units:
@@ -228,20 +239,20 @@ class Tile:
 
     def close(self) -> None:
         """Release the lock of the tile, and its memory."""
+        self.notes.close()
         self.owned.close()
         for name in ("store", "task"):
             self.__dict__.pop(name, None)
 
     def note(self, text: str) -> None:
         """Write a line to the tile's log."""
-        with atomic.naming(self.log), self.log.open("a") as log:
-            print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=log)
+        self.notes.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {text}")
 
 
 # ---------------------------------------------------------------- the tiles of a run
 
 
-def named_tiles(catalog: Sequence[str], out: Path | None) -> list[Tile]:
+def named_tiles(catalog: Sequence[str], out: Place | None) -> list[Tile]:
     """The tiles of a run, unfinished ones first; all products go into one folder, under names of their own.
 
     Raises UsageError before anything is created.
@@ -255,17 +266,20 @@ def named_tiles(catalog: Sequence[str], out: Path | None) -> list[Tile]:
             )
     if len({tile.files.folder for tile in tiles}) > 1:
         raise UsageError("the stores lie in several folders: choose one for all catalogues with --out")
-    return sorted(tiles, key=lambda tile: tile.files.finished.exists())
+    finished = together(lambda tile: tile.files.finished.exists(), tiles, tiles[0].files.folder)
+    return [tile for _, tile in sorted(zip(finished, tiles, strict=True), key=itemgetter(0))]
 
 
-def run_files(store: Path, out: Path | None) -> RunFiles:
+def run_files(store: Place, out: Place | None) -> RunFiles:
     """Names of the products. Raises UsageError for a folder that cannot be written to."""
     store = store.resolve()
     tile, folder = store.name.removesuffix(".zarr"), (out or store.parent).resolve()
-    if not tile.isprintable() or tile.startswith("."):
+    if not tile or not tile.isprintable() or tile.startswith("."):
         raise UsageError(f"{tile!r} does not serve as a tile name: rename the store")
     if folder == store or store in folder.parents:
         raise UsageError(f"{folder} lies inside the store: choose another --out")
+    if isinstance(folder, ObjectPath):
+        return RunFiles(folder, tile)  # who writes there first says whether it can be
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not nearest.is_dir():
         raise UsageError(f"{nearest} is not a directory: choose another --out")

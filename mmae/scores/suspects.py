@@ -7,6 +7,7 @@ from astropy.table import Table
 
 from catalogs import atomic
 from catalogs.errors import InputRefused
+from catalogs.place import Place
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.store.cutouts import open_store
 from catalogs.store.preview import contact_sheet, read_composites
@@ -70,7 +71,7 @@ def suspects(pairs: Pairs, count: int) -> Table:
     return table
 
 
-def write(table: Table, out: Path, images: Path | None) -> list[str]:
+def write(table: Table, out: Path, images: Place | None) -> list[str]:
     """Write the table, and a page of their images from a store; returns the names of the files.
 
     Raises InputRefused for a store without these objects.

@@ -10,6 +10,8 @@ import torch
 
 from catalogs.errors import InputRefused
 from catalogs.object_id import hash_ids
+from catalogs.object_path import ObjectPath
+from catalogs.place import Place
 from catalogs.products.model_input import ModelInput
 from catalogs.products.schema import Reject
 from catalogs.store.checks import REPAIR
@@ -141,13 +143,14 @@ class TrainingSet:
 
     def __init__(
         self,
-        paths: Path | Sequence[Path],
+        paths: Place | Sequence[Place],
         model: AnyConfig,
         trained_on: Mapping[str, Any] | None = None,
         least_bands: int = 0,
         complete: bool = False,
     ):
-        self.stores = [open_store(path) for path in ([paths] if isinstance(paths, Path) else paths)]
+        paths = [paths] if isinstance(paths, Path | ObjectPath) else paths
+        self.stores = [open_store(path) for path in paths]
         self.store, self.model = self.stores[0], model
         check_labels(self.stores, complete)
         taken = trained_on or {"zero_point": self.store.zero_point, "pixel_scale": self.store.pixel_scale}

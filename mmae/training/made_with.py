@@ -1,11 +1,11 @@
 """The galaxies that a model was made with: trained on, or chosen and calibrated by."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from catalogs.place import Place, place
 from catalogs.store.cutouts import CutoutStore, open_store
 from mmae.bundles.bundle import CHOSEN_BY, ROLES, TRAINED_ON
 from mmae.bundles.roles import Roles
@@ -13,7 +13,7 @@ from mmae.training.data import TRAIN, VALIDATION, splits
 from mmae.training.state import paths_of
 
 
-def training_stores(state: dict[str, Any]) -> list[Path | None]:
+def training_stores(state: dict[str, Any]) -> list[Place | None]:
     """Paths of the stores that a checkpoint was trained on; None: it is not there, or another one is."""
     return _found(paths_of(state["config"]), state["data"])
 
@@ -23,10 +23,10 @@ def fingerprints(trained_on: dict[str, Any]) -> list[str]:
     return [store["fingerprint"] for store in trained_on.get("stores", [trained_on])]
 
 
-def _found(places: list[str], trained_on: dict[str, Any]) -> list[Path | None]:
+def _found(places: list[str], trained_on: dict[str, Any]) -> list[Place | None]:
     return [
-        path if (path := Path(place)).is_dir() and open_store(path).fingerprint == fingerprint else None
-        for place, fingerprint in zip(places, fingerprints(trained_on), strict=True)
+        path if (path := place(name)).is_dir() and open_store(path).fingerprint == fingerprint else None
+        for name, fingerprint in zip(places, fingerprints(trained_on), strict=True)
     ]
 
 
@@ -47,16 +47,16 @@ def roles(stores: Sequence[CutoutStore], usable: np.ndarray | None = None) -> np
     return np.sort(table, order="object_id")
 
 
-def earlier_stores(state: dict[str, Any]) -> dict[str, Path | None]:
+def earlier_stores(state: dict[str, Any]) -> dict[str, Place | None]:
     """The stores of the runs that a checkpoint began with: where they are said to be -> where they are."""
-    stores: dict[str, Path | None] = {}
+    stores: dict[str, Place | None] = {}
     trained_on = state["data"]
     while trained_on := trained_on.get("start"):
         stores |= dict(zip(trained_on["paths"], _found(trained_on["paths"], trained_on), strict=True))
     return stores
 
 
-def with_earlier(table: np.ndarray, stores: Iterable[Path]) -> np.ndarray:
+def with_earlier(table: np.ndarray, stores: Iterable[Place]) -> np.ndarray:
     """Roles with those of the galaxies of other stores: what was trained on once, was."""
     for path in stores:
         earlier = roles([open_store(path)])

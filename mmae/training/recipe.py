@@ -15,6 +15,8 @@ from tyro.conf import AvoidSubcommands, Positional, arg
 
 from catalogs.bands import had_by
 from catalogs.errors import InputRefused, UsageError
+from catalogs.place import place
+from catalogs.place_flag import PlaceFlag
 from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store.checks import check_folder
@@ -84,7 +86,7 @@ class Train:
     """
 
     # What to read and where to write
-    data: Positional[tuple[Path, ...]] = (DATA,)
+    data: Positional[tuple[PlaceFlag, ...]] = (DATA,)
     """Training stores (`mmae ingest`), of one survey or several, with spectra, redshifts, or images alone:
     all are brought to the unit and pixels of the first. In a file of flags: data = "survey.zarr", or
     data = ["a.zarr", "b.zarr"]."""
@@ -243,7 +245,7 @@ class Train:
         """The defaults of a preset, by default our own, for stores; UsageError for an unknown name."""
         if (name := name or ModelConfig.family) not in PRESETS:
             raise UsageError(f"there is no preset {name!r}; there are: {', '.join(PRESETS)}")
-        return cls(tuple(map(Path, data)) or (DATA,), **PRESETS[name])
+        return cls(tuple(map(place, data)) or (DATA,), **PRESETS[name])
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -17,6 +17,7 @@ from conftest import TINY
 from killing import WAIT_SECONDS, wait_for
 
 from catalogs.errors import InputRefused
+from catalogs.s3 import Environment
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
 from catalogs.store.format import NO_METADATA
@@ -98,14 +99,14 @@ def test_what_cannot_be_used_is_nan_and_its_neighbours_are_not(survey, bundle, u
     path = tmp_path / "holes.zarr"
     cutouts.write(path, lambda a, b: {name: of[a:b] for name, of in columns.items()}, n=128, survey="mock")
     opened = open_bundle(bundle)
-    actor = Embedder(bundle, opened.precision, opened.sha256)
+    actor = Embedder(bundle, opened.precision, opened.sha256, Environment())
     actor.begin()
     found = actor.process(0, Task(path, NO_METADATA, open_store(path).stamp), Rows(0, 0, 128))["embedding"]
     expected = zarr.open_group(undisturbed / PRODUCT, mode="r")["embedding"][:128]
     expected[[3, 70]] = np.nan
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputRefused, match="was changed while it was being read"):
-        Embedder(bundle, opened.precision, "another").begin()
+        Embedder(bundle, opened.precision, "another", Environment()).begin()
 
 
 def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle, undisturbed, tmp_path):

@@ -364,7 +364,7 @@ def test_a_place_that_cannot_be_written_to_is_told_at_once(field, capsys):
     arguments = "--coadds", str(folder / "none-{band}.fits"), "--bands", "g"
     for output, sentence in {
         folder / "objects.csv" / "a.zarr": f"as {folder}/objects.csv is no folder to write to",
-        "s3://bucket/a.zarr": "s3://bucket/a.zarr is a URL",
+        "s3://bucket/a.zarr": "s3://bucket/a.zarr is on S3, but output must be in a file system",
     }.items():
         assert cli.run_command("cutouts", [str(folder / "objects.csv"), str(output), *arguments]) == cli.USAGE
         assert sentence in capsys.readouterr().err

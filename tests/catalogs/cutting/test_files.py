@@ -338,3 +338,30 @@ def test_what_cannot_be_is_said_in_one_sentence(table, capsys, flags, code, sent
     assert sentence in error
     assert error.count("\n") == 1
     assert set(folder.iterdir()) == before
+
+
+def test_a_table_may_have_a_row_an_object_and_band(table, capsys):
+    """As Hyrax's downloader writes manifest.fits; `Attempted` is a download that came to nothing."""
+    folder, images, positions = table
+    ids = [BIG, 3, 1]
+    rows = [(i, band, f"{i}_{band}.fits", positions[i], 2.2, (SIZE, SIZE)) for band in "rg" for i in ids]
+    rows[4] = (3, "g", "Attempted", *rows[4][3:])
+    manifest = Table(rows=rows, names=("object_id", "filter", "filename", "ra", "dec", "dim"))
+    manifest.write(folder / "manifest.fits")
+
+    def code(store):
+        flags = ["--bands", "g", "r", "--survey", "hsc", "--shard-rows", 64, "--size"]
+        pattern = folder / "{filename_{band}}"
+        words = [folder / "manifest.fits", folder / store, *flags, SIZE, "--files", pattern]
+        return cli.run_command("cutouts", [str(word) for word in words])
+
+    assert code("a.zarr") == cli.OK
+    _, found = read(folder)
+    assert [*found] == ids
+    for i in ids:
+        assert same_bits(found[i][1], images[i, "r"])
+        assert np.isnan(found[i][0]).all() if i == 3 else same_bits(found[i][0], images[i, "g"])
+    manifest.add_row(manifest[0])
+    manifest.write(folder / "manifest.fits", overwrite=True)
+    assert code("b.zarr") == cli.REFUSED
+    assert f"has the object {BIG} in 2 rows of filter r: keep one" in capsys.readouterr().err
