@@ -15,9 +15,9 @@ from astropy.io import fits
 from astropy.table import Table
 from tyro.conf import Positional
 
-from catalogs import atomic, fits_strict
+from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
-from catalogs.products.schema import CATALOGUE, REJECTS
+from catalogs.products.finished import native, open_finished, reasons_of, rejects_beside
 from mmae import cli
 from mmae.scores.catalogue import comparison
 from mmae.scores.catalogue.comparison import COLUMNS, ID
@@ -91,27 +91,13 @@ def main(config: Compare) -> None:
 
 
 def read(path: Path) -> Side:
-    """A catalogue, and the rejects beside it; InputRefused for what is none."""
-    with fits_strict.opened(path) as hdus:
-        table = next((hdu for hdu in hdus if hdu.name == CATALOGUE), None)
-        if table is None or not set(COLUMNS) <= set(table.columns.names):
-            raise InputRefused(f"{path} is no catalogue that `mmae infer` wrote")
-        data = {name: np.asarray(table.data[name]) for name in COLUMNS}
-        header = hdus[0].header.copy()
-    rows = np.empty(len(data[ID]), [(name, x.dtype.newbyteorder("=")) for name, x in data.items()])
-    for name, column in data.items():
-        rows[name] = column
-    return Side(path, header, rows, rejected(path))
-
-
-def rejected(path: Path) -> dict[int, str]:
-    beside = path.with_name(f"{path.name.removesuffix('.fits')}.rejects.fits")
-    if not beside.is_file():
-        return {}
-    with fits_strict.opened(beside) as hdus:
-        data = next(hdu for hdu in hdus if hdu.name == REJECTS).data
-        reasons = np.char.strip(np.asarray(data["REASON"]).astype(str))
-        return dict(zip(np.asarray(data[ID]).tolist(), reasons.tolist(), strict=True))
+    """A catalogue, and the rejects beside it; raises as `open_finished`."""
+    tile = open_finished(path)
+    rows = np.concatenate([native(block, COLUMNS) for block in tile.blocks()])
+    rejects: dict[int, str] = {}
+    for block in rejects_beside(path):
+        rejects |= zip(block[ID].tolist(), reasons_of(block), strict=True)
+    return Side(path, tile.header, rows, rejects)
 
 
 def provenance(first: Side, second: Side) -> list[str]:

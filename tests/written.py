@@ -4,7 +4,7 @@ import numpy as np
 from astropy.table import Table
 from scipy.stats import norm
 
-from catalogs.products.photoz import Part, Provenance, rows
+from catalogs.products.photoz import Part, Provenance, merge, rows
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.products.screen import REASON_DTYPE
 
@@ -37,10 +37,10 @@ def write(folder, model="a" * 64, first=2**60, narrow=1.0, **changed):
     observed = changed.pop("observed", np.ones((N, 5), bool))
     ids, ra, dec = first + np.arange(N), 359.9 + 0.3 * rng.random(N), 0.3 * rng.random(N)
     tables = rows(ids, ra % 360, dec, columns, flags, reason, observed)
-    part = Part(folder, 0)
     folder.mkdir(exist_ok=True)
-    part.write(
-        "b" * 64, Provenance(model, "a <mock> & more", "0.2.0", "c" * 64, (0.0, 2.0), bands=BANDS), *tables
-    )
+    part, path = Part(folder, 0), folder / "tile.photoz.fits"
+    provenance = Provenance(model, "a <mock> & more", "0.2.0", "c" * 64, (0.0, 2.0), bands=BANDS)
+    part.write("b" * 64, provenance, *tables)
+    merge([part], "b" * 64, tuple(map(len, tables)), provenance, path, folder / "tile.rejects.fits")
     Table({"id": ids, "z": z}).write(folder / "truth.csv", overwrite=True)
-    return part.catalogue
+    return path

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from astropy.io import fits
 
-from catalogs import fits_stream
+from catalogs import fits_stream, fits_strict
 from catalogs.atomic import naming
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products import photoz, schema
@@ -24,6 +24,7 @@ from catalogs.store.checks import refusing
 
 BLOCK_ROWS = 1 << 18
 """Rows read at a time: some 60 MB."""
+ENDING, REJECTS_ENDING = ".photoz.fits", ".rejects.fits"
 OF_A_TILE = {"PZINPUT", "PZINZERO", "PZINPIX", "PZCODE", "PZPDF"}
 """Cards in which tiles of one model may differ."""
 AGAIN = "copy it again from where it is whole, or make it again with `mmae infer`"
@@ -179,3 +180,33 @@ def open_all(paths: Sequence[Path]) -> list[Finished]:
 def blocks_in(tiles: Sequence[Finished]) -> int:
     """Number of blocks that the rows of all are read in."""
     return sum(math.ceil(tile.n / BLOCK_ROWS) for tile in tiles)
+
+
+def native(block: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Some of the columns of rows (m,), in the byte order of this machine."""
+    kinds = [(name, block.dtype[name].base.newbyteorder("="), block.dtype[name].shape) for name in names]
+    few = np.empty(len(block), kinds)
+    for name in names:
+        few[name] = block[name]
+    return few
+
+
+def rejects_beside(path: Path) -> Iterator[np.ndarray]:
+    """Rows of the table of rejects that was written with a catalogue, (m,); none where it is not there.
+
+    Raises InputRefused where it is damaged.
+    """
+    beside = path.with_name(path.name.removesuffix(ENDING) + REJECTS_ENDING)
+    if not beside.is_file():
+        return
+    with fits_strict.opened(beside, (REJECTS,)) as hdus:
+        if not hdus:
+            raise InputRefused(f"{beside} has no table {REJECTS}: {AGAIN}")
+        data = hdus[0].data
+        for first in range(0, len(data), BLOCK_ROWS):
+            yield np.array(data[first : first + BLOCK_ROWS])
+
+
+def reasons_of(rejects: np.ndarray) -> list[str]:
+    """The reason of each row of rejects."""
+    return [str(reason) for reason in np.char.strip(rejects["REASON"].astype(str)).tolist()]

@@ -72,7 +72,7 @@ def test_a_catalogue_has_not_changed_from_itself(pair, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "0 redshifts moved" in said
     assert said.count(", the same") == 4
-    differences = Table.read(pair[0].parent / "unit-000000.comparison/differences.ecsv")
+    differences = Table.read(pair[0].parent / "tile.photoz.comparison/differences.ecsv")
     assert differences["objects"][0] == N
     assert differences["objects"][1:].sum() == N
     assert not differences["|dz|, 95 %"].any()

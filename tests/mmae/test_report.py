@@ -61,7 +61,7 @@ def test_a_good_catalogue_has_a_page_that_says_so(tmp_path, capsys):
     catalogue = write(tmp_path / "a")
     assert report(catalogue, "--truth", tmp_path / "a/truth.csv") == cli.OK
     said = capsys.readouterr().out
-    out = catalogue.with_name("unit-000000.report.html")
+    out = catalogue.with_name("tile.photoz.report.html")
     text, page = read(out)
     assert light(text) == "green"
     assert said.startswith("green: ")
@@ -114,7 +114,7 @@ def test_several_catalogues_of_one_model_are_counted_together(tmp_path, capsys):
     assert len(facts.reject_cells) == N // 5
     other = write(tmp_path / "c", model="d" * 64)
     assert report(paths[0], other) == cli.REFUSED
-    assert "another model" in capsys.readouterr().err
+    assert "not of one run of one model" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.html"))
 
 
@@ -127,7 +127,7 @@ def test_a_map_is_as_fine_as_cells_hold_thirty_objects():
 def test_what_is_no_catalogue_is_refused(tmp_path, capsys):
     Table({"a": [1.0]}).write(tmp_path / "a.fits")
     assert report(tmp_path / "a.fits") == cli.REFUSED
-    assert "name a catalogue that `mmae infer` wrote" in capsys.readouterr().err
+    assert "is no catalogue of `mmae infer`" in capsys.readouterr().err
     assert report() == cli.USAGE
     catalogue = write(tmp_path / "b")
     Table({"id": [1], "z": [0.5]}).write(tmp_path / "none.csv")

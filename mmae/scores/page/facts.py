@@ -8,17 +8,12 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from catalogs import fits_strict
-from catalogs.errors import InputRefused
 from catalogs.products.coverage import FINEST, ROW_ORDER
-from catalogs.products.schema import CATALOGUE, REJECTS, Flag
+from catalogs.products.finished import native, open_all, reasons_of, rejects_beside
+from catalogs.products.schema import Flag
 
 SAMPLED = 200_000
 """Rows that figures are made of, at most; more of them would change no figure by what an eye sees."""
-BLOCK = 2**17
-"""Rows read at a time."""
-ENDING = ".fits"
-REJECTS_ENDING = ".rejects.fits"
 OOD_BINS = 1000
 """Bins of the counts of OOD_SCORE."""
 COLUMNS = (
@@ -64,74 +59,36 @@ class Facts:
 def gather(paths: Sequence[Path]) -> Facts:
     """Facts of catalogues, and of the rejects beside them; memory does not grow with their rows.
 
-    Raises InputRefused for a file that is no catalogue, or of another model than the first.
+    Raises as `open_all`: for what is no catalogue, and for those of other models than the first.
     """
-    facts = Facts()
-    for path in paths:
-        with fits_strict.opened(path) as hdus:
-            header, table = hdus[0].header, _table(path, hdus, CATALOGUE)
-            _check(facts, path, header, table)
-            facts.paths.append(path)
-            facts.headers.append(header)
-            facts.rows += len(table.data)
+    facts, tiles = Facts(), open_all(paths)
+    facts.rows = sum(tile.n for tile in tiles)
     facts.every = max(1, -(-facts.rows // SAMPLED))
     parts, seen = [], 0
-    for path in paths:
-        with fits_strict.opened(path) as hdus:
-            data = _table(path, hdus, CATALOGUE).data
-            for start in range(0, len(data), BLOCK):
-                block = data[start : start + BLOCK]
-                _count(facts, block)
-                parts.append(_few(block[-(seen + start) % facts.every :: facts.every]))
-            seen += len(data)
-        _count_rejects(facts, path)
-    facts.sample = np.concatenate(parts) if parts else facts.sample
+    for tile in tiles:
+        facts.paths.append(tile.path)
+        facts.headers.append(tile.header)
+        for block in tile.blocks():
+            _count(facts, block)
+            parts.append(native(block[-seen % facts.every :: facts.every], COLUMNS))
+            seen += len(block)
+        _count_rejects(facts, tile.path)
+    facts.sample = np.concatenate(parts)
     return facts
 
 
-def _table(path: Path, hdus: list, name: str) -> fits.BinTableHDU:
-    table = next((hdu for hdu in hdus if hdu.name == name), None)
-    if table is None:
-        raise InputRefused(f"{path} has no table {name}: name a catalogue that `mmae infer` wrote")
-    return table
-
-
-def _check(facts: Facts, path: Path, header: fits.Header, table: fits.BinTableHDU) -> None:
-    names = set(table.columns.names)
-    if missing := [name for name in COLUMNS if name not in names and name != "Z_SPEC"]:
-        raise InputRefused(f"{path} lacks the column {missing[0]}: name a catalogue that `mmae infer` wrote")
-    if facts.headers and header.get("PZMODEL") != facts.header.get("PZMODEL"):
-        raise InputRefused(f"{path} is of another model than {facts.paths[0]}: make a page of each")
-
-
-def _count(facts: Facts, block: fits.FITS_rec) -> None:
-    flags = np.asarray(block["PHOTOZ_FLAGS"]).astype(np.int64)
+def _count(facts: Facts, block: np.ndarray) -> None:
+    flags = block["PHOTOZ_FLAGS"].astype(np.int64)
     for flag in Flag:
         if number := int(np.count_nonzero(flags & flag.value)):
             facts.flags[flag] += number
-    score = np.asarray(block["OOD_SCORE"], np.float64)
+    score = block["OOD_SCORE"].astype(np.float64)
     facts.unlikely += np.histogram(score[np.isfinite(score)], OOD_BINS, (0, 1))[0]
 
 
-def _few(rows: fits.FITS_rec) -> np.ndarray:
-    """Rows as a native array of the columns COLUMNS; NaN for a Z_SPEC that the catalogue lacks."""
-    names = [name for name in COLUMNS if name in rows.dtype.names]
-    values = {name: np.asarray(rows[name]) for name in names}
-    kinds = [(name, x.dtype.newbyteorder("="), x.shape[1:]) for name, x in values.items()]
-    few = np.empty(len(rows), [*kinds, *([] if "Z_SPEC" in values else [("Z_SPEC", np.float64, ())])])
-    few["Z_SPEC"] = np.nan
-    for name, column in values.items():
-        few[name] = column
-    return few
-
-
 def _count_rejects(facts: Facts, path: Path) -> None:
-    rejects = path.with_name(path.name.removesuffix(ENDING) + REJECTS_ENDING)
-    if not rejects.is_file():
-        return
-    with fits_strict.opened(rejects) as hdus:
-        data = _table(rejects, hdus, REJECTS).data
-        facts.rejects.update(np.char.strip(np.asarray(data["REASON"]).astype(str)).tolist())
-        cells = np.asarray(data["HEALPIX29"]).astype(np.int64)
-    cells = cells[cells >= 0] >> 2 * (ROW_ORDER - FINEST)
-    facts.reject_cells = np.sort(np.concatenate([facts.reject_cells, cells]))
+    for block in rejects_beside(path):
+        facts.rejects.update(reasons_of(block))
+        cells = block["HEALPIX29"].astype(np.int64)
+        cells = cells[cells >= 0] >> 2 * (ROW_ORDER - FINEST)
+        facts.reject_cells = np.sort(np.concatenate([facts.reject_cells, cells]))
