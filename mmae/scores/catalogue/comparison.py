@@ -54,12 +54,17 @@ def shared(
     _, a, b = np.intersect1d(first[ID], second[ID], return_indices=True)
     z_first, z_second = redshift(first[a]), redshift(second[b])
     names = sorted({*bands[0], *bands[1]})
-    bits = tuple(
-        sum((rows["BANDMASK"].astype(np.int64) >> k & 1) << names.index(band) for k, band in enumerate(own))
-        for rows, own in ((first[a], bands[0]), (second[b], bands[1]))
-    )
-    both = Shared(first[a], second[b], (z_second - z_first) / (1 + z_first), (bits[0], bits[1]))
+    bits = (_bits(first[a], bands[0], names), _bits(second[b], bands[1], names))
+    both = Shared(first[a], second[b], (z_second - z_first) / (1 + z_first), bits)
     return both, np.setdiff1d(first[ID], second[ID]), np.setdiff1d(second[ID], first[ID])
+
+
+def _bits(rows: np.ndarray, bands: list[str], names: list[str]) -> np.ndarray:
+    """BANDMASK of rows, whose bits are `bands`, with the bits of `names` instead."""
+    mask, bits = rows["BANDMASK"].astype(np.int64), np.zeros(len(rows), np.int64)
+    for k, band in enumerate(bands):
+        bits |= (mask >> k & 1) << names.index(band)
+    return bits
 
 
 def moved(both: Shared) -> np.ndarray:

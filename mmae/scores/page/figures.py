@@ -37,11 +37,11 @@ def redshifts(quantiles: np.ndarray, best: np.ndarray, truth: np.ndarray | None)
         alpha=0.35,
         label="sum of p(z)",
     )
-    axes.hist(best, edges, density=True, histtype="step", color=DEEP, lw=1.5, label="PHOTOZ_BEST")
+    axes.hist(best, edges.tolist(), density=True, histtype="step", color=DEEP, lw=1.5, label="PHOTOZ_BEST")
     if truth is not None:
         axes.hist(
             truth,
-            edges,
+            edges.tolist(),
             density=True,
             histtype="step",
             color=WARM,

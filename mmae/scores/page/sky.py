@@ -63,7 +63,7 @@ def _drawn(corners: np.ndarray, values: dict[str, np.ndarray]) -> Figure:
     low, high = corners.reshape(-1, 2).min(0), corners.reshape(-1, 2).max(0)
     plot = Figure(figsize=(9.6, 6), layout="constrained")
     for axes, (name, value) in zip(plot.subplots(2, 3).flat, values.items(), strict=True):
-        cells = PolyCollection(corners, array=value, cmap="viridis", edgecolors="face", linewidths=0.2)
+        cells = PolyCollection(list(corners), array=value, cmap="viridis", edgecolors="face", linewidths=0.2)
         axes.add_collection(cells)
         axes.set(xlim=(high[0], low[0]), ylim=(low[1], high[1]))
         axes.set_aspect(1 / max(0.1, np.cos(np.radians((low[1] + high[1]) / 2))), adjustable="box")
