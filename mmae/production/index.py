@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from astropy.table import Table
 
 from catalogs import atomic
@@ -28,6 +29,8 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "SHA256": (str, "of the catalogue"),
     "COVERAGE": (str, "cells of the sky with rows: IVOA MOC, ASCII; HEALPix, nested, ICRS"),
     "REASON": (str, "why there is no catalogue"),
+    "DRIFT": (float, "how far its objects together are from those of the training set, from 0 to 1"),
+    "DRIFT_BY_CHANCE": (float, "DRIFT that objects like the training set's exceed in one tile of a hundred"),
     "WARNING": (str, "how its pixels differ from those of the training set"),
 }
 
@@ -46,9 +49,11 @@ def row(files: RunFiles, reason: str = "") -> dict[str, Any]:
     """The row of a tile; only the state of one that is not finished."""
     values = {"TILE": files.tile, "PATH": files.catalogue.name, "ROWS": 0, "REJECTS": 0, "REASON": reason}
     values |= {"STATE": FAILED if reason else UNFINISHED, "SHA256": "", "COVERAGE": "", "WARNING": ""}
+    values |= {"DRIFT": np.nan, "DRIFT_BY_CHANCE": np.nan}
     if not reason and (record := files.record()):
         values |= {"STATE": DONE, "SHA256": record["files"][files.catalogue.name]["sha256"]}
         values |= {name.upper(): record[name] for name in ("rows", "rejects", "coverage", "warning")}
+        values |= {name.upper(): record[name] for name in ("drift", "drift_by_chance") if name in record}
     return values
 
 

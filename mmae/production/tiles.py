@@ -24,6 +24,7 @@ from catalogs.object_path import ObjectPath
 from catalogs.place import Place, together
 from catalogs.products import photoz
 from catalogs.products.coverage import Coverage
+from catalogs.products.drift import Drift
 from catalogs.products.photoz import Provenance
 from catalogs.products.schema import CATALOGUE, REJECTS
 from catalogs.store.checks import open_group
@@ -207,10 +208,10 @@ class Tile:
                 f"{self.path} was changed while it was read: remove {self.files.run} and start again"
             )
         atomic.check_owned(self.files.run)
-        coverage = Coverage()
+        coverage, drift = Coverage(), Drift()
         self.rows, self.rejects, self.reasons = 0, 0, Counter()
         for unit in self.plan.units:
-            self.count(self.check_unit(unit, coverage))
+            self.count(self.check_unit(unit, coverage, drift))
         photoz.merge(
             [self.files.part(unit) for unit in self.plan.units],
             self.plan.sha256,
@@ -221,9 +222,13 @@ class Tile:
         )
         counts: dict[str, Any] = {"rows": self.rows, "rejects": self.rejects, "warning": self.warning}
         counts["reasons"] = dict(sorted(self.reasons.items()))
+        if drift.sentence:
+            print(f"warning: {self.path}: {drift.sentence}", flush=True)
+        known = bool(drift.counts.any())
+        counts |= {"drift": drift.distance, "drift_by_chance": drift.chance} if known else {}
         self.files.finish(self.plan, counts | {"coverage": coverage.moc()})
 
-    def check_unit(self, unit: int, coverage: Coverage) -> dict[str, Any]:
+    def check_unit(self, unit: int, coverage: Coverage, drift: Drift) -> dict[str, Any]:
         """Check that a part holds the objects of its rows; returns counts made from what is in it."""
         part, (start, stop) = self.files.part(unit), self.plan.span(unit)
         catalogue, rejects = (part.read(table, self.plan.sha256) for table in (CATALOGUE, REJECTS))
@@ -234,6 +239,7 @@ class Tile:
                 f"unit {unit} does not hold the objects of rows {start} to {stop}: remove {self.files.run}"
             )
         coverage.add(catalogue["HEALPIX29"].astype(np.int64))
+        drift.add(catalogue["OOD_SCORE"])
         reasons = Counter(rejects["REASON"].astype(str).tolist())
         return {"rows": len(catalogue), "rejects": len(rejects), "reasons": reasons}
 

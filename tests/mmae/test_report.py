@@ -12,7 +12,7 @@ from catalogs.products.screen import REASON_DTYPE
 from mmae import cli
 from mmae.report import Report, judge, main
 from mmae.scores.page.facts import gather
-from mmae.scores.page.light import colour, drift, reasons
+from mmae.scores.page.light import colour, reasons
 from mmae.scores.page.sky import order_of
 from tests.written import N, write
 
@@ -99,9 +99,8 @@ def test_a_bad_catalogue_is_red_and_says_why(tmp_path, fault):
 def test_the_distance_of_scores_is_kolmogorovs(tmp_path):
     """Scores u^2 have the CDF sqrt(s), which is 1/4 above that of u at s = 1/4."""
     facts = gather([write(tmp_path / "a", **FAULTY["another population"])])
-    distance, chance = drift(facts)
-    assert distance == pytest.approx(0.25, abs=1.63 / np.sqrt(N))
-    assert chance == pytest.approx(0.05 + 1.63 / np.sqrt(N))
+    assert facts.drift.distance == pytest.approx(0.25, abs=1.63 / np.sqrt(N))
+    assert facts.drift.chance == pytest.approx(0.05 + 1.63 / np.sqrt(N))
 
 
 def test_several_catalogues_of_one_model_are_counted_together(tmp_path, capsys):

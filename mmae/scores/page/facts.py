@@ -9,13 +9,12 @@ import numpy as np
 from astropy.io import fits
 
 from catalogs.products.coverage import FINEST, ROW_ORDER
+from catalogs.products.drift import Drift
 from catalogs.products.finished import native, open_all, reasons_of, rejects_beside
 from catalogs.products.schema import Flag
 
 SAMPLED = 200_000
 """Rows that figures are made of, at most; more of them would change no figure by what an eye sees."""
-OOD_BINS = 1000
-"""Bins of the counts of OOD_SCORE."""
 COLUMNS = (
     *("OBJECT_ID", "RA", "DEC", "HEALPIX29", "PHOTOZ_BEST", "PHOTOZ_POINT", "PHOTOZ_MODE2"),
     *("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_RISK_BEST", "PHOTOZ_CONF_BEST", "PDF_QUANT"),
@@ -34,8 +33,7 @@ class Facts:
     """Objects without a redshift, by reason."""
     flags: Counter = field(default_factory=Counter)
     """Objects by flag."""
-    unlikely: np.ndarray = field(default_factory=lambda: np.zeros(OOD_BINS, np.int64))
-    """Counts of OOD_SCORE in equal bins from 0 to 1."""
+    drift: Drift = field(default_factory=Drift)
     reject_cells: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Cells of order FINEST of rejected objects with a position, sorted, one an object."""
     sample: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -82,8 +80,7 @@ def _count(facts: Facts, block: np.ndarray) -> None:
     for flag in Flag:
         if number := int(np.count_nonzero(flags & flag.value)):
             facts.flags[flag] += number
-    score = block["OOD_SCORE"].astype(np.float64)
-    facts.unlikely += np.histogram(score[np.isfinite(score)], OOD_BINS, (0, 1))[0]
+    facts.drift.add(block["OOD_SCORE"])
 
 
 def _count_rejects(facts: Facts, path: Path) -> None:

@@ -9,19 +9,14 @@ from catalogs.products.schema import FLAG_MEANINGS, Flag
 from catalogs.products.screen import ATYPICAL
 from mmae.layers.pdf import HSC_WIDTH
 from mmae.scores import metrics
-from mmae.scores.page.facts import OOD_BINS, Facts
+from mmae.scores.page.facts import Facts
 
 Colour = Literal["green", "amber", "red"]
 ORDER: tuple[Colour, ...] = ("green", "amber", "red")
 REJECTED = (0.01, 0.1)
 """Shares of rejected objects above which the light is amber, and red."""
-REFERENCE = 0.05
-"""Distance of the distribution of OOD_SCORE from a uniform one that is in its reference sample: some thousand
-galaxies (CALIBRATED_ROWS), by which the score is measured."""
 UNLIKE = 0.15
-"""Such a distance above which a catalogue is of another population: a twentieth of it is chance."""
-CRITICAL = 1.63
-"""Kolmogorov's statistic that chance exceeds once in a hundred."""
+"""Distance of the distribution of OOD_SCORE (drift.py) above which a catalogue is of another population."""
 SHARES = {
     Flag.UNLIKE_TRAINING_PIXELS: (0.05, 0.5),
     Flag.MISSING_BAND: (0.1, 0.9),
@@ -65,20 +60,6 @@ class Judged(NamedTuple):
     """Where the redshifts came from."""
 
 
-def drift(facts: Facts) -> tuple[float, float]:
-    """Distance of the distribution of OOD_SCORE from a uniform one, from 0 to 1, and what chance allows.
-
-    OOD_SCORE is a p-value: of objects like those of the training set it is uniform. Kolmogorov's distance;
-    chance exceeds the second once in a hundred. NaN where there is no score.
-    """
-    number = int(facts.unlikely.sum())
-    if not number:
-        return math.nan, math.nan
-    cdf = np.cumsum(facts.unlikely) / number
-    distance = float(np.abs(cdf - np.arange(1, OOD_BINS + 1) / OOD_BINS).max())
-    return distance, REFERENCE + CRITICAL / math.sqrt(number)
-
-
 def reasons(facts: Facts, judged: Judged | None) -> list[Reason]:
     """All that is not as it should be, the worst first; none: green."""
     found = [_rejected(facts), _drifted(facts), _atypical(facts), *_flagged(facts)]
@@ -104,7 +85,7 @@ def _rejected(facts: Facts) -> Reason | None:
 
 
 def _drifted(facts: Facts) -> Reason | None:
-    distance, chance = drift(facts)
+    distance, chance = facts.drift.distance, facts.drift.chance
     if not distance > chance:
         return None
     finding = (

@@ -119,12 +119,12 @@ def redshifts(facts: Facts, rows: np.ndarray, judged: Judged | None) -> Iterator
 
 
 def likeness(facts: Facts) -> Iterator[str]:
-    distance, chance = light.drift(facts)
+    distance, chance = facts.drift.distance, facts.drift.chance
     if np.isnan(distance):
         return
     yield html.heading("Is it like the training set?")
     yield html.picture(
-        figures.scores(facts.unlikely),
+        figures.scores(facts.drift.counts),
         "distribution of OOD_SCORE",
         f"OOD_SCORE is the share of galaxies less like the training set than this one. Its distribution is "
         f"{distance:.3f} from a flat one at most; above {chance:.3f} is beyond chance (1 %).",
