@@ -26,6 +26,7 @@ img { max-width: 100%; height: auto; display: block; border-radius: 4px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .light { background: var(--card); border-left: .5rem solid; border-radius: 4px; padding: .8rem 1rem;
   margin: 1rem 0; }
@@ -75,7 +76,7 @@ def _text(value: str | int | float) -> str:
 
 
 def picture(plot: Figure, alt: str, caption: str, photographs: bool = False) -> str:
-    """A figure inside the page; photographs: it is not to be inverted where the page is dark."""
+    """A figure inside the page; photographs: its colours stay where the page is dark."""
     file = io.BytesIO()
     plot.savefig(file, format="png", dpi=DPI, facecolor="white")
     data = base64.b64encode(file.getvalue()).decode()

@@ -51,7 +51,9 @@ def parts(
     if (maps := sky.maps(facts)) is not None:
         yield html.heading("On the sky")
         text = "Cells of HEALPix; an isolated patch, a stripe or a gradient is of the data, not of the sky."
-        yield html.picture(maps, "maps of density, redshift, width, flags, typicality and rejects", text)
+        yield html.picture(
+            maps, "maps of density, redshift, width, flags, typicality and rejects", text, photographs=True
+        )
     if len(rows):
         yield from examples(rows, composites)
     yield from truth(judged, quantiles)
