@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.bundles.typicality import Typicality
+from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.pdf import entropy, recalibrated
 from mmae.layers.transformer import Block, Embedding
-from mmae.models.mmae import Model, features, together
+from mmae.models.mmae import Model, features
 from mmae.models.output import Estimate
 
 

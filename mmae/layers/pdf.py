@@ -20,6 +20,8 @@ CONF_WIDTH = 0.03
 """Half-width of the confidence interval about a redshift, in units of 1 + z."""
 PEAK_RATIO = 0.05
 """Smallest density of a second peak, relative to the highest."""
+SMOOTHED = 0.03
+"""Width in ln(1 + z) over which n(z) is smoothed."""
 HSC_WIDTH = 0.15
 """Width of the HSC loss in dz."""
 
@@ -72,6 +74,15 @@ class Grid:
     def bin(self, z: Tensor) -> Tensor:
         """Index of the bin of each redshift; the first or the last for those beyond."""
         return (torch.log1p(z) / self.step).floor().long().clamp(0, self.bins - 1)
+
+
+def distribution(redshift: Tensor, grid: Grid) -> Tensor:
+    """n(z) of redshifts (N,), NaN: not known; masses (K,), smooth, and in no bin 0."""
+    x = torch.log1p(redshift[~redshift.isnan()]).unsqueeze(1)
+    centres = torch.log1p(grid.centres).to(x)
+    near = torch.exp(-0.5 * ((x - centres) / SMOOTHED) ** 2)
+    masses = near.sum(0) + 1  # as if there were one more galaxy in every bin
+    return masses / masses.sum()
 
 
 @cache

@@ -37,10 +37,10 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import check_range, check_sizes
 from catalogs.store.format import SPECTYPES
 from catalogs.store.spectra import STORED_POOL
-from mmae.layers.columns import Columns
+from mmae.layers.columns import Columns, column_pdf, together
 from mmae.layers.conditions import SHALLOWEST, Conditions, shallowness, split_told, unknown
 from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
-from mmae.layers.pdf import Grid, best
+from mmae.layers.pdf import Grid, best, distribution
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
 from mmae.layers.photometry import Photometry, asinh
 from mmae.layers.radial_profile import RadialProfile
@@ -60,8 +60,6 @@ MAX_ASINH = 15.0
 """Largest output of the decoder on the asinh scale, 10^6 times the noise: sinh must not overflow."""
 
 
-SMOOTHED = 0.03
-"""Width in ln(1 + z) over which n(z) is smoothed."""
 MAX_Z = 20.0
 """Largest redshift of a grid: nothing brighter than the noise is beyond."""
 
@@ -192,38 +190,11 @@ class Decoder(nn.Module):
         return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
 
 
-def distribution(redshift: Tensor, grid: Grid) -> Tensor:
-    """n(z) of redshifts (N,), NaN: not known; masses (K,), smooth, and in no bin 0."""
-    x = torch.log1p(redshift[~redshift.isnan()]).unsqueeze(1)
-    centres = torch.log1p(grid.centres).to(x)
-    near = torch.exp(-0.5 * ((x - centres) / SMOOTHED) ** 2)
-    masses = near.sum(0) + 1  # as if there were one more galaxy in every bin
-    return masses / masses.sum()
-
-
 def class_head(width: int) -> nn.Sequential:
     """Joint representations (B, D) -> logits (B, 3) of star, galaxy and quasar, at first all alike."""
     last = nn.Linear(width, len(SPECTYPES) - 1)
     nn.init.zeros_(last.weight)
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
-
-
-def column_pdf(features: int, config: ModelConfig) -> nn.Sequential:
-    """Features (B, F) of columns and photometry -> logits (B, K) of p(z), at first all alike."""
-    width = config.photometry_dim
-    first, second, last = nn.Linear(features, width), nn.Linear(width, width), nn.Linear(width, config.bins)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)
-
-
-def together(of_columns: Tensor, beside: Tensor, logits: Tensor) -> Tensor:
-    """What p(z) with columns is read from, (B, F): features of these and of the image, and its p(z) (B, K).
-
-    The p(z) is that by photometry, which reads every set of bands best: so one network of columns serves all
-    sets. Its masses are brought to the size of other features.
-    """
-    return torch.cat([of_columns, beside, 10 * logits.softmax(1)], 1)
 
 
 class Model(nn.Module):
@@ -264,7 +235,8 @@ class Model(nn.Module):
         self.columns = Columns(len(config.columns)) if config.columns else None
         if self.columns is not None:
             beside = self.columns.features
-            self.column_pdf = column_pdf(beside + self.photometry.features + told + config.bins, config)
+            read = beside + self.photometry.features + told
+            self.column_pdf = column_pdf(read, config.photometry_dim, config.bins)
             self.column_decoder = nn.Sequential(
                 nn.Linear(beside + width, width), nn.GELU(), nn.Linear(width, len(config.columns))
             )

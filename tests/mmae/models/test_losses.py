@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.layers.pdf import Grid
+from mmae.layers.pdf import Grid, distribution
 from mmae.models.batch import Batch
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined, crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
-from mmae.models.mmae import Model, distribution
+from mmae.models.mmae import Model
 from mmae.models.output import Output
 
 
