@@ -101,6 +101,8 @@ def closure(name):
 
 def test_the_wheel_holds_the_packages_and_the_console_script_only(installed):
     top = {path.name for path in (installed / "site").iterdir()}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"catalogs", "mmae", "jobs"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"catalogs", "mmae", "jobs", "rail"}
+    shared = {str(path.relative_to(installed / "site")) for path in (installed / "site/rail").rglob("*.py")}
+    assert shared == {"rail/estimation/algos/mmae.py", "rail/mmae/__init__.py"}  # a namespace of RAIL's
     (entry_points,) = (installed / "site").glob("*.dist-info/entry_points.txt")
     assert "mmae = mmae.cli:main" in entry_points.read_text()
