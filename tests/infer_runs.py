@@ -29,18 +29,23 @@ def descendants(process):
     return []
 
 
+def command(process):
+    """What a process calls itself; nothing where it is ending."""
+    return "".join(process.cmdline()[:1])
+
+
 def actors(process):
     found = []
     for child in descendants(process):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.cmdline()[:1] and "Predictor" in child.cmdline()[0]:
+            if "Predictor" in command(child):
                 found.append(child)
     return found
 
 
 def is_at_a_unit(process):
     with contextlib.suppress(psutil.NoSuchProcess):
-        return "Predictor.process" in process.cmdline()[0]
+        return "Predictor.process" in command(process)
 
 
 def finish(tile, bundle):

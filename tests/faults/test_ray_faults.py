@@ -1,5 +1,6 @@
 """Processes of Ray killed or stopped in the middle of an inference run; the catalogue must not show it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -72,11 +73,14 @@ def test_the_head_of_ray_is_killed_or_hangs(tile, bundle, running, undisturbed, 
 def test_the_raylet_is_killed_or_hangs(tile, bundle, running, undisturbed, fault):
     """The head misses a stopped one after a minute."""
     hold_an_actor(running)
-    before = descendants(running)
+    before, held = descendants(running), actors(running)
     (raylet,) = [child for child in before if child.name() == "raylet"]
     raylet.send_signal(fault)
-    for actor in actors(running):  # those of a killed one end by themselves
-        actor.kill()
+    for (
+        actor
+    ) in held:  # suspended, they could not end by themselves; and they are no children of a killed one
+        with contextlib.suppress(psutil.NoSuchProcess):
+            actor.kill()
     shown = running.stderr.read()
     assert running.wait(WAIT_SECONDS) == cli.IO_FAILED, shown
     *_, sentence = shown.splitlines()
