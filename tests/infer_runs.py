@@ -29,7 +29,7 @@ def descendants(process):
     return []
 
 
-def command(process):
+def called(process):
     """What a process calls itself; nothing where it is ending."""
     return "".join(process.cmdline()[:1])
 
@@ -38,14 +38,14 @@ def actors(process):
     found = []
     for child in descendants(process):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "Predictor" in command(child):
+            if "Predictor" in called(child):
                 found.append(child)
     return found
 
 
 def is_at_a_unit(process):
     with contextlib.suppress(psutil.NoSuchProcess):
-        return "Predictor.process" in command(process)
+        return "Predictor.process" in called(process)
 
 
 def finish(tile, bundle):

@@ -76,9 +76,7 @@ def test_the_raylet_is_killed_or_hangs(tile, bundle, running, undisturbed, fault
     before, held = descendants(running), actors(running)
     (raylet,) = [child for child in before if child.name() == "raylet"]
     raylet.send_signal(fault)
-    for (
-        actor
-    ) in held:  # suspended, they could not end by themselves; and they are no children of a killed one
+    for actor in held:  # suspended, they cannot end by themselves, and are no children of a killed one
         with contextlib.suppress(psutil.NoSuchProcess):
             actor.kill()
     shown = running.stderr.read()
