@@ -37,7 +37,8 @@ class Report:
     The page holds its pictures, so that it can be sent by mail and opens without a network: a traffic light
     with its reasons and what to do about each; counts, flags and rejects; n(z); how like the training set the
     objects are; maps of the sky; examples of p(z); and with spectra, calibration and reliability. Catalogues
-    of one model make one page together. Memory does not grow with them.
+    of one model make one page together. Memory does not grow with them; with a truth, or Z_SPEC, it is that
+    of one catalogue.
     """
 
     catalogues: Positional[tuple[Path, ...]]
@@ -79,7 +80,8 @@ def main(config: Report) -> None:
     with atomic.replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     found = light.reasons(facts, judged)
-    print(f"{light.colour(found)}: {report.SAID[light.colour(found)]}")
+    colour = light.colour(found)
+    print(f"{colour}: {report.SAID[colour]}")
     for reason in found:
         print(f"  {reason.colour}: {reason.finding}; {reason.remedy}")
     print(f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser")

@@ -44,11 +44,16 @@ class Drift:
         return REFERENCE + CRITICAL / math.sqrt(number) if number else math.nan
 
     @property
-    def sentence(self) -> str:
-        """What to say of it; nothing where it is within chance."""
+    def finding(self) -> str:
+        """What is found; nothing where it is within chance."""
         if not self.distance > self.chance:
             return ""
         return (
             "its objects are not like those that the model was made with: the distribution of OOD_SCORE is "
-            f"off by {self.distance:.2f}, chance by {self.chance:.2f}; widths of p(z) and RISK may not hold"
+            f"off by {self.distance:.2f}, chance by {self.chance:.2f}"
         )
+
+    @property
+    def sentence(self) -> str:
+        """What is found, and what follows; nothing where it is within chance."""
+        return f"{self.finding}; widths of p(z) and RISK may not hold" if self.finding else ""

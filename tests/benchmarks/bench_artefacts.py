@@ -15,13 +15,12 @@ import numpy as np
 import report
 import studies
 import torch
-from studies import held_out, make_all, measured, opened
+from studies import held_out, measured, opened
 
 from catalogs.mock.cameras import HSC
 from catalogs.mock.image import Artefact, add_artefact
 from catalogs.products.schema import Flag
 from catalogs.products.screen import screen_images
-from mmae.training.recipe import Train
 
 HEADER = ["images", *studies.SCORES[:5], "flagged"]
 STAMPS, FIELD, STEP = "hsc_stamps64_grizy.npz", "hsc_field_grizy_191x191.npz", 3
@@ -76,14 +75,8 @@ def real(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     arguments = studies.parser(__doc__, 12_000).parse_args()
-    store = studies.drawn(arguments.folder, arguments.galaxies)
-    common = {"epochs": arguments.epochs, "batch": arguments.batch, "model": studies.model_of(arguments)}
-    recipes = [
-        Train((store,), arguments.folder / "runs" / f"trails {seed}", seed=seed, **common)
-        for seed in range(arguments.seeds)
-    ]
-    make_all(recipes)
-    body = list(rows(store, [recipe.out for recipe in recipes]))
+    store, runs = studies.with_seeds("trails", arguments)
+    body = list(rows(store, runs))
     if shared := os.environ.get("MMAE_SHARED_DATA"):
         body += real(Path(shared))
     command = " ".join(["bench_artefacts.py", "FOLDER", *sys.argv[2:]])

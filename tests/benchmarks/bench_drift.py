@@ -14,13 +14,12 @@ import numpy as np
 import report
 import studies
 import torch
-from studies import held_out, make_all, opened
+from studies import held_out, opened
 
 from catalogs.mock.cameras import HSC
 from catalogs.mock.image import bright_star, seeing
 from catalogs.products.drift import Drift
 from mmae.bundles.program import estimates
-from mmae.training.recipe import Train
 
 SIZES, TILES = (300, 500, 1000), 200
 FAINTER, STARS_SHARE, BAND, OFF = 2.0, 0.3, 2, 0.05
@@ -85,15 +84,9 @@ def rows(store: Path, runs: list[Path]) -> Iterator[str]:
 
 def main() -> None:
     arguments = studies.parser(__doc__, 12_000).parse_args()
-    store = studies.drawn(arguments.folder, arguments.galaxies)
-    common = {"epochs": arguments.epochs, "batch": arguments.batch, "model": studies.model_of(arguments)}
-    recipes = [
-        Train((store,), arguments.folder / "runs" / f"trails {seed}", seed=seed, **common)
-        for seed in range(arguments.seeds)
-    ]
-    make_all(recipes)
+    store, runs = studies.with_seeds("trails", arguments)
     command = " ".join(["bench_drift.py", "FOLDER", *sys.argv[2:]])
-    body = rows(store, [recipe.out for recipe in recipes])
+    body = rows(store, runs)
     report.write("drift", "Tiles that are not like the training set", command, body)
 
 

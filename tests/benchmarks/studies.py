@@ -109,6 +109,18 @@ def make_all(recipes: Iterable[Train]) -> None:
         list(pool.map(make, recipes))
 
 
+def with_seeds(name: str, options: argparse.Namespace) -> tuple[Path, list[Path]]:
+    """The training store of HSC's mock, and runs on it with each seed; made once."""
+    store = drawn(options.folder, options.galaxies)
+    common = {"epochs": options.epochs, "batch": options.batch, "model": model_of(options)}
+    recipes = [
+        Train((store,), options.folder / "runs" / f"{name} {seed}", seed=seed, **common)
+        for seed in range(options.seeds)
+    ]
+    make_all(recipes)
+    return store, [recipe.out for recipe in recipes]
+
+
 def opened(run: Path) -> Bundle:
     return open_bundle(run / "bundle", FP32)
 

@@ -9,6 +9,7 @@ from catalogs.products.schema import FLAG_MEANINGS, Flag
 from catalogs.products.screen import ATYPICAL
 from mmae.layers.pdf import HSC_WIDTH
 from mmae.scores import metrics
+from mmae.scores.calibration import within
 from mmae.scores.page.facts import Facts
 
 Colour = Literal["green", "amber", "red"]
@@ -59,6 +60,11 @@ class Judged(NamedTuple):
     source: str
     """Where the redshifts came from."""
 
+    @property
+    def held(self) -> float:
+        """Share of the redshifts in 68 % intervals."""
+        return float(np.mean(within(self.low, self.high, self.z_spec)))
+
 
 def reasons(facts: Facts, judged: Judged | None) -> list[Reason]:
     """All that is not as it should be, the worst first; none: green."""
@@ -85,18 +91,13 @@ def _rejected(facts: Facts) -> Reason | None:
 
 
 def _drifted(facts: Facts) -> Reason | None:
-    distance, chance = facts.drift.distance, facts.drift.chance
-    if not distance > chance:
+    if not facts.drift.finding:
         return None
-    finding = (
-        "the objects are not like those that the model was made with: the distribution of OOD_SCORE is off "
-        f"by {distance:.2f}, chance by {chance:.2f}"
-    )
     remedy = (
         "widths of p(z) and RISK hold for galaxies like the training set's: look for stars, another depth, a "
         "wrong zero point or band names; judge by spectra of this survey, or train on them (`--from`)"
     )
-    return Reason("red" if distance > max(UNLIKE, chance) else "amber", finding, remedy)
+    return Reason("red" if facts.drift.distance > UNLIKE else "amber", facts.drift.finding, remedy)
 
 
 def _atypical(facts: Facts) -> Reason | None:
@@ -121,7 +122,7 @@ def _coverage(judged: Judged) -> Reason | None:
     number = len(judged.z_spec)
     if number < LEAST_TRUTHS:
         return None
-    held = float(np.mean((judged.low <= judged.z_spec) & (judged.z_spec <= judged.high)))
+    held = judged.held
     error = math.sqrt(0.68 * 0.32 / number)
     off = abs(held - 0.68) - 2 * error  # what is beyond chance
     if off <= 0 or abs(held - 0.68) <= WIDE:

@@ -154,12 +154,11 @@ def truth(judged: Judged | None, quantiles: np.ndarray | None) -> Iterator[str]:
     number = len(judged.z_spec)
     yield html.paragraph(f"{number:,} objects that the model was not made with; {judged.source}.")
     found = metrics.point_metrics(judged.z_phot, judged.z_spec)
-    held = {68: np.mean((judged.low <= judged.z_spec) & (judged.z_spec <= judged.high))}
     yield html.table(
         ["figure", "value"],
         [
             *((name, float(value)) for name, value in found.items()),
-            ("68 % intervals hold, %", 100 * float(held[68])),
+            ("68 % intervals hold, %", 100 * judged.held),
         ],
     )
     yield html.beside(
