@@ -1,20 +1,24 @@
 """Stamps out of coadds: how fast, beside a loop of astropy's Cutout2D, and in how much memory?
 
-    python tests/benchmarks/bench_cutouts.py [--objects 20000] [--loop 300] [--folder FOLDER]
+    python tests/benchmarks/bench_cutouts.py [--objects 20000] [--loop 300] [--many 100000] [--folder FOLDER]
 
 The coadds are as HSC's: patches of 4200 x 4200 pixels, five bands, IMAGE alone or with MASK and VARIANCE;
 their pixels are noise. The loop opens a patch once, and calls Cutout2D for each object and band, or opens the
 files for each object, as scripts do. Every case of `mmae cutouts` is a process of its own, whose peak memory
-is what the kernel counted. Needs 4 GB of disk. Prints the table and writes results/cutouts.md.
+is what the kernel counted. Many objects lie on four patches, and are cut by one process, by 2 and 4 ranks,
+and by one that is killed half way with two that go on. Needs 12 GB of disk. Prints the tables and writes
+results/cutouts.md.
 """
 
 import argparse
 import contextlib
+import hashlib
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import astropy.units as u
@@ -30,6 +34,7 @@ from bench_ingest_memory import peak
 from catalogs.cutting.coadds import open_coadds
 from catalogs.cutting.objects import Selection, read_objects
 from catalogs.cutting.source import Wanted
+from catalogs.store import format as cutout_format
 from catalogs.store.shard_writer import SerialComm
 from catalogs.tables import formats
 
@@ -132,13 +137,68 @@ def best(measure: Callable[[], float], runs: int = 3) -> float:
     return max(measure() for _ in range(runs))
 
 
-def command(folder: Path, objects: Path) -> tuple[float, float]:
-    """Peak memory in MB, and objects a second of the whole command, into a store that is deleted again."""
-    store = folder / "a.zarr"
+def copying(n: int) -> float:
+    """Objects a second whose pixels one core copies in memory, in blocks of a shard."""
+    shard = np.ones((SHARD, len(BANDS), SIZE, SIZE), np.float32)
+    stamps = np.empty((n, *shard.shape[1:]), np.float32)
+    stamps.fill(0)  # or the time of the first touch of its pages is counted
+    started = time.monotonic()
+    for start in range(0, n - SHARD + 1, SHARD):
+        stamps[start : start + SHARD] = shard
+    return n // SHARD * SHARD / (time.monotonic() - started)
+
+
+def cutting(folder: Path, objects: Path, ranks: int = 1) -> list[object]:
+    """The command that cuts objects out of the coadds of a folder, into the store a.zarr of it."""
     flags = ["--coadds", str(folder / "calexp-{band}-*.fits"), "--bands", *BANDS, f"--shard-rows={SHARD}"]
-    memory, seconds = peak(sys.executable, "-m", "mmae.cli", "cutouts", objects, store, *flags)
+    arguments = [objects, folder / "a.zarr", *flags]
+    if ranks == 1:
+        return [sys.executable, "-m", "mmae.cli", "cutouts", *arguments]
+    mpirun = shutil.which("mpirun", path=Path(sys.executable).parent) or "mpirun"
+    return [mpirun, "-n", ranks, sys.executable, "-m", "mpi4py", "-m", "jobs.cutouts", *arguments]
+
+
+def command(folder: Path, objects: Path, ranks: int = 1) -> tuple[float, float, str]:
+    """Peak memory in MB, objects a second of the whole command, sha256 of the manifest it leaves.
+
+    The manifest holds the sha256 of every file. The store is deleted again.
+    """
+    store = folder / "a.zarr"
+    memory, seconds = peak(*cutting(folder, objects, ranks))
+    manifest = hashlib.sha256(cutout_format.manifest_path(store).read_bytes()).hexdigest()
     remove(folder, store)
-    return memory, len(Table.read(objects)) / seconds
+    return memory, len(Table.read(objects)) / seconds, manifest
+
+
+def killed(folder: Path, objects: Path, shards: int) -> int:
+    """Shards that a process left which was killed at about this number."""
+    process = subprocess.Popen(
+        [str(word) for word in cutting(folder, objects)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while (left := len(list(folder.glob("a.zarr.partial/*/image/c/*")))) < shards and process.poll() is None:
+        time.sleep(0.2)
+    process.kill()
+    process.wait()
+    return left
+
+
+def many(folder: Path, n: int) -> Iterator[str]:
+    """The table of many objects on four patches: how they were cut, and whether the bytes are the same."""
+    yield "| how | objects | peak memory of a process, MB | objects/s | manifest |"
+    yield "|---|---|---|---|---|"
+    for patch in range(4):
+        for old in folder.glob(f"calexp-*-{patch}.fits"):
+            old.unlink()
+        write_patch(folder, patch, full=False)
+    objects = folder / "objects.fits"
+    write_objects(objects, n, 4)
+    for ranks in (1, 2, 4):
+        used, rate, manifest = command(folder, objects, ranks)
+        how = "one process" if ranks == 1 else f"{ranks} ranks"
+        yield f"| {how} | {n:,} | {used:,.0f} | {rate:,.0f} | `{manifest[:12]}` |"
+    left = killed(folder, objects, n // SHARD // 2)
+    used, _, manifest = command(folder, objects, 2)
+    yield f"| killed with {left} shards there, then 2 ranks | {n:,} | {used:,.0f} | | `{manifest[:12]}` |"
 
 
 def remove(folder: Path, store: Path) -> None:
@@ -151,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objects", type=int, default=20_000, help="objects on a patch in the largest case")
     parser.add_argument("--loop", type=int, default=300, help="objects that the loops cut")
+    parser.add_argument("--many", type=int, default=100_000, help="objects on four patches")
     parser.add_argument(
         "--folder", type=Path, help="where to write; by default the system's temporary folder"
     )
@@ -169,6 +230,7 @@ def main() -> None:
             "ours, from table and coadds to stamps in memory": best(lambda: ours(folder, objects)),
             "ours, the whole command, into a store on disk": command(folder, objects)[1],
             "ours, from cutouts in files, one a band, into a store": files(folder, 4 * options.loop),
+            "the same pixels copied in memory by one core": best(lambda: copying(options.objects)),
         }
         for what, rate in rates.items():
             speed.append(f"| {what} | {rate:,.0f} | {rate / reference:.1f} x |")
@@ -182,15 +244,19 @@ def main() -> None:
                 old.unlink()
             for n in (options.objects // 4, options.objects):
                 write_objects(objects, n * patches, patches)
-                used, rate = command(folder, objects)
+                used, rate, _ = command(folder, objects)
                 planes = "image, mask, variance" if full else "image"
                 memory.append(f"| {patches} | {planes} | {n * patches:,} | {used:,.0f} | {rate:,.0f} |")
                 print(memory[-1], flush=True)
+        of_many = []
+        for line in many(folder, options.many):
+            of_many.append(line)
+            print(line, flush=True)
     body = [
         f"Shards of {SHARD} rows, 84 MB of pixels; the best of three runs where in memory, else one. The "
         "rate of the command includes the start of Python, checksums and fsync. The machine was busy with "
         "other work.",
-        *("", *speed, "", *memory),
+        *("", *speed, "", *memory, "", *of_many),
     ]
     report.write("cutouts", "Stamps out of coadds", f"bench_cutouts.py --objects {options.objects}", body)
 
