@@ -47,6 +47,9 @@ COMMANDS = {
     ),
     "train": Command("mmae.train", "Train", "train on a cutout store with spectra and redshifts"),
     "export": Command("mmae.export", "Export", "turn a checkpoint into a model bundle for inference"),
+    "recalibrate": Command(
+        "mmae.recalibrate", "Recalibrate", "fit the p(z) of a bundle to your own redshifts"
+    ),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
     "embed": Command("mmae.embed", "Embed", "write the embedding of every galaxy of a cutout store"),
     "neighbours": Command(

@@ -9,11 +9,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 from tyro.conf import Positional
 
 from catalogs.errors import UsageError
 from catalogs.place import place
 from catalogs.place_flag import PlaceFlag
+from catalogs.store.cutouts import open_store
 from mmae import cli
 from mmae.bundles.bundle import CARD, bf16_report
 from mmae.bundles.compiler import write_bundle
@@ -90,8 +92,9 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     earlier = earlier_stores(state)
     for name in (name for name, path in earlier.items() if path is None):
         print(f"{name}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
-    samples = (data.sample(split, CALIBRATED_ROWS, model.classes) for split in (TRAIN, VALIDATION))
-    trained, others = map(data.read, samples)
+    stand_for(recipe.get("like"), data, state["data"])
+    rows = [data.sample(split, CALIBRATED_ROWS, model.classes) for split in (TRAIN, VALIDATION)]
+    trained, others = map(data.read, rows)
     return Sample(
         "galaxies of the validation split",
         trained.image,
@@ -101,5 +104,18 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
         with_earlier(roles(data.stores, data.usable), filter(None, earlier.values()))
         if trained_on_it
         else None,
+        trained.redshift,
+        torch.from_numpy(data.weight[rows[1]]),
         (trained.conditions, others.conditions),
     )
+
+
+def stand_for(like: str | None, data: TrainingSet, trained_on: dict[str, Any]) -> None:
+    """Weigh the galaxies as those that were trained on, where these stood for a target sample."""
+    if like is None:
+        return
+    path = place(like)
+    if path.is_dir() and (target := open_store(path)).fingerprint == trained_on["like"]["fingerprint"]:
+        data.stand_for(target, trained_on["noise"])
+    else:
+        print(f"p(z) is calibrated for galaxies with redshifts: {path}, which they stood for, is not there")

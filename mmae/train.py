@@ -164,10 +164,13 @@ def stop_on_signal() -> Iterator[Stop]:
 def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beginning | None = None) -> None:
     """Begin or resume the run in `config.out`, and train to its last epoch."""
     rows = data.rows(TRAIN)
-    kind, shares = data.kind(rows), data.shares(config.shares, config.unlabelled)
-    galaxies = len(epoch_rows(rows, kind, shares, config.seed, 0))
     sample = data.read(data.sample(TRAIN, STATISTICS_ROWS))
     description = describe(data, sample.image, start)
+    if config.like is not None:
+        standing = data.stand_for(open_store(config.like), description["noise"])
+        description["like"] = dataclasses.asdict(standing)
+    kind, times = data.kind(rows), data.times(rows, config.shares, config.unlabelled)
+    galaxies = len(epoch_rows(rows, times, kind, config.seed, 0))
     steps = steps_per_epoch(galaxies, config.batch, world.size)
     state = begin_or_resume(config, world, description, sample, start)
     del sample
@@ -181,19 +184,15 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
         f"{galaxies} galaxies, {steps} steps an epoch, ranks: {world.size} "
         f"({world.device.type}, {config.arithmetic})"
     )
-    log.print(data.kinds)
-    if data.left_out:
-        log.print(data.left_out)
-    for store in data.stores:
-        if differences := data.input.differences(store):
-            log.print(f"of {store.path}, the model {differences}")
+    for remark in data.remarks:
+        log.print(remark)
     model, parts = data_parallel(state.model, world), state.model.loss_weights
     pin = world.device.type == "cuda"
     saved, skipped = time.monotonic(), 0
 
     with log.progress(config.epochs * steps, state.step) as advance:
         while not finished(state, config):
-            seen = epoch_rows(rows, kind, shares, config.seed, state.epoch)
+            seen = epoch_rows(rows, times, kind, config.seed, state.epoch)
             order = epoch_order(seen, data.block[seen], config.batch, config.seed, state.epoch)
             started, first = time.monotonic(), state.step
             model.train()

@@ -39,6 +39,7 @@ class Flag(IntFlag):
     MISSING_BAND = 1 << 9
     LIKELY_STAR = 1 << 10
     BLEED_TRAIL = 1 << 11
+    NO_SPECTRA_LIKE_IT = 1 << 12
 
 
 FLAG_MEANINGS = {
@@ -54,6 +55,7 @@ FLAG_MEANINGS = {
     Flag.MISSING_BAND: "a band of the model was not observed",
     Flag.LIKELY_STAR: "more likely a star than not",
     Flag.BLEED_TRAIL: "a bleed trail is there, not used",
+    Flag.NO_SPECTRA_LIKE_IT: "no redshifts at its colours, magnitudes",
 }
 
 

@@ -147,8 +147,8 @@ def screen_estimates(
     """Screen the output of the model: (N,) redshifts, and columns of the catalogue by name.
 
     Returns (reason, flags) as above. A redshift that is not finite, or not above -1, is rejected; one outside
-    the training set, with a broad or two-peaked p(z), of a likely star, or of an object unlike the training
-    set, is flagged.
+    the training set, with a broad or two-peaked p(z), of a likely star, of an object unlike the training
+    set, or without galaxies with redshifts at its colours and magnitudes, is flagged.
     """
     possible = np.isfinite(redshift) & (redshift > -1)
     reason = np.where((reason == "") & ~possible, str(Reject.BAD_OUTPUT), reason).astype(REASON_DTYPE)
@@ -156,6 +156,8 @@ def screen_estimates(
     flags = np.where(outside, Flag.Z_LIMIT.value, 0).astype(np.int64)
     if "OOD_SCORE" in columns:
         flags |= np.where(columns["OOD_SCORE"] < ATYPICAL, Flag.ATYPICAL.value, 0)
+    if "SPEC_DISTANCE" in columns:
+        flags |= np.where(columns["SPEC_DISTANCE"] > 1, Flag.NO_SPECTRA_LIKE_IT.value, 0)
     if "P_STAR" in columns:
         flags |= np.where(columns["P_STAR"] > LIKELY, Flag.LIKELY_STAR.value, 0)
     if "PHOTOZ_MODE2" in columns:

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from catalogs.products.screen import LEAST_BANDS
 from catalogs.store.format import SPECTYPES
+from mmae.bundles.backing import Backing
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
+from mmae.bundles.selection import drawn, magnitudes
 from mmae.layers import pdf
 from mmae.layers.conditions import SHALLOWEST, split_told, unknown
 from mmae.layers.patches import observed_bands
@@ -25,6 +28,8 @@ MOST_IMAGES, LEAST_ROWS = 2**15, 256
 """Images without some of the bands that are looked at, about, and for each set of bands at least."""
 MOST_SHALLOW, LEAST_KNOWN = 2048, 2
 """Galaxies to whose images noise is added, and those that a width is fitted to, at the least."""
+DEPTHS = AS_THEY_ARE, MOST_NOISE = range(2)
+"""Depths of images that p(z) is calibrated at."""
 LEAST_APART = 0.1
 """Entropies, in nats, between which one map of p(z) passes into the other: so that no rounding decides."""
 
@@ -38,7 +43,10 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     program.typicality.fit(estimates(program, sample.trained, of_trained).joint, others.joint)
     fitted: dict[str, Any] = {"p(z)": "none"}
     if isinstance(program, ImagePdf):
-        fitted = calibrate_sets(program, sample.image, sample.redshift, of_others, sample.spectype)
+        remember(program, sample)
+        fitted = calibrate_sets(
+            program, sample.image, sample.redshift, of_others, sample.spectype, sample.weight
+        )
     return {
         "galaxies": f"{len(others.joint)} {sample.name}",
         **fitted,
@@ -47,44 +55,105 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     }
 
 
+def remember(program: ImagePdf, sample: Sample) -> None:
+    """Give a program the magnitudes of the galaxies with redshifts that it was trained on."""
+    if sample.trained_redshift is not None:
+        known = sample.trained[sample.trained_redshift.isfinite()]
+        program.backing.remember(magnitudes(known, program.noise))
+
+
 def calibrate_sets(
     program: ImagePdf,
     image: Tensor,
     redshift: Tensor,
     conditions: Tensor | None = None,
     spectype: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> dict[str, Any]:
     """Fit p(z), and the probabilities of classes, to images (N, bands, 64, 64), for every set of bands.
 
-    p(z) twice: as deep as the images are, and with the most noise that the model has seen. Gives what was
-    fitted to all bands at the former.
+    And at what distance galaxies like those with redshifts usually are from these. Gives what was fitted to
+    all bands at the depth of the images.
     redshift (N,): NaN of a star; conditions (N, 2 * bands + 1): of the images; NaN, or None: not known;
-    spectype (N,): codes of SPECTYPES; 0, or None: not known.
+    spectype (N,): codes of SPECTYPES; 0, or None: not known; weight (N,): how often each counts for p(z).
     """
     bands, sets = image.shape[1], program.temperature.shape[1]
     spectype = torch.zeros(len(image)) if spectype is None else spectype
-    fits, sureness = {number: Width.unknown() for number in range(sets)}, torch.ones(sets)
-    for number, rows, estimate in estimates_of_sets(program, image, conditions, MOST_IMAGES):
-        fits[number] = width_of_known(estimate, redshift[rows], program.grid) or fits[number]
+    weight = torch.ones(len(image)) if weight is None else weight
+    usual, sureness = torch.full((2, 2**bands), torch.nan), torch.ones(sets)
+    widths = Widths(sets, program.grid)
+    for depth, number, rows, estimate in looked_at(program, image, conditions, redshift):
+        widths.fit(depth, number, estimate, redshift[rows], weight[rows])
+        if number < 2**bands:
+            usual[depth, number] = Backing.usual_of(estimate.backing[redshift[rows].isfinite()])
         has_class = spectype[rows] > 0
-        if program.class_head is not None and has_class.any():
+        if program.class_head is not None and depth == AS_THEY_ARE and has_class.any():
             logits = estimate.spectype[has_class].clamp(min=1e-30).log()
             sureness[number] = temperature(logits, spectype[rows][has_class].long() - 1)
-    shallow = dict(fits)
-    known = redshift.isfinite().nonzero()[:, 0][:MOST_SHALLOW]
-    told = unknown(image[known]) if conditions is None else conditions[known]
-    noisier = shallowest(image[known], told)
-    for number, rows, estimate in estimates_of_sets(program, *noisier, MOST_IMAGES // 2):
-        shallow[number] = width_of_known(estimate, redshift[known][rows], program.grid) or fits[number]
-    of_depths = [[torch.stack(part) for part in zip(*of.values(), strict=True)] for of in (fits, shallow)]
-    program.temperature, program.levels, program.widths = map(torch.stack, zip(*of_depths, strict=True))
-    program.class_temperature = sureness
-    fitted = fits[sets - 1].as_json() | {"shallowest": shallow[sets - 1].as_json()}
-    fitted["sets of bands"] = 2**bands - bands - 1
+    widths.give(program)
+    program.class_temperature, program.backing.usual = sureness, usual
+    fitted = widths.as_json(sets - 1) | {"sets of bands": 2**bands - bands - 1}
     if program.class_head is None:
         return {"p(z)": fitted}
     counts = {name: int((spectype == code).sum()) for code, name in enumerate(SPECTYPES) if name}
     return {"p(z)": fitted, "classes": {"temperature": float(sureness[-1]), "objects": counts}}
+
+
+class Widths:
+    """The widths of p(z) of all sets of bands at both depths.
+
+    Where a set has none of its own it is that of the set at the other depth, or `before`.
+    """
+
+    def __init__(self, sets: int, grid: Grid, before: "Width | None" = None):
+        self.sets, self.grid = sets, grid
+        self.before = before or Width.unknown()
+        self.fits: tuple[dict[int, Width], dict[int, Width]] = ({}, {})
+
+    def fit(self, depth: int, number: int, estimate: Estimate, redshift: Tensor, weight: Tensor) -> None:
+        """Fit that of a set to its estimates (N,), to those that have a redshift; weight (N,): how often.
+
+        Nothing is fitted where they are too few.
+        """
+        known = redshift.isfinite()
+        if known.sum() < LEAST_KNOWN:
+            return
+        mass, redshift, weight = estimate.mass[known], redshift[known], weight[known]
+        if (weight != 1).any():
+            rows = torch.from_numpy(drawn(weight.double().numpy(), np.random.default_rng(0)))
+            mass, redshift = mass[rows], redshift[rows]
+        self.fits[depth][number] = width_of(mass, redshift, self.grid)
+
+    def of(self, depth: int, number: int) -> "Width":
+        own, other = self.fits[depth], self.fits[1 - depth]
+        return own.get(number) or other.get(number) or self.before
+
+    def give(self, program: nn.Module) -> None:
+        """Set the widths of a program."""
+        of_depths = [[self.of(depth, number) for number in range(self.sets)] for depth in DEPTHS]
+        together = [[torch.stack(part) for part in zip(*widths, strict=True)] for widths in of_depths]
+        program.temperature, program.levels, program.widths = map(torch.stack, zip(*together, strict=True))
+
+    def as_json(self, number: int) -> dict[str, Any]:
+        """What was fitted to a set, for the card."""
+        return self.of(AS_THEY_ARE, number).as_json() | {"shallowest": self.of(MOST_NOISE, number).as_json()}
+
+
+def looked_at(
+    program: nn.Module, image: Tensor, conditions: Tensor | None, redshift: Tensor
+) -> Iterator[tuple[int, int, Tensor, Estimate]]:
+    """Of every set of bands of images (N, bands, 64, 64): depth, its number, the rows, estimates.
+
+    Twice: as deep as the images are, and those with a redshift (N,) with the most noise that the model has
+    seen. conditions (N, 2 * bands + 1): of the images; NaN, or None: not known
+    """
+    for number, rows, estimate in estimates_of_sets(program, image, conditions, MOST_IMAGES):
+        yield AS_THEY_ARE, number, rows, estimate
+    known = redshift.isfinite().nonzero()[:, 0][:MOST_SHALLOW]
+    told = unknown(image[known]) if conditions is None else conditions[known]
+    noisier = shallowest(image[known], told)
+    for number, rows, estimate in estimates_of_sets(program, *noisier, MOST_IMAGES // 2):
+        yield MOST_NOISE, number, known[rows], estimate
 
 
 def shallowest(image: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +168,7 @@ def shallowest(image: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def estimates_of_sets(
-    program: ImagePdf, image: Tensor, conditions: Tensor | None, most: int
+    program: nn.Module, image: Tensor, conditions: Tensor | None, most: int
 ) -> Iterator[tuple[int, Tensor, Estimate]]:
     """Of every set of two bands or more of images (N, bands, 64, 64): its number, the rows, estimates.
 
@@ -122,7 +191,7 @@ def estimates_of_sets(
         if len(rows) >= 2:
             hidden = ~seen
             seen_only = image[rows].masked_fill(hidden[:, None, None], torch.nan)
-            of_image, columns = split_told(told[rows], bands, program.column_number)
+            of_image, columns = split_told(told[rows], bands, told.shape[1] - 2 * bands - 1)
             yield number, rows, estimates(program, seen_only, of_image)
             if (known := ~columns.isnan().all(1)).any():
                 yield 2**bands + number, rows[known], estimates(program, seen_only[known], told[rows][known])
@@ -150,12 +219,6 @@ class Width(NamedTuple):
         """The width that the model gives."""
         uniform = torch.linspace(0, 1, PIT_PIECES + 1)
         return cls(torch.ones(()), uniform.repeat(2, 1), torch.tensor([0.0, 1.0]))
-
-
-def width_of_known(estimate: Estimate, redshift: Tensor, grid: Grid) -> Width | None:
-    """The width of p(z) of those of the objects (N,) that have a redshift; None where they are too few."""
-    known = redshift.isfinite()
-    return width_of(estimate.mass[known], redshift[known], grid) if known.sum() >= LEAST_KNOWN else None
 
 
 def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:

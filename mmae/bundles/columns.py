@@ -14,6 +14,7 @@ CLASSES = tuple(f"P_{name}" for name in SPECTYPES[1:])
 SHAPE = {
     POINT: 1,
     "OOD_SCORE": 1,
+    "SPEC_DISTANCE": 1,
     "PHOTOZ_BEST": 1,
     "PHOTOZ_RISK_BEST": 1,
     "PHOTOZ_CONF_BEST": 1,
@@ -30,8 +31,10 @@ SHAPE = {
     QUANTILES: len(QUANTILE_LEVELS),
     **dict.fromkeys(CLASSES, 1),
 }
-"""Columns in order, and their widths; a model without p(z) has only the first two, one without classes has
-NaN in the last three."""
+"""Columns in order, and their widths; a model without p(z) has only the first, one without classes has NaN in
+the last three."""
+WITHOUT_PDF = 3
+"""Number of columns that a model without p(z) has."""
 
 
 def draws(object_id: np.ndarray) -> np.ndarray:

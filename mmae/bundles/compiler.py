@@ -5,6 +5,7 @@ The only file that compiles to TorchScript (bundle.py loads it), so that torch.e
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mmae.bundles.calibrate import calibrate
 from mmae.bundles.program import best_redshift, estimates, program_of
 from mmae.bundles.rounding import reduce_precision
 from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, with_bands_hidden
-from mmae.hardware import BF16, FP32
+from mmae.hardware import BF16, FP32, Precision
 from mmae.models.families import AnyModel
 
 
@@ -57,19 +58,9 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
     if not all(error[name] < bound for name, bound in BOUND.items()):
         del programs[BF16]
 
-    out.mkdir(parents=True, exist_ok=True)
-    for precision, compiled in programs.items():
-        with atomic.replacing(out / PROGRAMS[precision]) as temporary:
-            temporary.write_bytes(compiled.save_to_buffer())  # a file saved by name has that name in it
-    files = [PROGRAMS[precision] for precision in programs]
-    if sample.roles is not None:
-        files.append(ROLES_FILE)
-        with atomic.replacing(out / ROLES_FILE) as temporary, temporary.open("wb") as file:
-            np.save(file, sample.roles)
     card = {
         "format": FORMAT,
         "version": VERSION,
-        "files": {name: atomic.entry(out / name) for name in files},
         "family": model.config.family,
         "grid": dataclasses.asdict(grid) if grid else None,
         "calibration": calibration,
@@ -84,6 +75,26 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         "code_version": __version__,
         "torch_version": torch.__version__,
     }
+    return write_files(out, programs, sample.roles, card)
+
+
+def write_files(
+    out: Path,
+    programs: Mapping[Precision, torch.jit.ScriptModule],
+    roles: np.ndarray | None,
+    card: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the files of a bundle, the card last; gives it with the sha256 of the others."""
+    out.mkdir(parents=True, exist_ok=True)
+    for precision, compiled in programs.items():
+        with atomic.replacing(out / PROGRAMS[precision]) as temporary:
+            temporary.write_bytes(compiled.save_to_buffer())  # a file saved by name has that name in it
+    files = [PROGRAMS[precision] for precision in programs]
+    if roles is not None:
+        files.append(ROLES_FILE)
+        with atomic.replacing(out / ROLES_FILE) as temporary, temporary.open("wb") as file:
+            np.save(file, roles)
+    card = card | {"files": {name: atomic.entry(out / name) for name in files}}
     atomic.write_json(out / CARD, atomic.sealed(card))
     for stale in {path.name for path in (*out.glob("redshift*.ts"), *out.glob("*.npy"))} - set(files):
         (out / stale).unlink()

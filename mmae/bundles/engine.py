@@ -94,7 +94,7 @@ class Engine:
     @property
     def columns(self) -> int:
         """Number of columns of `table`."""
-        return sum(columns.SHAPE.values()) if self.grid else 2
+        return sum(columns.SHAPE.values()) if self.grid else columns.WITHOUT_PDF
 
     def joint(
         self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmae.bundles.backing import Backing
 from mmae.bundles.typicality import Typicality
 from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
@@ -111,6 +112,7 @@ class ImagePdf(nn.Module):
         self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(2, sets, 1))
         self.bands, self.most_shallow = len(model.config.bands), math.log(SHALLOWEST)
         self.typicality = Typicality(model.config.embed_dim)
+        self.backing = Backing(self.bands)
 
     def reduced(self) -> list[Linear]:
         """The layers that reduced precision is for: the matrix products of all tokens."""
@@ -136,7 +138,7 @@ class ImagePdf(nn.Module):
         if visible is not None:
             shown = torch.zeros_like(pixels[:, :, 0]).scatter(1, visible, 1.0).unsqueeze(2)
             seen = shown.expand_as(pixels) if known is None else known * shown
-        measured, bands = self.photometry(pixels, seen)
+        measured, bands, central = self.photometry(pixels, seen)
         noise, circumstances = self.conditions(pixels, seen, self.noise, told)
         tokens = self.image_embed(features(pixels, known, noise))
         if visible is not None:
@@ -149,6 +151,9 @@ class ImagePdf(nn.Module):
         joint = self.norm(tokens).sum(1) / max(1, tokens.shape[1]) + photometry[:, 0]
         answer = self.head(joint)
         logits = self.photometric_pdf(measured, circumstances, bands)
+        absent, depth = measured[:, -self.bands :], circumstances[:, : self.bands]
+        shallow = shallowness(depth, absent, self.most_shallow)
+        backing = self.backing(central, 1 - absent, bands, shallow)
         if self.columns is not None:
             of_columns, any_known = self.columns(columns)
             with_columns = self.column_pdf(together(of_columns, beside, logits))
@@ -158,9 +163,8 @@ class ImagePdf(nn.Module):
         spectype = joint[:, :0]
         if self.class_head is not None:
             spectype = self.classified(self.class_head(joint), bands)
-        absent, depth = measured[:, -self.bands :], circumstances[:, : self.bands]
-        mass = self.calibrated(logits, bands, shallowness(depth, absent, self.most_shallow))
-        return Estimate(answer[:, 0], mass, joint, self.typicality(joint), spectype)
+        mass = self.calibrated(logits, bands, shallow)
+        return Estimate(answer[:, 0], mass, joint, self.typicality(joint), backing, spectype)
 
     @torch.jit.export
     def classified(self, logits: Tensor, bands: Tensor) -> Tensor:

@@ -208,7 +208,9 @@ class ImageRedshift(nn.Module):
         pooled = self.image_pool(query, img, key_bias), self.spectrum_pool(spec)
         joint = torch.cat(pooled, 1)
         nothing = torch.zeros(joint.shape[0], 0, dtype=joint.dtype, device=joint.device)
-        return Estimate(self.head(joint).squeeze(1), nothing, joint, self.typicality(joint), nothing)
+        point = self.head(joint).squeeze(1)
+        not_known = torch.full_like(point, torch.nan)
+        return Estimate(point, nothing, joint, self.typicality(joint), not_known, nothing)
 
 
 def hide(tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

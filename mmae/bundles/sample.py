@@ -31,6 +31,10 @@ class Sample(NamedTuple):
     """(N,), codes of catalogs.store.format.SPECTYPES"""
     roles: np.ndarray | None = None
     """(L,) of bundle.ROLES, by id: all galaxies that the model was made with."""
+    trained_redshift: Tensor | None = None
+    """(M,); NaN: not known"""
+    weight: Tensor | None = None
+    """(N,), how often each counts for the width of p(z), where they stand for a target sample; None: once"""
     conditions: tuple[Tensor | None, Tensor | None] = (None, None)
     """(M, 2 * bands + 1) and (N, 2 * bands + 1), of the observation of both; None: not known."""
 

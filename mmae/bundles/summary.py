@@ -32,7 +32,11 @@ def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
 
     drawn (B,): the levels of p(z), from 0 to 1, at which PHOTOZ_MC is read off.
     """
-    values = {columns.POINT: estimate.point, "OOD_SCORE": estimate.typical}
+    values = {
+        columns.POINT: estimate.point,
+        "OOD_SCORE": estimate.typical,
+        "SPEC_DISTANCE": estimate.backing,
+    }
     if grid:
         values |= columns_of_pdf(estimate.mass / estimate.mass.sum(1, keepdim=True), grid, drawn)
         values |= columns_of_class(estimate.spectype)

@@ -16,6 +16,8 @@ RADII = (3.0, 5.0, 8.0, 12.0, 20.0, 32.0)
 """Radii of the apertures, pixels: 0.5 to 5.4 arcsec of HSC."""
 FLOOR = 1e-4
 """Smallest variance of the asinh magnitudes with information: that of 0.01 mag."""
+CENTRAL = 2
+"""Place in RADII of the aperture whose magnitudes are compared with those of other galaxies."""
 MAX_BANDS = 8
 """There are a matrix and a network for each set of bands: 90 MB for 8 bands, twice as much for one more."""
 
@@ -57,15 +59,17 @@ class Photometry(nn.Module):
         super().__init__()
         width = len(RADII) * bands
         self.features = width + len(RADII) + bands
+        self.place_of_central = CENTRAL
         self.register_buffer("rings", rings(RADII), persistent=False)
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("whiten", torch.eye(width).repeat(2**bands, 1, 1))
 
-    def forward(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, 7 * bands + 6) of patches (B, 64, bands * 64) in units of the sky noise.
 
-        And the numbers of the sets of bands of which anything is visible, (B,). What tells of pixels that are
-        not there is 0 in whole images, which are most.
+        And the numbers of the sets of bands of which anything is visible, (B,), and `central` magnitudes
+        (B, bands), 0 where a band is not. What tells of pixels that are not there is 0 in whole images, which
+        are most.
         weights, of the shape and type of the pixels: 1 = visible, 0 = not; None: all are.
         """
         magnitudes, visible = self.measure(pixels, weights)
@@ -75,7 +79,16 @@ class Photometry(nn.Module):
         whiten = self.whiten.index_select(0, numbers)
         white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
         hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([asinh(white), hidden, (~present).to(white.dtype)], 1), numbers
+        central = magnitudes.unflatten(1, (-1, self.rings.shape[0]))[:, :, self.place_of_central]
+        absent = (~present).to(white.dtype)
+        return torch.cat([asinh(white), hidden, absent], 1), numbers, central
+
+    def central(self, pixels: Tensor, weights: Tensor) -> Tensor:
+        """asinh of signal to noise in the aperture CENTRAL, (B, bands); NaN where a band is not there."""
+        of_apertures, visible = (
+            each.unflatten(1, (-1, len(RADII))) for each in self.measure(pixels, weights)
+        )
+        return of_apertures[:, :, CENTRAL].masked_fill(visible.sum(2) <= 0, torch.nan)
 
     def of_sets(self, pixels: Tensor, weights: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """What the bands of each set alone would measure: (S, B, 6 * bands + 6), without which are absent.

@@ -301,7 +301,7 @@ class Model(nn.Module):
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
             seen = known * shown.unsqueeze(2)
-            measured, present = self.photometry(pixels, seen)
+            measured, present, _ = self.photometry(pixels, seen)
             noise, conditions = self.conditions(pixels, seen, self.noise, told)
             beside = torch.cat([measured, conditions], 1)
             photometry = self.photometry_embed(beside.unsqueeze(1))
@@ -398,7 +398,7 @@ class Model(nn.Module):
 
     def whole_with_columns(self, of_columns: Tensor, pixels: Tensor, known: Tensor, told: Tensor) -> Tensor:
         """Logits (B, K) from columns and photometry of the whole image; arguments as for `encode`."""
-        measured, present = self.photometry(pixels, known)
+        measured, present, _ = self.photometry(pixels, known)
         _, conditions = self.conditions(pixels, known, self.noise, told)
         with torch.no_grad():
             logits = self.photometric_pdf(measured, conditions, present)

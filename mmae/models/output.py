@@ -39,5 +39,7 @@ class Estimate(NamedTuple):
     """(B, J) joint representation"""
     typical: Tensor
     """(B,) fraction of galaxies that are less typical of the training set; NaN where it is not known"""
+    backing: Tensor
+    """(B,) distance to galaxies with redshifts (bundles/backing.py); NaN where it is not known"""
     spectype: Tensor
     """(B, 3) probabilities of star, galaxy and quasar; (B, 0) for a model without classes"""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mmae.bundles.selection import drawn
 from mmae.models.batch import Batch
 from mmae.prefetch import Prefetch
 from mmae.training.data import TrainingSet
@@ -17,22 +18,15 @@ def segment_batches(batch: int) -> int:
     return -(-SEGMENT_ROWS // batch)
 
 
-def epoch_rows(
-    rows: np.ndarray, kind: np.ndarray, shares: Sequence[float], seed: int, epoch: int
-) -> np.ndarray:
-    """The rows that an epoch sees, ascending: of every kind its share, drawn anew for each epoch.
+def epoch_rows(rows: np.ndarray, times: np.ndarray, kind: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows that an epoch sees, ascending, drawn anew for each epoch.
 
-    kind (N,): which of the shares is that of each row. A share above 1 repeats rows. Their number is the same
+    times (N,): how often it sees each row in the mean. Their number, and that of each kind (N,), is the same
     in every epoch.
     """
-    if all(share == 1 for share in shares):
+    if (times == 1).all():
         return rows
-    rng, drawn = np.random.default_rng([seed, epoch, 1]), []
-    for number, share in enumerate(shares):
-        of_kind = rows[kind == number]
-        times, more = divmod(round(share * len(of_kind)), max(1, len(of_kind)))
-        drawn += [*[of_kind] * times, rng.permutation(of_kind)[:more]]
-    return np.sort(np.concatenate(drawn))
+    return rows[drawn(times, np.random.default_rng([seed, epoch, 1]), kind)]
 
 
 def epoch_order(rows: np.ndarray, block: np.ndarray, batch: int, seed: int, epoch: int) -> np.ndarray:

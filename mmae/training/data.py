@@ -1,7 +1,7 @@
 """Galaxies of training stores: their splits, what is known of each, and their rows as batches."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +19,7 @@ from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import SIZE, SPECTYPES, STAR
 from catalogs.store.spectra import STORED_POOL, WAVE, pool
 from mmae.bundles.roles import Positions
+from mmae.bundles.selection import Standing, drawn, effective, magnitudes, target_of, weights
 from mmae.layers.patches import PATCH
 from mmae.models.batch import Batch, check_labels, pooled
 from mmae.models.families import AnyConfig
@@ -27,6 +28,8 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
 BLOCK = 4
 """Chunks per read: the overhead of a read in zarr is the time of 40 galaxies, whatever its size."""
+MEASURED_ROWS = 2048
+"""Galaxies that are read together to be measured."""
 
 
 def split(object_id: np.ndarray) -> np.ndarray:
@@ -179,11 +182,27 @@ class TrainingSet:
         self.usable = wanted & (reason == "")
         self.rejected = Counter(reason[wanted & ~self.usable].tolist())
         """Objects that are left out, by the reason why inference rejects the image."""
+        self.weight = np.ones(len(labelled))
+        """(N,), how much each counts: 1, or that by which those with a redshift stand for others."""
+        self.stands: Standing | None = None
+        """How well they do."""
 
     @property
     def name(self) -> str:
         """Its stores, by their paths."""
         return ", ".join(str(store.path) for store in self.stores)
+
+    @property
+    def remarks(self) -> Iterator[str]:
+        """Lines on what is learned from: kinds, what is left out, what is brought to the model's input."""
+        yield self.kinds
+        if self.stands:
+            yield str(self.stands)
+        if self.left_out:
+            yield self.left_out
+        for store in self.stores:
+            if differences := self.input.differences(store):
+                yield f"of {store.path}, the model {differences}"
 
     @property
     def left_out(self) -> str:
@@ -211,7 +230,7 @@ class TrainingSet:
     def require_splits(self, ranks: int = 1) -> None:
         """Raise InputRefused where a split has no galaxy for each rank, or too few for a covariance."""
         for name, least in ((TRAIN, max(2, ranks)), (VALIDATION, ranks)):
-            if (number := int(np.isfinite(self.redshift[self.rows(name)]).sum())) < least:
+            if (number := len(self.labelled(name))) < least:
                 raise InputRefused(
                     f"{self.name} has too few galaxies with a redshift and a usable image: {number} in the "
                     f"{name} split, at least {least} are needed; take a larger store"
@@ -231,10 +250,40 @@ class TrainingSet:
         unlabelled = np.isnan(self.redshift[rows]) & (self.spectype[rows] == 0)
         return 2 * of_block[self.block[rows]] + unlabelled
 
-    def shares(self, of_stores: Sequence[float], unlabelled: float) -> list[float]:
-        """The share of each kind that an epoch sees; of_stores: one a store, or none for all of them."""
+    def times(self, rows: np.ndarray, of_stores: Sequence[float], unlabelled: float) -> np.ndarray:
+        """How often an epoch sees each of the rows (m,) in the mean; of_stores: those of each store."""
         of_stores = of_stores or [1.0] * len(self.stores)
-        return [share * factor for share in of_stores for factor in (1.0, unlabelled)]
+        of_kinds = np.array([share * factor for share in of_stores for factor in (1.0, unlabelled)])
+        return np.asarray(of_kinds[self.kind(rows)] * self.weight[rows])
+
+    def stand_for(self, store: CutoutStore, noise: Sequence[float]) -> Standing:
+        """Weigh the galaxies with a redshift of each split so that they stand for the objects of a store.
+
+        Reads all of them; noise (bands,): that of the training set. Raises InputRefused for a store whose
+        images the model does not take.
+        """
+        unit = torch.tensor(noise)
+        target, unlike = target_of(store, self.input, unit), {}
+        for name in SHARES:
+            rows = self.labelled(name)
+            parts = [rows[start : start + MEASURED_ROWS] for start in range(0, len(rows), MEASURED_ROWS)]
+            measured = [magnitudes(self.read(part).image, unit) for part in parts]
+            if measured:
+                self.weight[rows], unlike[name] = weights(torch.cat(measured).numpy(), target)
+        rows = self.labelled(TRAIN)
+        counted = effective(self.weight[rows])
+        self.stands = Standing(store.fingerprint, len(rows), counted, unlike[TRAIN])
+        return self.stands
+
+    def standing(self, rows: np.ndarray) -> np.ndarray:
+        """Of the rows those that stand for others, as often as they do, ascending; always the same ones."""
+        weight = self.weight[rows]
+        return rows if (weight == 1).all() else rows[drawn(weight, np.random.default_rng(0))]
+
+    def labelled(self, name: str) -> np.ndarray:
+        """The `rows` with a redshift."""
+        rows = self.rows(name)
+        return rows[np.isfinite(self.redshift[rows])]
 
     def known(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
         """Which of the rows have a spectrum, a redshift, a class: (m,) bool; which columns: (m, C)."""

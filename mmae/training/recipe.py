@@ -103,6 +103,11 @@ class Train:
     unlabelled: float = 1.0
     """The same for objects of which neither the redshift is known nor what they are, of any store."""
 
+    like: PlaceFlag | None = None
+    """Cutout store of the survey that redshifts are wanted for: galaxies with a redshift are seen more often
+    or less, so that they stand for its objects, by colours and magnitudes; so are those that choose the epoch
+    and calibrate p(z)."""
+
     columns: tuple[str, ...] = ()
     """Columns of the stores (`columns/NAME`), such as magnitudes and sizes, that the model takes beside
     images where they are known. It does without them just as well as a model that never had any."""
@@ -208,7 +213,7 @@ class Train:
                 f"there is neither {DATA} nor {CONFIG_FILE} in {Path.cwd()}: name a training store, which "
                 "`mmae ingest` makes, or write flags to that file"
             )
-        for path in self.data:
+        for path in (*self.data, *([self.like] if self.like else [])):
             check_folder(path)
         if len({path.resolve() for path in self.data}) < len(self.data):
             raise UsageError(f"a store is named twice: {self.names}")

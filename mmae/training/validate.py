@@ -21,7 +21,7 @@ from mmae.training.recipe import Train, forward, validation_masks
 class Validation(NamedTuple):
     metrics: dict[str, float]
     z_phot: np.ndarray
-    """(N,) of the whole validation split"""
+    """(N,) of the whole validation split, as often as each stands for another"""
     z_spec: np.ndarray
     """(N,)"""
 
@@ -30,7 +30,7 @@ class Validation(NamedTuple):
 def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) -> Validation:
     """Losses and redshift metrics without spectra; the metrics are of images without hidden tokens."""
     model.eval()
-    rows = data.rows(VALIDATION, stars=config.model.classes)
+    rows = data.standing(data.rows(VALIDATION, stars=config.model.classes))
     own = np.arange(len(rows))[rank_slice(len(rows), world.rank, world.size)]
     masks = validation_masks(len(rows), config).of(*data.known(rows))
     parts = model.loss_weights

@@ -90,10 +90,10 @@ def test_a_band_that_is_absent_says_nothing():
     weights = torch.ones_like(pixels).unflatten(2, (5, -1))
     weights[:, :, 3] = 0
     weights = weights.flatten(2)
-    features, numbers = photometry(pixels, weights)
+    features, numbers, _ = photometry(pixels, weights)
     assert (numbers == 0b10111).all()
     torch.testing.assert_close(photometry(pixels + 7 * (1 - weights), weights)[0], features)
-    whole, _ = photometry(pixels, torch.ones_like(pixels))
+    whole, _, _ = photometry(pixels, torch.ones_like(pixels))
     assert features.isfinite().all()
     assert (features - whole)[:, : 5 * len(RADII)].abs().max() < 5  # of some sigma, not thousands
     told = features[:, 5 * len(RADII) :]

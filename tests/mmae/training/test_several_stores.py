@@ -111,21 +111,24 @@ def test_rows_of_all_stores_are_those_of_each(stores, model):
     kinds = {kind: int((data.kind(np.arange(640)) == kind).sum()) for kind in range(6)}
     assert kinds == {0: 256, 1: 0, 2: 256, 3: 0, 4: 0, 5: 128}
     assert set(data.rows(VALIDATION)) | set(data.rows(TEST)) <= set(range(512))  # those with redshifts
-    assert data.shares((0.5, 2, 1), 3.0) == [0.5, 1.5, 2, 6, 1, 3]
+    rows = np.array([0, 300, 600])
+    assert data.times(rows, (0.5, 2, 1), 3.0).tolist() == [0.5, 2, 3]
+    assert data.times(rows, (), 0.2).tolist() == [1, 1, 0.2]
 
 
 def test_an_epoch_sees_of_every_kind_its_share():
     rows, kind = np.arange(100) * 2, np.repeat([0, 1, 2], [50, 40, 10])
-    epochs = [epoch_rows(rows, kind, (0.5, 1, 2.5), seed=0, epoch=epoch) for epoch in range(20)]
+    times = np.array([0.5, 1, 2.5])[kind]
+    epochs = [epoch_rows(rows, times, kind, seed=0, epoch=epoch) for epoch in range(20)]
     for seen in epochs:
         numbers = np.bincount(kind[seen // 2])
         assert numbers.tolist() == [25, 40, 25]
         assert (np.unique(seen[kind[seen // 2] == 0], return_counts=True)[1] == 1).all()
         assert set(np.unique(seen[kind[seen // 2] == 2], return_counts=True)[1]) == {2, 3}
     assert (epochs[0] != epochs[1]).any()
-    assert (epoch_rows(rows, kind, (0.5, 1, 2.5), seed=0, epoch=7) == epochs[7]).all()
+    assert (epoch_rows(rows, times, kind, seed=0, epoch=7) == epochs[7]).all()
     assert set(np.concatenate(epochs)) == set(rows)  # none is never seen
-    assert epoch_rows(rows, kind, (1, 1, 1), seed=0, epoch=3) is rows
+    assert epoch_rows(rows, np.ones(100), kind, seed=0, epoch=3) is rows
 
 
 def test_a_run_on_several_stores_goes_on_as_if_never_stopped(stores, run, tmp_path):

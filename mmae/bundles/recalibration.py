@@ -1,0 +1,92 @@
+"""A bundle whose p(z) is as wide as its errors are on other galaxies: the same programs, other widths."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from catalogs.errors import UsageError
+from mmae.bundles.agreement import precision_error
+from mmae.bundles.bundle import PROGRAMS, Bundle
+from mmae.bundles.calibrate import AS_THEY_ARE, MOST_NOISE, Width, Widths, looked_at
+from mmae.bundles.compiler import write_files
+from mmae.bundles.program import best_redshift, estimates
+from mmae.bundles.sample import MEASURED_ROWS
+from mmae.hardware import BF16, FP32
+from mmae.layers.pdf import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """Galaxies with redshifts that a bundle was not trained on."""
+
+    image: Tensor
+    """(N, bands, 64, 64) as the model takes them"""
+    conditions: Tensor
+    """(N, 2 * bands + 1 + C)"""
+    redshift: Tensor
+    """(N,)"""
+    weight: Tensor
+    """(N,), how often each counts"""
+    description: dict[str, Any]
+    """Of them, for the card."""
+
+
+def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
+    """Write a bundle whose p(z) is fitted to galaxies, for every set of bands; gives its card.
+
+    Raises UsageError for a model without p(z).
+    """
+    if not bundle.card["grid"]:
+        raise UsageError(f"{bundle.path} gives a redshift and no p(z): there is nothing to calibrate")
+    grid, device = Grid(**bundle.card["grid"]), torch.device("cpu")
+    programs = {
+        precision: bundle.load(device, precision)
+        for precision, name in PROGRAMS.items()
+        if name in bundle.card["files"]
+    }
+    program = programs[FP32]
+    sets = program.temperature.shape[1]
+    widths = Widths(sets, grid)
+    before = as_given(program)
+    as_the_model_says(program, sets)
+    for depth, number, rows, estimate in looked_at(program, known.image, known.conditions, known.redshift):
+        widths.fit(depth, number, estimate, known.redshift[rows], known.weight[rows])
+    for depth, own in enumerate(before):
+        for number in set(own) - set(widths.fits[AS_THEY_ARE]):  # of columns that none of these has, say
+            widths.fits[depth][number] = own[number]
+    for each in programs.values():
+        widths.give(each)
+    exact, *reduced = (
+        best_redshift(estimates(each, known.image[:MEASURED_ROWS], known.conditions[:MEASURED_ROWS]), grid)
+        for each in programs.values()
+    )
+    name = f"{len(known.redshift)} galaxies of {known.description['store']}"
+    calibration = bundle.card["calibration"] | {
+        "p(z)": widths.as_json(2 ** known.image.shape[1] - 1),
+        "galaxies": name,
+        "recalibrated": known.description,
+    }
+    card = {key: value for key, value in bundle.card.items() if key != "files"} | {"calibration": calibration}
+    if reduced:
+        card["reduced_precision"] = {"images": name, BF16: precision_error(exact, reduced[0])}
+    return write_files(out, programs, bundle.roles(), card)
+
+
+def as_given(program: torch.jit.ScriptModule) -> list[dict[int, Width]]:
+    """The widths of a program by depth and set."""
+    parts = [program.temperature, program.levels, program.widths]
+    return [
+        {
+            number: Width(*(part[depth, number].clone() for part in parts))
+            for number in range(program.temperature.shape[1])
+        }
+        for depth in (AS_THEY_ARE, MOST_NOISE)
+    ]
+
+
+def as_the_model_says(program: torch.jit.ScriptModule, sets: int) -> None:
+    """Make the p(z) of a program as wide as its model gives it."""
+    program.temperature, program.levels = torch.ones(2, sets), torch.zeros(2, sets, 2, 0)
