@@ -11,6 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -20,8 +21,11 @@ from astropy_healpix import HEALPix
 from catalogs import atomic, fits_stream
 from catalogs.place import Place
 from catalogs.products import schema
+from catalogs.products.drift import ColourDrift, colour_sums
 from catalogs.products.schema import CATALOGUE, PDF, PDF_BINS, REJECTS
 
+COLOUR_DRIFT, COLOUR_CHANCE = "PZCDRIFT", "PZCCHNCE"
+"""Keywords of the drift of colours (drift.py)."""
 HEALPIX = HEALPix(nside=2**29, order="nested")
 
 
@@ -52,6 +56,8 @@ class Provenance:
     pdf_bins: int = 0
     """Bins of the whole p(z) in the catalogue, equal in ln(1 + z) from 0 to `pdf_z_max`; 0: none is kept."""
     pdf_z_max: float = 0.0
+    colours: int = 0
+    """Galaxies in which the photometry that is summed up is white; 0: none is."""
     has_tail: bool = True
     """Whether OOD_SCORE of the model falls far enough for ATYPICAL to be raised."""
 
@@ -232,10 +238,12 @@ class Part:
         catalogue: np.ndarray,
         rejects: np.ndarray,
         pdf: np.ndarray | None = None,
+        colours: np.ndarray | None = None,
     ) -> dict:
         """Write both tables, then the manifest that marks them as finished; return the manifest.
 
         pdf : (rows of the catalogue, provenance.pdf_bins), where these are not 0
+        colours : (rows of the catalogue, F) white photometry, of which the manifest keeps the sums
         """
         primary = primary_header(provenance)
         whole = [] if pdf is None else [np.ascontiguousarray(pdf, ">f4").view(np.uint8)]
@@ -252,6 +260,7 @@ class Part:
             "rows": len(catalogue),
             "rejects": len(rejects),
             "reasons": dict(sorted(reasons.items())),
+            "colours": colour_sums(np.zeros((0, 0)) if colours is None else colours),
             "files": {path.name: atomic.entry(path) for path in (self.catalogue, self.rejects)},
         }
         atomic.write_json(self.manifest, atomic.sealed(manifest))
@@ -265,6 +274,11 @@ class Part:
         files = manifest["files"]
         intact = all(atomic.matches(path, files[path.name]) for path in (self.catalogue, self.rejects))
         return manifest if intact else None
+
+    def colours(self) -> dict[str, Any]:
+        """The sums of colours of its objects, as `colour_sums` gave them."""
+        manifest = atomic.read_sealed(self.manifest)
+        return dict(manifest["colours"]) if manifest else {"objects": 0, "sums": []}
 
     def read(self, table: str, plan_sha256: str, dtype: np.dtype | None = None) -> np.ndarray:
         """Rows of one of its tables, as a structured big-endian array.
@@ -294,13 +308,18 @@ def merge(
     provenance: Provenance,
     catalogue: Place,
     rejects: Place,
+    colours: ColourDrift | None = None,
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
-    `counts` are the total numbers of rows and of rejects. The rejects are renamed first, so that a catalogue
-    that exists is complete. Raises OSError where a part is damaged; then nothing is written.
+    The header says how far their mean colours are off. `counts` are the total numbers of rows and of rejects.
+    The rejects are renamed first, so that a catalogue that exists is complete. Raises OSError where a part is
+    damaged; then nothing is written.
     """
     primary = primary_header(provenance)
+    if colours and colours.known:
+        primary[COLOUR_DRIFT] = (round(colours.distance, 4), "mean colours off, in units of their scatter")
+        primary[COLOUR_CHANCE] = (round(colours.chance, 4), "that 1 % of good tiles exceed")
     row = pdf_dtype(provenance.pdf_bins)
     pdf = pdf_tables(provenance, counts[0], (part.read(PDF, plan_sha256, row) for part in parts))
     for path, table, count, more in (

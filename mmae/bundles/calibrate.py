@@ -37,13 +37,20 @@ LEAST_APART = 0.1
 def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
     """Fit the width of p(z), and what is typical, to galaxies; gives what the card says of it."""
     if sample.redshift is None:
-        return {"galaxies": "none", "p(z)": "as the model gives it", "typicality": "not known", "tail": False}
+        return {
+            "galaxies": "none",
+            "p(z)": "as the model gives it",
+            "typicality": "not known",
+            "colours": 0,
+            "tail": False,
+        }
     of_trained, of_others = sample.conditions
     others = estimates(program, sample.image, of_others)
-    program.typicality.fit(estimates(program, sample.trained, of_trained).joint, others.joint)
+    trained = estimates(program, sample.trained, of_trained)
+    program.typicality.fit(trained.joint, others.joint)
     fitted: dict[str, Any] = {"p(z)": "none"}
     if isinstance(program, ImagePdf):
-        remember(program, sample)
+        remember(program, sample, trained)
         fitted = calibrate_sets(
             program, sample.image, sample.redshift, of_others, sample.spectype, sample.weight
         )
@@ -51,12 +58,17 @@ def calibrate(program: Program, sample: Sample) -> dict[str, Any]:
         "galaxies": f"{len(others.joint)} {sample.name}",
         **fitted,
         "typicality": f"distances of {len(others.joint)} galaxies from {len(sample.trained)}",
+        "colours": len(trained.colours) if trained.colours.shape[1] else 0,
         "tail": bool(program.typicality.threshold.isfinite()),
     }
 
 
-def remember(program: ImagePdf, sample: Sample) -> None:
-    """Give a program the magnitudes of the galaxies with redshifts that it was trained on."""
+def remember(program: ImagePdf, sample: Sample, trained: Estimate) -> None:
+    """Give a program the photometry of the galaxies that it was trained on.
+
+    trained : what it says of them with the identity in the place of whitening
+    """
+    program.colours.fit(trained.colours)
     if sample.trained_redshift is not None:
         known = sample.trained[sample.trained_redshift.isfinite()]
         program.backing.remember(magnitudes(known, program.noise))

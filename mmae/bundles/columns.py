@@ -33,8 +33,9 @@ SHAPE = {
 }
 """Columns in order, and their widths; a model without p(z) has only the first, one without classes has NaN in
 the last three."""
+WITH_PDF = sum(SHAPE.values())
 WITHOUT_PDF = 3
-"""Number of columns that a model without p(z) has."""
+"""Number of columns that a model with p(z) has, and one without."""
 
 
 def draws(object_id: np.ndarray) -> np.ndarray:
@@ -51,6 +52,11 @@ def named(rows: np.ndarray) -> dict[str, np.ndarray]:
             columns[name] = rows[:, start] if width == 1 else rows[:, start : start + width]
         start += width
     return columns
+
+
+def colours(rows: np.ndarray) -> np.ndarray:
+    """The white photometry (N, F) that stands after the columns (N, C) of a model with p(z)."""
+    return rows[:, WITH_PDF:]
 
 
 def point_estimate(columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -21,6 +21,7 @@ from mmae.hardware import FP32
 from mmae.layers.conditions import unknown
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.layers.pdf import Grid
+from mmae.layers.photometry import RADII
 from mmae.models.families import config_of
 from mmae.models.output import Estimate
 
@@ -68,6 +69,7 @@ class Engine:
         self.device, self.batch, self.masking = device, batch, bundle.masking
         self.grid = Grid(**bundle.card["grid"]) if bundle.card["grid"] else None
         self.joint_dim = config_of(bundle.card["family"], bundle.card["model_config"]).joint_dim
+        self.colours = len(RADII) * len(bundle.input.bands)
         self.program: nn.Module = bundle.load(device)
         self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
         self.upload = Upload(device, batch, len(bundle.input.bands)) if device.type == "cuda" else None
@@ -94,7 +96,7 @@ class Engine:
     @property
     def columns(self) -> int:
         """Number of columns of `table`."""
-        return sum(columns.SHAPE.values()) if self.grid else columns.WITHOUT_PDF
+        return columns.WITH_PDF + self.colours if self.grid else columns.WITHOUT_PDF
 
     def joint(
         self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None

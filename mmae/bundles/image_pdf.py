@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmae.bundles.backing import Backing
+from mmae.bundles.colours import Colours
 from mmae.bundles.typicality import Typicality
 from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.pdf import entropy, recalibrated
+from mmae.layers.photometry import RADII
 from mmae.layers.transformer import Block, Embedding
 from mmae.models.mmae import Model, features
 from mmae.models.output import Estimate
@@ -113,6 +115,7 @@ class ImagePdf(nn.Module):
         self.bands, self.most_shallow = len(model.config.bands), math.log(SHALLOWEST)
         self.typicality = Typicality(model.config.embed_dim)
         self.backing = Backing(self.bands)
+        self.colours = Colours(len(RADII) * self.bands)
 
     def reduced(self) -> list[Linear]:
         """The layers that reduced precision is for: the matrix products of all tokens."""
@@ -164,7 +167,8 @@ class ImagePdf(nn.Module):
         if self.class_head is not None:
             spectype = self.classified(self.class_head(joint), bands)
         mass = self.calibrated(logits, bands, shallow)
-        return Estimate(answer[:, 0], mass, joint, self.typicality(joint), backing, spectype)
+        colours = self.colours(measured)
+        return Estimate(answer[:, 0], mass, joint, self.typicality(joint), backing, colours, spectype)
 
     @torch.jit.export
     def classified(self, logits: Tensor, bands: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def fixed_levels(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
-    """The columns of columns.SHAPE side by side, (B, C) float32.
+    """The columns of columns.SHAPE side by side, and colours after them, (B, C) float32.
 
     drawn (B,): the levels of p(z), from 0 to 1, at which PHOTOZ_MC is read off.
     """
@@ -40,7 +40,8 @@ def table(estimate: Estimate, grid: Grid | None, drawn: Tensor) -> Tensor:
     if grid:
         values |= columns_of_pdf(estimate.mass / estimate.mass.sum(1, keepdim=True), grid, drawn)
         values |= columns_of_class(estimate.spectype)
-    return torch.cat([values[name].reshape(len(drawn), -1) for name in columns.SHAPE if name in values], 1)
+    parts = [values[name].reshape(len(drawn), -1) for name in columns.SHAPE if name in values]
+    return torch.cat([*parts, estimate.colours], 1)
 
 
 def columns_of_pdf(mass: Tensor, grid: Grid, drawn: Tensor) -> dict[str, Tensor]:

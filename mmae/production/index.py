@@ -19,6 +19,7 @@ from mmae.production.plan import RUN_ENDING, RunFiles
 from mmae.production.tiles import Tile
 
 NAME = "index.ecsv"
+DRIFTS = ("drift", "drift_by_chance", "colour_drift", "colour_drift_by_chance")
 STATES = DONE, UNFINISHED, FAILED = "done", "unfinished", "failed"
 COLUMNS: dict[str, tuple[type, str]] = {
     "TILE": (str, "name of the tile"),
@@ -31,6 +32,8 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "REASON": (str, "why there is no catalogue"),
     "DRIFT": (float, "how far its objects together are from those of the training set, from 0 to 1"),
     "DRIFT_BY_CHANCE": (float, "DRIFT that objects like the training set's exceed in one tile of a hundred"),
+    "COLOUR_DRIFT": (float, "how far its mean colours are from theirs, in units of their scatter"),
+    "COLOUR_DRIFT_BY_CHANCE": (float, "COLOUR_DRIFT that one good tile of a hundred exceeds"),
     "WARNING": (str, "how its pixels differ from those of the training set"),
 }
 
@@ -49,11 +52,11 @@ def row(files: RunFiles, reason: str = "") -> dict[str, Any]:
     """The row of a tile; only the state of one that is not finished."""
     values = {"TILE": files.tile, "PATH": files.catalogue.name, "ROWS": 0, "REJECTS": 0, "REASON": reason}
     values |= {"STATE": FAILED if reason else UNFINISHED, "SHA256": "", "COVERAGE": "", "WARNING": ""}
-    values |= {"DRIFT": np.nan, "DRIFT_BY_CHANCE": np.nan}
+    values |= dict.fromkeys(map(str.upper, DRIFTS), np.nan)
     if not reason and (record := files.record()):
         values |= {"STATE": DONE, "SHA256": record["files"][files.catalogue.name]["sha256"]}
         values |= {name.upper(): record[name] for name in ("rows", "rejects", "coverage", "warning")}
-        values |= {name.upper(): record[name] for name in ("drift", "drift_by_chance") if name in record}
+        values |= {name.upper(): record[name] for name in DRIFTS if name in record}
     return values
 
 

@@ -143,7 +143,9 @@ class Predictor(Actor):
             **known, columns=values, flags=flags, reason=reason, observed=observed
         )
         part = Part(task.parts, rows.unit)
-        return part.write(task.plan.sha256, task.provenance, catalogue, rejects, pdf[reason == ""])
+        kept = reason == ""
+        colours = columns.colours(table[kept]) if task.provenance.colours else None
+        return part.write(task.plan.sha256, task.provenance, catalogue, rejects, pdf[kept], colours)
 
     def known(
         self, store: CutoutStore, rows: Rows, object_id: np.ndarray, ra: np.ndarray, dec: np.ndarray

@@ -24,7 +24,7 @@ from catalogs.object_path import ObjectPath
 from catalogs.place import Place, together
 from catalogs.products import photoz
 from catalogs.products.coverage import Coverage
-from catalogs.products.drift import Drift
+from catalogs.products.drift import ColourDrift, Drift
 from catalogs.products.photoz import Provenance
 from catalogs.products.schema import CATALOGUE, REJECTS
 from catalogs.store.checks import open_group
@@ -171,6 +171,8 @@ class Tile:
                 pdf_bins=grid["bins"],
                 pdf_z_max=grid["z_max"],
                 has_tail=bundle.card["calibration"]["tail"],
+                # what is hidden has no colours
+                colours=0 if bundle.masking.ratio else bundle.card["calibration"]["colours"],
             ),
         )
 
@@ -209,9 +211,11 @@ class Tile:
             )
         atomic.check_owned(self.files.run)
         coverage, drift = Coverage(), Drift()
+        colours = ColourDrift(self.task.provenance.colours)
         self.rows, self.rejects, self.reasons = 0, 0, Counter()
         for unit in self.plan.units:
             self.count(self.check_unit(unit, coverage, drift))
+            colours.add(**self.files.part(unit).colours())
         photoz.merge(
             [self.files.part(unit) for unit in self.plan.units],
             self.plan.sha256,
@@ -219,13 +223,15 @@ class Tile:
             self.task.provenance,
             self.files.catalogue,
             self.files.rejects,
+            colours,
         )
         counts: dict[str, Any] = {"rows": self.rows, "rejects": self.rejects, "warning": self.warning}
         counts["reasons"] = dict(sorted(self.reasons.items()))
-        if drift.sentence:
-            print(f"warning: {self.path}: {drift.sentence}", flush=True)
-        known = bool(drift.counts.any())
-        counts |= {"drift": drift.distance, "drift_by_chance": drift.chance} if known else {}
+        for sentence in filter(None, (drift.sentence, colours.sentence)):
+            print(f"warning: {self.path}: {sentence}", flush=True)
+        for name, found in (("drift", drift), ("colour_drift", colours)):
+            if found.known:
+                counts |= {name: found.distance, f"{name}_by_chance": found.chance}
         self.files.finish(self.plan, counts | {"coverage": coverage.moc()})
 
     def check_unit(self, unit: int, coverage: Coverage, drift: Drift) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Whether to believe a catalogue: a traffic light, with its reasons, and what to do about each."""
 
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from catalogs.products.drift import ADVICE, colour_finding
+from catalogs.products.photoz import COLOUR_CHANCE, COLOUR_DRIFT
 from catalogs.products.schema import FLAG_MEANINGS, Flag
 from catalogs.products.screen import ATYPICAL
 from mmae.layers.pdf import HSC_WIDTH
@@ -16,6 +19,8 @@ Colour = Literal["green", "amber", "red"]
 ORDER: tuple[Colour, ...] = ("green", "amber", "red")
 REJECTED = (0.01, 0.1)
 """Shares of rejected objects above which the light is amber, and red."""
+OFF_COLOUR = 1.0
+"""Distance of the mean colours above which a catalogue is of another population, or another unit."""
 UNLIKE = 0.15
 """Distance of the distribution of OOD_SCORE (drift.py) above which a catalogue is of another population."""
 SHARES = {
@@ -24,6 +29,7 @@ SHARES = {
     Flag.NO_DATA_REGION: (0.1, 0.5),
     Flag.BROAD: (0.2, 0.5),
     Flag.Z_LIMIT: (0.05, 0.3),
+    Flag.NO_SPECTRA_LIKE_IT: (0.05, 0.3),
 }
 """Shares of flagged objects, in the same way."""
 REMEDIES = {
@@ -33,6 +39,8 @@ REMEDIES = {
     "missing (`mmae store info`)",
     Flag.NO_DATA_REGION: "leave them out where the sample must be complete in quality",
     Flag.BROAD: "use p(z), not point estimates, and cut on PHOTOZ_RISK_BEST or PHOTOZ_CONF_BEST",
+    Flag.NO_SPECTRA_LIKE_IT: "no calibration holds there: leave them out, or take spectra of such and "
+    "`mmae train --from`",
     Flag.Z_LIMIT: "there is nothing behind these redshifts: leave them out, or train on spectra that go on",
 }
 WIDE = 0.05
@@ -68,7 +76,7 @@ class Judged(NamedTuple):
 
 def reasons(facts: Facts, judged: Judged | None) -> list[Reason]:
     """All that is not as it should be, the worst first; none: green."""
-    found = [_rejected(facts), _drifted(facts), _atypical(facts), *_flagged(facts)]
+    found = [_rejected(facts), _drifted(facts), _atypical(facts), *_flagged(facts), *_coloured(facts)]
     found += [_coverage(judged), _risk(judged)] if judged else []
     return sorted((reason for reason in found if reason), key=lambda r: -ORDER.index(r.colour))
 
@@ -98,6 +106,15 @@ def _drifted(facts: Facts) -> Reason | None:
         "wrong zero point or band names; judge by spectra of this survey, or train on them (`--from`)"
     )
     return Reason("red" if facts.drift.distance > UNLIKE else "amber", facts.drift.finding, remedy)
+
+
+def _coloured(facts: Facts) -> Iterator[Reason]:
+    """Of each catalogue whose mean colours are off."""
+    for path, header in zip(facts.paths, facts.headers, strict=True):
+        distance, chance = (float(header.get(key, 0)) for key in (COLOUR_DRIFT, COLOUR_CHANCE))
+        if distance > chance:
+            finding = f"{path.name}: {colour_finding(distance, chance)}"
+            yield Reason("red" if distance > OFF_COLOUR else "amber", finding, ADVICE.removeprefix("; "))
 
 
 def _atypical(facts: Facts) -> Reason | None:
