@@ -19,8 +19,8 @@ from catalogs.store.cutouts import open_store
 from mmae import cli
 from mmae.bundles.bundle import CARD, bf16_report
 from mmae.bundles.compiler import write_bundle
+from mmae.bundles.likeness.typicality import MIN_TAIL, TAIL
 from mmae.bundles.sample import CALIBRATED_ROWS, Sample, noise_sample
-from mmae.bundles.typicality import MIN_TAIL, TAIL
 from mmae.models import checkpoint
 from mmae.models.families import config_of
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet

@@ -21,10 +21,10 @@ from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.tables import redshifts
 from catalogs.tables.redshifts import TruthTable
 from mmae.bundles.bundle import CARD, TRAINED_ON, Bundle, open_bundle
+from mmae.bundles.likeness.selection import effective, magnitudes, target_of, weights
 from mmae.bundles.recalibration import Known, recalibrated
 from mmae.bundles.roles import Roles
 from mmae.bundles.sample import CALIBRATED_ROWS
-from mmae.bundles.selection import effective, magnitudes, target_of, weights
 from mmae.scores.catalogue.matching import match
 
 LEAST_GALAXIES = 100

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from catalogs.products.screen import LEAST_BANDS
 from catalogs.store.format import SPECTYPES
-from mmae.bundles.backing import Backing
 from mmae.bundles.image_pdf import ImagePdf
+from mmae.bundles.likeness.backing import Backing
+from mmae.bundles.likeness.selection import drawn, magnitudes
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
-from mmae.bundles.selection import drawn, magnitudes
 from mmae.layers import pdf
 from mmae.layers.conditions import SHALLOWEST, split_told, unknown
 from mmae.layers.patches import observed_bands

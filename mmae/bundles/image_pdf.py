@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmae.bundles.backing import Backing
-from mmae.bundles.colours import Colours
-from mmae.bundles.typicality import Typicality
+from mmae.bundles.likeness.backing import Backing
+from mmae.bundles.likeness.colours import Colours
+from mmae.bundles.likeness.typicality import Typicality
 from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
@@ -115,7 +115,7 @@ class ImagePdf(nn.Module):
         self.bands, self.most_shallow = len(model.config.bands), math.log(SHALLOWEST)
         self.typicality = Typicality(model.config.embed_dim)
         self.backing = Backing(self.bands)
-        self.colours = Colours(len(RADII) * self.bands)
+        self.colours = Colours(len(RADII) * self.bands).to(self.noise.dtype)
 
     def reduced(self) -> list[Linear]:
         """The layers that reduced precision is for: the matrix products of all tokens."""

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmae.bundles.typicality import Typicality
+from mmae.bundles.likeness.typicality import Typicality
 from mmae.layers.linear import Linear, copied, product
 from mmae.layers.patches import known_pixels, patches
 from mmae.models.himes2025 import FusionBlock, Himes2025, ImageEmbedding

@@ -40,8 +40,8 @@ class Estimate(NamedTuple):
     typical: Tensor
     """(B,) fraction of galaxies that are less typical of the training set; NaN where it is not known"""
     backing: Tensor
-    """(B,) distance to galaxies with redshifts (bundles/backing.py); NaN where it is not known"""
+    """(B,) distance to galaxies with redshifts (likeness/backing.py); NaN where it is not known"""
     colours: Tensor
-    """(B, F) photometry, white in the training set (bundles/colours.py); F = 0 for a model without"""
+    """(B, F) photometry, white in the training set (likeness/colours.py); F = 0 for a model without"""
     spectype: Tensor
     """(B, 3) probabilities of star, galaxy and quasar; (B, 0) for a model without classes"""

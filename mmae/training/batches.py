@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mmae.bundles.selection import drawn
+from mmae.bundles.likeness.selection import drawn
 from mmae.models.batch import Batch
 from mmae.prefetch import Prefetch
 from mmae.training.data import TrainingSet

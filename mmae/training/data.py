@@ -18,8 +18,8 @@ from catalogs.store.checks import REPAIR
 from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.store.format import SIZE, SPECTYPES, STAR
 from catalogs.store.spectra import STORED_POOL, WAVE, pool
+from mmae.bundles.likeness.selection import Standing, drawn, effective, magnitudes, target_of, weights
 from mmae.bundles.roles import Positions
-from mmae.bundles.selection import Standing, drawn, effective, magnitudes, target_of, weights
 from mmae.layers.patches import PATCH
 from mmae.models.batch import Batch, check_labels, pooled
 from mmae.models.families import AnyConfig

@@ -21,8 +21,8 @@ from studies import held_out, make_all, opened, part
 from catalogs.products.model_input import ModelInput
 from catalogs.store.cutouts import open_store
 from mmae.bundles.bundle import Bundle
+from mmae.bundles.likeness.selection import magnitudes
 from mmae.bundles.program import estimates
-from mmae.bundles.selection import magnitudes
 from mmae.layers import pdf
 from mmae.layers.pdf import Grid
 from mmae.models.batch import Batch

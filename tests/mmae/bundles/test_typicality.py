@@ -2,7 +2,7 @@
 
 import torch
 
-from mmae.bundles.typicality import Typicality
+from mmae.bundles.likeness.typicality import Typicality
 
 SEED = torch.Generator().manual_seed(2)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from catalogs.products.model_input import ModelInput
 from catalogs.store.cutouts import CutoutStore
-from mmae.bundles.backing import USUAL
+from mmae.bundles.likeness.backing import USUAL
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.photometry import Photometry
 

@@ -1,0 +1,127 @@
+"""Galaxies with redshifts that stand for a survey, in training and calibration; a bundle calibrated anew."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from astropy.table import Table
+from conftest import recipe
+
+from catalogs.store.cutouts import open_store
+from mmae import cli, export, train
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.program import estimates
+from mmae.hardware import FP32
+from mmae.layers import pdf
+from mmae.layers.pdf import Grid
+from mmae.models import checkpoint
+from mmae.training.data import TrainingSet
+
+KNOWN, OTHERS = np.arange(2048) % 5 < 3, np.arange(2048) % 5 >= 3
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def interval(survey):
+    """`interval(path)`: 68 % intervals of the objects of the tile, (2, N), and their medians, (N,)."""
+    store = open_store(survey / "rubin_tile.zarr")
+
+    def of(path):
+        opened = open_bundle(path, FP32)
+        read = opened.input.read(store, 0, store.n)
+        assert (read.reason == "").all()
+        program = opened.load(torch.device("cpu"))
+        mass = estimates(program, torch.from_numpy(read.image), torch.from_numpy(read.conditions)).mass
+        levels = torch.tensor([0.16, 0.5, 0.84]).expand(len(mass), -1)
+        low, middle, high = pdf.quantiles(mass, Grid(**opened.card["grid"]), levels).T.numpy()
+        return np.stack([low, high]), middle
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def truth(survey, bundle, interval, tmp_path_factory):
+    """Redshifts (N,) of the tile that scatter thrice as much as p(z) says, and a table of three fifths."""
+    (low, high), middle = interval(bundle)
+    sigma = 3 * (high - low) / 2
+    z = np.maximum(middle + sigma * np.random.default_rng(0).standard_normal(len(middle)), 0.001)
+    path = tmp_path_factory.mktemp("truth") / "spectra.csv"
+    ids = open_store(survey / "rubin_tile.zarr").column("object_id")
+    quality = np.where(np.arange(KNOWN.sum()) < 10, 1, 4)
+    Table({"id": ids[KNOWN], "zspec": z[KNOWN], "Q": quality}).write(path)
+    return z, path
+
+
+def test_p_of_z_becomes_as_wide_as_its_errors_on_other_galaxies(
+    survey, bundle, truth, interval, tmp_path, capsys
+):
+    z, table = truth
+    words = [bundle, survey / "rubin_tile.zarr", "--truth", table, "--where", "Q >= 3"]
+    words += ["--out", tmp_path / "mine", "--like", survey / "rubin_tile.zarr"]
+    assert cli.run_command("recalibrate", list(map(str, words))) == cli.OK
+    said = capsys.readouterr().out
+    assert f"{KNOWN.sum() - 10} objects" in said
+    assert "% of it is unlike any" in said
+    held = [
+        np.mean((low <= z)[OTHERS] & (z <= high)[OTHERS])
+        for low, high in (interval(path)[0] for path in (bundle, tmp_path / "mine"))
+    ]
+    assert held[0] < 0.4
+    assert held[1] == pytest.approx(0.68, abs=0.06)
+    old, new = (open_bundle(path) for path in (bundle, tmp_path / "mine"))
+    assert new.sha256 != old.sha256
+    assert new.card["calibration"]["recalibrated"]["store"] == "rubin_tile.zarr"
+    assert set(new.card["files"]) == set(old.card["files"])
+
+
+def test_too_few_galaxies_are_one_sentence_and_nothing_is_written(survey, bundle, truth, tmp_path, capsys):
+    words = [bundle, survey / "rubin_tile.zarr", "--truth", truth[1], "--where", "Q < 3"]
+    assert cli.run_command("recalibrate", [*map(str, words), "--out", str(tmp_path / "mine")]) == cli.REFUSED
+    assert "has 10 galaxies with a redshift" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+    assert cli.run_command("recalibrate", [*map(str, words), "--out", str(bundle)]) == cli.USAGE
+
+
+def test_the_galaxies_trained_on_are_not_calibrated_on(survey, bundle, tmp_path, capsys):
+    """Of 256 galaxies of the training store 77 are not trained on: too few."""
+    words = [bundle, survey / "train.zarr", "--out", tmp_path / "mine"]
+    assert cli.run_command("recalibrate", list(map(str, words))) == cli.REFUSED
+    number = int(capsys.readouterr().err.split(" has ")[1].split()[0])
+    assert 60 < number < 95
+
+
+def test_a_run_like_a_tile_sees_galaxies_as_often_as_they_stand_for_it(survey, tmp_path, capsys):
+    config = recipe(
+        "mmae", survey / "train.zarr", tmp_path / "run", like=survey / "rubin_tile.zarr", epochs=1
+    )
+    train.main(config)
+    said = capsys.readouterr().out
+    state = checkpoint.load(checkpoint.find(config.out))
+    like = state["data"]["like"]
+    assert f"count as {like['effective']:.0f}" in said
+    assert 1 < like["effective"] < like["galaxies"]
+    data = TrainingSet(config.data, config.model)
+    data.stand_for(open_store(config.like), state["data"]["noise"])
+    assert dataclasses.asdict(data.stands) == like
+    train.main(dataclasses.replace(config, patience=3))  # the same target: it is done
+    assert "nothing to do" in capsys.readouterr().out
+    export.main(export.Export(config.out))
+    card = json.loads((config.out / "bundle" / "card.json").read_text())
+    assert card["training_data"]["like"] == like
+
+
+def test_a_target_that_is_gone_or_another_leaves_p_of_z_to_the_spectra(survey, tmp_path, capsys):
+    target = tmp_path / "tile.zarr"
+    target.symlink_to(survey / "rubin_tile.zarr")
+    target.with_name("tile.zarr.manifest.json").symlink_to(survey / "rubin_tile.zarr.manifest.json")
+    config = recipe("mmae", survey / "train.zarr", tmp_path / "run", like=target, epochs=1)
+    train.main(config)
+    target.unlink()
+    capsys.readouterr()
+    export.main(export.Export(config.out))
+    assert f"calibrated for galaxies with redshifts: {target}" in capsys.readouterr().out
+    other = dataclasses.replace(config, like=survey / "train.zarr", patience=3)
+    with pytest.raises(Exception, match="begun on other data"):
+        train.main(other)
