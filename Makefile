@@ -46,7 +46,7 @@ $(READY): pyproject.toml constraints.txt
 	    || { echo "mmae needs Python >= 3.11: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	    || { $(APT) update -qq && $(APT) install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV); }
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mpi,slurm,s3,mock,mlflow,hats,qp,rail,test,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[mpi,slurm,s3,similarity,mock,mlflow,hats,qp,rail,test,dev]'
 	@touch $@
 
 clean:

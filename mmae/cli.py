@@ -52,8 +52,14 @@ COMMANDS = {
     ),
     "infer": Command("mmae.infer", "Infer", "write the photo-z catalogue of a cutout store"),
     "embed": Command("mmae.embed", "Embed", "write the embedding of every galaxy of a cutout store"),
+    "index": Command(
+        "catalogs.similarity.index_command",
+        "Index",
+        "index the embeddings of many tiles, to search them in milliseconds",
+        "similarity",
+    ),
     "neighbours": Command(
-        "catalogs.products.neighbours",
+        "catalogs.similarity.command",
         "Neighbours",
         "find and draw the galaxies most like others by their embeddings",
     ),

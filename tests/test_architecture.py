@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "catalogs.crossmatch": {*SURVEYS, "catalogs.ingest"},
     "catalogs.cutting": {*SURVEYS, "catalogs.tables"},
     "catalogs.mock": SURVEYS,
+    "catalogs.similarity": PRODUCTS,
     "catalogs.tables": STORE,
     "catalogs.ingest": SURVEYS,
     COMMON: {"catalogs"},

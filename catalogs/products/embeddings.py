@@ -7,7 +7,7 @@ tile.embeddings.zarr.manifest.json    file -> size, sha256
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ import zarr
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.place import Place
-from catalogs.store.checks import REPAIR, open_group
-from catalogs.store.format import get_array, manifest_path
-from catalogs.store.manifest import altered_files
+from catalogs.store.checks import REPAIR, open_group, refusing
+from catalogs.store.format import get_array, manifest_path, rows_per_file, shard_key
+from catalogs.store.manifest import altered_files, check_metadata, matches, read_manifest
 from catalogs.store.shard_writer import Layout
 
 FORMAT, VERSION = "mmae-embeddings", 1
@@ -70,31 +70,58 @@ def layout(n: int, width: int, shard_rows: int, origin: Origin) -> Layout:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """An open, verified product; see `open_embeddings`."""
+    """An open product; see `open_embeddings`. What is read of it is checked against its manifest."""
 
     path: Place
     group: zarr.Group
+    manifest: dict[str, dict] = field(repr=False)
+    verified: set[str] = field(default_factory=set, repr=False)
+    """Files that were found to match it."""
 
     @property
     def attributes(self) -> dict[str, Any]:
         return dict(self.group.attrs)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and numbers a row."""
+        n, width = get_array(self.group, "embedding").shape
+        return n, width
+
     def __len__(self) -> int:
-        return get_array(self.group, "embedding").shape[0]
+        return self.shape[0]
 
-    def column(self, name: str) -> np.ndarray:
-        """Column object_id, ra or dec: (N,)."""
-        return np.asarray(get_array(self.group, name)[:])
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows start:stop of a column, (m,) of object_id, ra or dec; (m, J) of embedding.
 
-    def rows(self, rows: np.ndarray) -> np.ndarray:
-        """Vectors of the given rows, in their order: (m, J)."""
-        return np.asarray(get_array(self.group, "embedding").oindex[rows, :])
+        Raises InputRefused, naming the file, where the bytes are not those written.
+        """
+        return self._read(name, np.arange(start, len(self) if stop is None else stop), slice(start, stop))
+
+    def rows(self, rows: np.ndarray, name: str = "embedding") -> np.ndarray:
+        """Given rows, in their order, of a column, as `column`: (m, J) of embedding."""
+        order, place = np.unique(rows, return_inverse=True)  # zarr decodes a chunk once where they are sorted
+        return self._read(name, order, order)[place]
+
+    def _read(self, name: str, rows: np.ndarray, selection: Any) -> np.ndarray:
+        array = get_array(self.group, name)
+        for shard in np.unique(rows // rows_per_file(array)).tolist():
+            self._check(array, shard_key(array, shard))
+        with refusing(f"{self.path / name} does not decode"), atomic.naming(self.path / name):
+            return np.asarray(array.oindex[selection])
+
+    def _check(self, array: zarr.Array, file: str) -> None:
+        """Refuse a shard whose chunks are not those of the manifest, but for errors that decoding finds."""
+        if file in self.verified:
+            return
+        if file not in self.manifest or not matches(self.path / file, self.manifest[file], array):
+            raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
+        self.verified.add(file)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """All vectors in order, in blocks of bounded size: (m, J) each."""
-        array = get_array(self.group, "embedding")
         for start in range(0, len(self), BLOCK_ROWS):
-            yield np.asarray(array[start : start + BLOCK_ROWS])
+            yield self.column("embedding", start, min(start + BLOCK_ROWS, len(self)))
 
 
 def is_product(folder: Place) -> bool:
@@ -106,8 +133,10 @@ def is_product(folder: Place) -> bool:
         return False
 
 
-def open_embeddings(path: Place) -> Embeddings:
+def open_embeddings(path: Place, whole: bool = True) -> Embeddings:
     """Open a product and verify every file of it.
+
+    whole : else its metadata alone; the rest is verified where it is read.
 
     Raises
     ------
@@ -119,8 +148,10 @@ def open_embeddings(path: Place) -> Embeddings:
     group = open_group(path)
     if (group.attrs.get("format"), group.attrs.get("version")) != (FORMAT, VERSION):
         raise InputRefused(f"{path} holds no embeddings of format {FORMAT} {VERSION}: see `mmae embed`")
-    if not manifest_path(path).exists():
+    manifest = read_manifest(path)
+    if manifest is None:
         raise InputRefused(f"{path} has no manifest beside it ({manifest_path(path).name}): copy it too")
-    for file, fault in altered_files(path).items():
+    for file, fault in altered_files(path).items() if whole else ():
         raise InputRefused(f"{path / file} {fault}: {REPAIR}")
-    return Embeddings(path, group)
+    check_metadata(path, manifest)
+    return Embeddings(path, group, manifest, {*manifest} if whole else set())

@@ -23,7 +23,7 @@ from astropy.table import Table
 
 from catalogs.products import embeddings
 from catalogs.products.embeddings import Origin, open_embeddings
-from catalogs.products.neighbours import nearest
+from catalogs.similarity.exact import nearest
 from catalogs.store.shard_writer import write_shards
 from mmae.bundles.bundle import TRAINED_ON, open_bundle
 from mmae.bundles.roles import Roles
