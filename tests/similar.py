@@ -32,14 +32,14 @@ def write_product(path, vectors, first_id, origin=ORIGIN, shard_rows=64):
     return path
 
 
-def write_tile(folder, name, vectors, first_id, size=8):
+def write_tile(folder, name, vectors, first_id, size=8, shard_rows=64):
     """A product and the cutouts that it might be of; returns the product."""
     n = len(vectors)
     image = np.random.default_rng(first_id).normal(size=(n, 5, size, size)).astype(np.float32)
     columns = {"image": image, **places(n, first_id)}
     rows = lambda a, b: {k: v[a:b] for k, v in columns.items()}  # noqa: E731
     cutouts.write(Path(folder, f"{name}.zarr"), rows, n=n, survey="test", size=size)
-    return write_product(Path(folder, f"{name}.embeddings.zarr"), vectors, first_id)
+    return write_product(Path(folder, f"{name}.embeddings.zarr"), vectors, first_id, shard_rows=shard_rows)
 
 
 def places(n, first_id):

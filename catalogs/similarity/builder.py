@@ -34,8 +34,8 @@ PART_BYTES = 2**29
 """Of the vectors of a part at most, which are in memory while it is made: 700,000 of 192 numbers."""
 LIST_ROWS, TRAINING_ROWS = 512, 64
 """Vectors of an inverted list on average, and of these for k-means."""
-CODES = "RaBitQ"
-"""A bit a number and 8 bytes (Gao & Long 2024), the smallest that bench_similarity.py found to do."""
+CODES = "SQ4"
+"""Four bits a number: of those in results/similarity.md the smallest by which 20 candidates were enough."""
 SEED, ITERATIONS = 1, 10
 QUERIES, NEIGHBOURS, RECALL = 64, 10, 0.98
 """Of as many galaxies of a part neighbours are searched exactly; lists are added until a search finds

@@ -1,6 +1,7 @@
 """An index finds what exact search finds, whatever is killed, changed, added or damaged on the way."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,20 +26,32 @@ from mmae import cli
 N = 3000
 
 
-@pytest.fixture
-def tiles(tmp_path):
-    """Two tiles, the second of two parts; in each a few rows have no vector."""
-    made = []
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with two tiles, in each of which a few rows have no vector, and an index of them."""
+    folder = tmp_path_factory.mktemp("made")
     for name, first_id in (("a", 0), ("b", 10**6)):
         vectors = on_a_surface(N, first_id)
         vectors[::500] = np.nan
-        made.append(write_tile(tmp_path, name, vectors, first_id))
-    return made
+        write_tile(folder, name, vectors, first_id, shard_rows=1024)
+    make(folder / "survey.index", *products_in(folder))
+    return folder
+
+
+@pytest.fixture
+def tiles(made, tmp_path):
+    """Copies of these tiles, to be changed; beside them the index, which finds them by relative paths."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return products_in(tmp_path)
 
 
 @pytest.fixture
 def index(tiles):
-    return make(tiles[0].with_name("survey.index"), *tiles)
+    return tiles[0].with_name("survey.index")
+
+
+def products_in(folder):
+    return [folder / f"{name}.embeddings.zarr" for name in "ab"]
 
 
 def make(index, *products):
@@ -62,7 +75,7 @@ def exact(products, query, count):
 # ---------------------------------------------------------------- answers
 
 
-@pytest.mark.parametrize("part_rows", [10**6, 640])
+@pytest.mark.parametrize("part_rows", [10**6, 1024])
 def test_nearly_all_neighbours_are_found_with_their_exact_similarity(tiles, tmp_path, part_rows, monkeypatch):
     monkeypatch.setattr(builder, "PART_BYTES", 4 * 24 * part_rows)
     index = make(tmp_path / "parts.index", *tiles)
@@ -224,7 +237,7 @@ from catalogs.similarity import builder
 from killing import die_at
 
 folder, *products = map(Path, sys.argv[1:])
-builder.PART_BYTES = 4 * 24 * 1600
+builder.PART_BYTES = 4 * 24 * 2048
 
 def build(index, step=None):
     child = os.fork()
