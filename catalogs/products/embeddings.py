@@ -6,7 +6,7 @@ tile.embeddings.zarr/      attributes: format, version, and the provenance (Orig
 tile.embeddings.zarr.manifest.json    file -> size, sha256
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -77,6 +77,7 @@ class Embeddings:
     manifest: dict[str, dict] = field(repr=False)
     verified: set[str] = field(default_factory=set, repr=False)
     """Files that were found to match it."""
+    arrays: dict[str, zarr.Array] = field(default_factory=dict, repr=False)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -85,8 +86,13 @@ class Embeddings:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, and numbers a row."""
-        n, width = get_array(self.group, "embedding").shape
+        n, width = self.array("embedding").shape
         return n, width
+
+    def array(self, name: str) -> zarr.Array:
+        if name not in self.arrays:  # cached: opening an array takes as long as reading a chunk of it
+            self.arrays[name] = get_array(self.group, name)
+        return self.arrays[name]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -96,16 +102,19 @@ class Embeddings:
 
         Raises InputRefused, naming the file, where the bytes are not those written.
         """
-        return self._read(name, np.arange(start, len(self) if stop is None else stop), slice(start, stop))
+        shard = rows_per_file(self.array(name))
+        stop = len(self) if stop is None else stop
+        return self._read(name, range(start // shard, -(-stop // shard)), slice(start, stop))
 
     def rows(self, rows: np.ndarray, name: str = "embedding") -> np.ndarray:
         """Given rows, in their order, of a column, as `column`: (m, J) of embedding."""
         order, place = np.unique(rows, return_inverse=True)  # zarr decodes a chunk once where they are sorted
-        return self._read(name, order, order)[place]
+        shards = np.unique(order // rows_per_file(self.array(name))).tolist()
+        return self._read(name, shards, order)[place]
 
-    def _read(self, name: str, rows: np.ndarray, selection: Any) -> np.ndarray:
-        array = get_array(self.group, name)
-        for shard in np.unique(rows // rows_per_file(array)).tolist():
+    def _read(self, name: str, shards: Iterable[int], selection: Any) -> np.ndarray:
+        array = self.array(name)
+        for shard in shards:
             self._check(array, shard_key(array, shard))
         with refusing(f"{self.path / name} does not decode"), atomic.naming(self.path / name):
             return np.asarray(array.oindex[selection])

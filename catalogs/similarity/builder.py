@@ -1,6 +1,8 @@
 """Write an index of embeddings, or bring one up to date: part by part; those that are intact are kept."""
 
 import io
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +30,7 @@ from catalogs.similarity.record import (
     write_record,
 )
 from catalogs.similarity.tiles import MADE_BY, check_alike
-from catalogs.store.format import get_array, manifest_path, rows_per_file
+from catalogs.store.format import beside, manifest_path, rows_per_file
 
 PART_BYTES = 2**29
 """Of the vectors of a part at most, which are in memory while it is made: 700,000 of 192 numbers."""
@@ -37,6 +39,8 @@ LIST_ROWS, TRAINING_ROWS = 512, 64
 CODES = "SQ4"
 """Four bits a number: of those in results/similarity.md the smallest by which 20 candidates were enough."""
 SEED, ITERATIONS = 1, 10
+KEY_LENGTH = 16
+OURS = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})\.(faiss|ids\.npy|json)")
 QUERIES, NEIGHBOURS, RECALL = 64, 10, 0.98
 """Of as many galaxies of a part neighbours are searched exactly; lists are added until a search finds
 this share of them."""
@@ -58,12 +62,20 @@ def build(index: Path, named: Sequence[Path], progress: Progress = iter) -> Reco
         raise UsageError("no embeddings are named: name what `mmae embed` has written, TILE.embeddings.zarr")
     products = [open_embeddings(path, whole=False) for path in paths]
     check_alike([product.attributes for product in products], paths)
-    index.mkdir(exist_ok=True)
+    folder = index if index.exists() else beside(index, atomic.TEMPORARY)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic.owned(index):
-            return _build(index, paths, products, progress)
+        with atomic.owned(folder):
+            if folder != index and index.exists():  # made by another process since
+                shutil.rmtree(folder, ignore_errors=True)
+                raise BlockingIOError
+            record = _build(folder, paths, products, progress)
+            if folder != index:
+                folder.rename(index)
+                atomic.sync(index.parent)
+            return record
     except BlockingIOError:
-        raise UsageError(f"{index} is being written by another process") from None
+        raise UsageError(f"{folder} is being written by another process") from None
 
 
 def _known(index: Path) -> list[Path]:
@@ -71,8 +83,6 @@ def _known(index: Path) -> list[Path]:
     if not index.exists():
         return []
     if not is_index(index):
-        if index.is_dir() and all(file.name.endswith(atomic.TEMPORARY) for file in index.iterdir()):
-            return []  # empty, or left by a run that was killed at once
         raise UsageError(f"{index} is there, and no index of embeddings: choose another --out")
     if (record := read_record(index)) is None:
         print(f"{index / RECORD} is damaged, or of another version: of the tiles named alone now", flush=True)
@@ -86,8 +96,6 @@ def _known(index: Path) -> list[Path]:
 
 def _build(index: Path, paths: Sequence[Path], products: Sequence[Embeddings], progress: Progress) -> Record:
     attributes = {name: products[0].attributes[name] for name in MADE_BY}
-    if not is_index(index):
-        write_record(index, Record(attributes, []))
     manifests = [atomic.sha256(manifest_path(product.path)) for product in products]
     wanted = [
         (product, _key(manifest, span), span)
@@ -116,15 +124,15 @@ def _build(index: Path, paths: Sequence[Path], products: Sequence[Embeddings], p
 def _spans(product: Embeddings) -> Iterator[tuple[int, int]]:
     """Row ranges of the parts of a product, of whole shards."""
     n, width = product.shape
-    shard = rows_per_file(get_array(product.group, "embedding"))
+    shard = rows_per_file(product.array("embedding"))
     rows = max(1, PART_BYTES // (4 * width) // shard) * shard
     return ((start, min(start + rows, n)) for start in range(0, n, rows))
 
 
 def _key(manifest: str, span: tuple[int, int]) -> str:
-    """digest of all that decides the bytes of a part but the CPU."""
+    """digest of all that decides the bytes of a part but faiss and the CPU."""
     method = [CODES, LIST_ROWS, TRAINING_ROWS, SEED, ITERATIONS, QUERIES, NEIGHBOURS, RECALL]
-    return atomic.digest([manifest, *span, faiss.__version__, *method])[:16]
+    return atomic.digest([manifest, *span, *method])[:KEY_LENGTH]
 
 
 def _record_file(index: Path, key: str) -> Path:
@@ -143,7 +151,8 @@ def _intact_part(index: Path, key: str) -> Part | None:
 def _sweep(index: Path, keys: set[str]) -> None:
     """Remove what no product has any more, and what killed runs left."""
     for file in index.iterdir():
-        if file.name != RECORD and (file.name.startswith(".") or file.name.partition(".")[0] not in keys):
+        key = OURS.fullmatch(file.name)
+        if file.name.endswith(atomic.TEMPORARY) or (key and key[1] not in keys):
             file.unlink()
 
 

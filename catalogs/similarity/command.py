@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +33,7 @@ class Neighbours:
     its rank, the cosine of the angle between the two embeddings, and its redshift where its store has one.
     Writes the same as a table (ECSV), with the tile of each neighbour.
 
-    mmae neighbours tile.embeddings.zarr --like 42
-    mmae neighbours survey.index --like 42
+    As `mmae neighbours tile.embeddings.zarr --like 42`, `mmae neighbours survey.index --like 42`.
     """
 
     paths: Positional[tuple[PlaceFlag, ...]]
@@ -64,7 +64,7 @@ class Neighbours:
         if self.out and self.out.suffix != ".png":
             raise UsageError(f"--out must end in .png, got {self.out}")
 
-    @property
+    @cached_property
     def searched(self) -> list[Path]:
         """The embeddings, or the index."""
         named = {path.resolve(): path for path in self.paths if isinstance(path, Path)}
@@ -72,7 +72,8 @@ class Neighbours:
 
     @property
     def stores(self) -> list[Place]:
-        return [path for path in self.paths if path not in self.searched]
+        searched = {path.resolve() for path in self.searched}
+        return [path for path in self.paths if path.resolve() not in searched]
 
     @property
     def page(self) -> Path:

@@ -96,7 +96,7 @@ def open_index(path: Path, progress: Progress = iter) -> Index:
     Raises
     ------
     UsageError : `path` is no index.
-    InputRefused : it is damaged, not finished, or of other products.
+    InputRefused : it is damaged, or of other products.
     """
     record = open_record(path)
     tiles = tiles_of(path, record)

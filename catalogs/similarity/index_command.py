@@ -8,7 +8,7 @@ from rich.progress import track
 from tyro.conf import Positional
 
 from catalogs.errors import Interrupted, UsageError
-from catalogs.similarity.builder import build
+from catalogs.similarity.builder import QUERIES, build
 from catalogs.similarity.record import ENDING
 from catalogs.store.checks import check_output
 
@@ -23,8 +23,7 @@ class Index:
     Run again, the same command does what is not done yet. It adds the tiles that are named to those that the
     index has, makes anew what is damaged or whose embeddings have changed, and leaves out what is gone.
 
-    mmae index tiles/*.embeddings.zarr --out survey.index
-    mmae neighbours survey.index --like 42
+    As `mmae index tiles/*.embeddings.zarr --out survey.index`; then `mmae neighbours survey.index --like 42`.
     """
 
     embeddings: Positional[tuple[Path, ...]] = ()
@@ -48,4 +47,5 @@ def main(config: Index) -> None:
     recall = np.average([part.recall for part in parts], weights=vectors) if sum(vectors) else 1.0
     size = sum(int(entry["size"]) for part in parts for entry in part.files.values())
     what = f"{sum(vectors):,} galaxies of {len(record.products)} tiles, {len(parts)} parts"
-    print(f"wrote {config.out}: {what}, {size / 1e6:,.1f} MB; it finds {recall:.1%} of the 10 nearest")
+    print(f"wrote {config.out}: {what}, {size / 1e6:,.1f} MB")
+    print(f"a search in a part finds {recall:.1%} of its 10 nearest (of {QUERIES} galaxies of each part)")

@@ -6,6 +6,8 @@ survey.index/       has one builder at a time (builder.py); readers may come at 
   KEY.ids.npy       their OBJECT_IDs, int64
   KEY.json          what index.json says of a part, once it is on disk; sealed
 
+While it is made for the first time it is survey.index.partial/.
+
 Parts know nothing of each other: whatever is lost or changed, only its own part is made again.
 """
 
@@ -60,7 +62,7 @@ class Indexed:
 
 @dataclass(frozen=True)
 class Record:
-    """Content of index.json; without products while the index is made for the first time."""
+    """Content of index.json."""
 
     attributes: dict[str, Any]
     """Of the products, as far as they decide what may be compared."""
@@ -109,13 +111,11 @@ def open_record(index: Path) -> Record:
     Raises
     ------
     UsageError : `index` is none.
-    InputRefused : it is damaged, not finished, or of other products.
+    InputRefused : it is damaged, or of other products.
     """
     record = read_record(index)
     if record is None:
         raise InputRefused(f"{index / RECORD} is damaged, or of another version: {AGAIN}")
-    if not record.products:
-        raise InputRefused(f"{index} is not finished: {AGAIN}")
     for product in record.products:
         check_product(index, product)
     return record

@@ -220,14 +220,19 @@ def test_a_damaged_product_is_told_when_it_is_read(tiles, index, capsys):
     assert run("neighbours", index, "--like", 1) == cli.REFUSED
     assert "is damaged: write the store again" in capsys.readouterr().err
     assert run("index", tiles[0], "--out", index.with_name("new.index")) == cli.REFUSED
+    assert not index.with_name("new.index").exists()
 
 
 def test_a_second_builder_is_refused(tiles, index, capsys):
     before = content(index)
-    with atomic.owned(index):
-        assert run("index", *tiles, "--out", index) == cli.USAGE
-    assert "is being written by another process" in capsys.readouterr().err
+    first = index.with_name("new.index.partial")
+    first.mkdir()
+    for folder, out in ((index, index), (first, index.with_name("new.index"))):
+        with atomic.owned(folder):
+            assert run("index", *tiles, "--out", out) == cli.USAGE
+        assert f"{folder} is being written by another process" in capsys.readouterr().err
     assert content(index) == before
+    assert not content(first)
 
 
 KILLED_AT_EVERY_STEP = """
@@ -243,7 +248,7 @@ def build(index, step=None):
     child = os.fork()
     if not child:
         if step:
-            die_at(index, step)
+            die_at(folder, step)
         builder.build(index, products)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -271,3 +276,4 @@ def test_a_kill_at_any_step_is_survived(tiles, tmp_path):
     assert len(contents) > 20
     assert len(contents[0]) == 1 + 4 * 3
     assert all(one == contents[0] for one in contents)
+    assert not list(folder.glob("*.partial"))
