@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,6 @@ from catalogs.products.embeddings import BLOCK_ROWS, Embeddings, open_embeddings
 from catalogs.similarity.exact import nearest, unit
 from catalogs.similarity.index import Progress, candidates, search
 from catalogs.similarity.record import (
-    RECORD,
     Indexed,
     Part,
     Record,
@@ -57,7 +55,8 @@ def build(index: Path, named: Sequence[Path], progress: Progress = iter) -> Reco
     InputRefused : a product is damaged, or of another model than the others; what is there stays.
     """
     known = _known(index)
-    paths = list({path.resolve(): path for path in (*known, *named)}.values())
+    kept = [path for path in known if path.is_dir()]
+    paths = list({path.resolve(): path for path in (*kept, *named)}.values())
     if not paths:
         raise UsageError("no embeddings are named: name what `mmae embed` has written, TILE.embeddings.zarr")
     products = [open_embeddings(path, whole=False) for path in paths]
@@ -66,9 +65,11 @@ def build(index: Path, named: Sequence[Path], progress: Progress = iter) -> Reco
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with atomic.owned(folder):
-            if folder != index and index.exists():  # made by another process since
-                shutil.rmtree(folder, ignore_errors=True)
+            if _known(index) != known:  # another process has ended just now
                 raise BlockingIOError
+            for path in known:
+                if path not in kept:
+                    print(f"{path} is gone: left out now", flush=True)
             record = _build(folder, paths, products, progress)
             if folder != index:
                 folder.rename(index)
@@ -79,19 +80,16 @@ def build(index: Path, named: Sequence[Path], progress: Progress = iter) -> Reco
 
 
 def _known(index: Path) -> list[Path]:
-    """Products that are in an index already. Raises UsageError where something else is in its place."""
+    """Products that are in an index already; none where its record is damaged, or of another version.
+
+    Raises UsageError where something else is in its place.
+    """
     if not index.exists():
         return []
     if not is_index(index):
         raise UsageError(f"{index} is there, and no index of embeddings: choose another --out")
-    if (record := read_record(index)) is None:
-        print(f"{index / RECORD} is damaged, or of another version: of the tiles named alone now", flush=True)
-        return []
-    paths = [absolute(index, product) for product in record.products]
-    for path in paths:
-        if not path.is_dir():
-            print(f"{path} is gone: left out now", flush=True)
-    return [path for path in paths if path.is_dir()]
+    record = read_record(index)
+    return [absolute(index, product) for product in record.products] if record else []
 
 
 def _build(index: Path, paths: Sequence[Path], products: Sequence[Embeddings], progress: Progress) -> Record:
