@@ -39,7 +39,7 @@ CODES = "SQ4"
 SEED, ITERATIONS = 1, 10
 KEY_LENGTH = 16
 OURS = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})\.(faiss|ids\.npy|json)")
-QUERIES, NEIGHBOURS, RECALL = 64, 10, 0.98
+QUERIES, NEIGHBOURS, RECALL = 64, 10, 0.99
 """Of as many galaxies of a part neighbours are searched exactly; lists are added until a search finds
 this share of them."""
 
