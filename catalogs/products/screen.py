@@ -1,11 +1,11 @@
 """Quality screening of cutouts and of redshift estimates: reject reasons and flags."""
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from catalogs.products.schema import Flag, Reject
+from catalogs.products.sky import medians
 from catalogs.products.trails import trails
 
 MAX_NO_DATA = 0.5
@@ -58,20 +58,23 @@ def screen_images(
     become NaN. So do those under a bleed trail (trails.py), whose light is not the object's. A band with more
     than a share of `most_no_data` of them was not observed. Fluxes are multiplied by `flux_scale` when that
     is done, as a sentinel is a number of the file. All pixels of rejected cutouts are set to 0, so that they
-    cannot disturb their batch. The image is `image` itself if nothing is changed.
+    cannot disturb their batch. All of this is done in place: few rows are changed, but some in most blocks.
 
     least_bands : a cutout with fewer observed bands is rejected
     sentinels : whether numbers may stand for no data, and there may be trails; else NaN alone does
     """
     pixels = image.reshape(*image.shape[:2], image.shape[2] * image.shape[3])  # (N, bands, H * W)
+    image = pixels.reshape(image.shape)
     low, high = pixels.min(-1), pixels.max(-1)  # (N, bands), NaN where any pixel is, which is rare
     trailed = np.zeros(len(pixels), bool)
     if sentinels:
         centre, noise = sky(pixels)
-        changed = (is_suspect(low, high, centre, noise) | (pixels == 0).any(-1)).any(-1)
-        pixels = without(pixels, changed, no_data(pixels[changed]))
-        trailed, trail = trails(pixels.reshape(image.shape), noise)
-        pixels = without(pixels, trailed, trail.reshape(-1, *pixels.shape[1:]))
+        has_zero = np.logical_not(pixels.all(-1))  # (N, bands), without an array of the size of the pixels
+        changed = np.asarray((is_suspect(low, high, centre, noise) | has_zero).any(-1))
+        if changed.any():
+            remove(pixels, changed, no_data(pixels[changed]))
+        trailed, trail = trails(image, noise)
+        remove(pixels, trailed, trail.reshape(-1, *pixels.shape[1:]))
         changed |= trailed
     else:
         changed = np.isnan(low).any(-1)
@@ -96,19 +99,17 @@ def screen_images(
     flags |= np.where(~observed.all(-1), Flag.MISSING_BAND.value, 0)
     flags |= np.where(trailed, Flag.BLEED_TRAIL.value, 0)
     rejected = reason != ""
-    if (changed | rejected).any():
-        pixels = np.where(rejected[:, None, None], np.float32(0), without(pixels, changed, empty))
-        image = pixels.reshape(image.shape)
-    return Screened(image if flux_scale == 1 else image * np.float32(flux_scale), reason, flags, observed)
+    remove(pixels, changed, empty)
+    pixels[rejected] = 0
+    if flux_scale != 1:
+        image *= np.float32(flux_scale)
+    return Screened(image, reason, flags, observed)
 
 
-def without(pixels: np.ndarray, rows: np.ndarray, empty: np.ndarray) -> np.ndarray:
-    """A copy of pixels (N, bands, P), NaN in rows (N,) where they are empty (M, bands, P); or themselves."""
-    if not empty.any():
-        return pixels
-    pixels = pixels.copy()
-    pixels[rows] = np.where(empty, np.float32(np.nan), pixels[rows])
-    return pixels
+def remove(pixels: np.ndarray, rows: np.ndarray, empty: np.ndarray) -> None:
+    """Make pixels (N, bands, P) NaN in rows (N,) where they are empty, (M, bands, P); in place."""
+    if empty.any():
+        pixels[rows] = np.where(empty, np.float32(np.nan), pixels[rows])
 
 
 def is_suspect(low: np.ndarray, high: np.ndarray, centre: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -122,11 +123,10 @@ def sky(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The noise is NaN where there is none to go by.
     """
     sample = pixels[..., ::STRIDE]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of samples without any data
-        centre = np.nanmedian(sample, -1, keepdims=True)
-        noise = 1.4826 * np.nanmedian(np.abs(sample - centre), -1)
-    return centre[..., 0], np.where(noise > 0, noise, np.nan)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
+        centre = medians(sample)
+        noise = 1.4826 * medians(np.abs(sample - centre[..., None]))
+    return centre, np.where(noise > 0, noise, np.nan)
 
 
 def no_data(pixels: np.ndarray) -> np.ndarray:

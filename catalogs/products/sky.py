@@ -10,6 +10,23 @@ LEVEL = 10.0
 """How far from 0 the sky may be, in units of the noise in training: it was subtracted there."""
 
 
+def medians(values: np.ndarray) -> np.ndarray:
+    """Medians (...) of what is not NaN along the last axis of (..., K) values; NaN where all is.
+
+    Those of np.nanmedian to the bit: numpy sorts with vector instructions, its medians do not.
+    """
+    ordered = np.sort(values, -1)  # NaN come last
+    number = values.shape[-1]
+    if not np.isnan(ordered[..., -1]).any():  # the usual case
+        return (ordered[..., (number - 1) // 2] + ordered[..., number // 2]) / 2
+    known = (~np.isnan(ordered)).sum(-1, keepdims=True)
+    lower, upper = (
+        np.take_along_axis(ordered, middle, -1)[..., 0]
+        for middle in ((known - 1).clip(min=0) // 2, (known // 2).clip(max=number - 1))
+    )
+    return (lower + upper) / 2
+
+
 def measure_sky(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Level and noise of the sky of cutouts (N, bands, H, W): (N, bands) each, NaN without data.
 
@@ -20,8 +37,8 @@ def measure_sky(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     corners = np.stack([image[..., y, x] for y in (near, far) for x in (near, far)], 2)
     corners = corners.reshape(*corners.shape[:3], -1)  # (N, bands, 4, 16)
     has_data = np.isfinite(corners).all(-1)
-    level = np.median(corners, -1)
-    noise = 1.4826 * np.median(np.abs(corners - level[..., None]), -1)
+    level = medians(corners)
+    noise = 1.4826 * medians(np.abs(corners - level[..., None]))
     closest = np.where(has_data, np.abs(level), np.inf).argmin(-1)[..., None]
     typical = np.sort(np.where(has_data, noise, np.inf), -1)
     middle = (has_data.sum(-1, keepdims=True) - 1).clip(min=0) // 2

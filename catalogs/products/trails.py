@@ -37,6 +37,8 @@ def trails(image: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray
     with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
         columns, rows = (_suspect(each, noise) for each in (image, image.swapaxes(2, 3)))
         which = np.flatnonzero(columns | rows)
+        if not len(which):
+            return np.zeros(len(image), bool), np.zeros((0, *image.shape[1:]), bool)
         few, of_few = image[which], noise[which]
         found = _columns(few, of_few)[:, :, None, :] | _columns(few.swapaxes(2, 3), of_few)[..., None]
     with_trail = found.any((1, 2, 3))
@@ -47,7 +49,8 @@ def trails(image: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _suspect(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Images (N,) with a column in a band that is bright in all of the sampled rows that have data."""
-    least = reduce(np.fmin, np.moveaxis(_excess(image[:, :, ::SAMPLED]), 2, 0))  # (N, bands, W)
+    sampled = np.ascontiguousarray(image[:, :, ::SAMPLED])  # of columns, each number is in another line
+    least = reduce(np.fmin, np.moveaxis(_excess(sampled), 2, 0))  # (N, bands, W)
     return (least > CONTRAST * noise[..., None]).any((1, 2))
 
 

@@ -22,8 +22,6 @@ from mmae.prefetch import Prefetch
 from mmae.production.units import Rows
 
 OPEN_STORES = 4
-READ_ROWS = 512
-"""Rows read and screened at a time: 42 MB of float32 pixels; two are in memory, and two of the next unit."""
 
 
 class Task(Protocol):
@@ -68,7 +66,7 @@ class Actor(ABC):
         store, (start, stop) = self.open(task), (rows.start, rows.stop)
         columns = {name: store.column(name, start, stop) for name in ("object_id", "ra", "dec")}
         columns["object_id"] = columns["object_id"].astype(np.int64)
-        spans = [(a, min(stop, a + READ_ROWS)) for a in range(start, stop, READ_ROWS)]
+        spans = [(a, min(stop, a + store.block_rows)) for a in range(start, stop, store.block_rows)]
         blocks = Prefetch((self.read(store, *span, rows.crashing) for span in spans), most=1)
         with blocks, self.computing:
             if not self.claim(ticket):

@@ -12,10 +12,10 @@ import numpy as np
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products import photoz, schema
 from catalogs.products.schema import CATALOGUE
+from catalogs.store.cutouts import BLOCK
 from catalogs.store.format import ImageMetadata
 from mmae import environment
 from mmae.bundles.bundle import Bundle
-from mmae.production.actor import READ_ROWS
 from mmae.production.predictor import Predictor, Setup, TileTask
 from mmae.production.tiles import Tile
 
@@ -68,7 +68,7 @@ def measure(setup: Setup, task: TileTask) -> tuple[float, float]:
     """Objects/s of an actor on this machine after its first block, and its peak memory in bytes."""
     actor = Predictor(setup)
     actor.begin()
-    store, span = actor.open(task), (0, min(task.plan.rows, READ_ROWS))
+    store, span = actor.open(task), (0, min(task.plan.rows, BLOCK))
     object_id = store.column("object_id", *span).astype(np.int64)
     actor.compute(task, store, span, actor.read(store, *span), object_id)
     started = time.monotonic()

@@ -13,10 +13,9 @@ from catalogs.products.model_input import Cutouts
 from catalogs.products.pdf_grid import density_of_bins
 from catalogs.products.quantiles import density_on
 from catalogs.products.schema import CATALOGUE
-from catalogs.store.cutouts import open_store
+from catalogs.store.cutouts import BLOCK, open_store
 from mmae.bundles import columns
 from mmae.bundles.bundle import Bundle
-from mmae.production.actor import READ_ROWS
 from mmae.production.predictor import Predictor, Setup
 from mmae.production.units import Rows
 
@@ -78,9 +77,9 @@ class FromStore:
         rows = schema.nulls(CATALOGUE, len(object_id))
         density = np.full((len(rows), len(grid)), np.nan)
         place = self.ids.find(object_id)
-        for block in np.unique(place[place >= 0] // READ_ROWS).tolist():
-            wanted = np.flatnonzero((place >= 0) & (place // READ_ROWS == block))
-            start = block * READ_ROWS
+        for block in np.unique(place[place >= 0] // BLOCK).tolist():
+            wanted = np.flatnonzero((place >= 0) & (place // BLOCK == block))
+            start = block * BLOCK
             kept, found, mass = self.predict(start, place[wanted] - start)
             rows[wanted[kept]] = found
             density[wanted[kept]] = density_of_bins(mass, self.edges, grid)
@@ -88,7 +87,7 @@ class FromStore:
 
     def predict(self, start: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of rows `wanted` (m,) of the block at `start`: which are not rejected, their rows, p(z) (k, K)."""
-        store, stop = self.store, min(self.store.n, start + READ_ROWS)
+        store, stop = self.store, min(self.store.n, start + BLOCK)
         known = {name: store.column(name, start, stop)[wanted] for name in ("object_id", "ra", "dec")}
         known["object_id"] = known["object_id"].astype(np.int64)
         cutouts = Cutouts(*(part[wanted] for part in self.predictor.read(store, start, stop)))

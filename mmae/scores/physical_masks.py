@@ -133,7 +133,7 @@ def degraded(
         rng = np.random.default_rng(truth.object_id.astype(np.uint64))
         residual = loss.added_noise * truth.noise * rng.standard_normal(spectrum.shape)
         spectrum = np.where(loss.lost, 0, spectrum + residual).astype(np.float32)
-    reason = screen_images(image, np.zeros(len(image), bool), least_bands=least_bands).reason
+    reason = screen_images(image.copy(), np.zeros(len(image), bool), least_bands=least_bands).reason
     return image, spectrum, reason != ""
 
 

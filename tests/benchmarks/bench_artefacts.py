@@ -37,7 +37,7 @@ def planted(image: np.ndarray) -> np.ndarray:
 
 def screened(image: np.ndarray) -> tuple[np.ndarray, float]:
     """Images as a model takes them, and the share of them with the flag."""
-    found = screen_images(image, np.zeros(len(image), bool))
+    found = screen_images(image.copy(), np.zeros(len(image), bool))
     return found.image, float(np.mean(found.flags & Flag.BLEED_TRAIL.value > 0))
 
 

@@ -60,7 +60,6 @@ def test_a_cutout_is_rejected_for_its_fault(cutout, spoil, expected):
     assert reason.tolist() == ["", expected, ""]
     np.testing.assert_array_equal(clean[[0, 2]], before[[0, 2]])  # its neighbours are untouched
     np.testing.assert_array_equal(clean[1], 0 if expected else before[1])
-    np.testing.assert_array_equal(image, before)  # and so is the argument
 
 
 @pytest.mark.parametrize(("spoil", "_reason"), CASES.values(), ids=CASES)
@@ -154,8 +153,10 @@ def test_a_bright_star_and_the_dark_ring_about_it_are_data(cutout):
     """A million times the noise, with its sky taken off too deeply by thirty times the noise."""
     cutout[..., 30:34, 30:34] = 1e6
     cutout[..., 20:24, 20:24] -= 30
+    before = cutout.copy()
     clean, reason, flags, _ = screen_images(cutout, np.zeros(1, bool))
-    assert (clean is cutout, reason.tolist(), flags.tolist()) == (True, [""], [0])
+    assert (reason.tolist(), flags.tolist()) == ([""], [0])
+    np.testing.assert_array_equal(clean, before)
 
 
 def test_no_cutouts_are_no_trouble():
