@@ -33,6 +33,9 @@ class Ingest:
     """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
     columns: tuple[str, ...] = ()
     """Columns of the file to keep, such as g_cmodel_mag: a model may be trained to take them, too."""
+    float16: bool = False
+    """Keep pixels in half of the bytes, rounded by a thousandth of the noise of the sky; refused where one is
+    beyond 65504, or the sky too near to 0 for that."""
 
 
 def main(config: Ingest, comm: Any = None) -> None:
@@ -53,6 +56,7 @@ def main(config: Ingest, comm: Any = None) -> None:
             wave=source.wave,
             known=source.labels,
             extra=config.columns,
+            float16=config.float16,
             shard_rows=config.shard_rows,
             source=source.fingerprint,
             comm=comm,

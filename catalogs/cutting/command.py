@@ -112,6 +112,9 @@ class Cutouts:
     whose value is absent is not kept."""
     shard_rows: int = SHARD
     """Rows per shard, a multiple of 64: a shard is written by one rank, and is one unit of inference."""
+    float16: bool = False
+    """Keep pixels in half of the bytes, rounded by a thousandth of the noise of the sky; refused where one is
+    beyond 65504, or the sky too near to 0 for that."""
 
     def __post_init__(self) -> None:
         if self.coadds and self.files:
@@ -230,6 +233,7 @@ def write(config: Cutouts, source: Source, comm: Any, progress: Any) -> None:
         wave=source.wave,
         known=(*objects.known, *told),
         extra=tuple(objects.columns),
+        float16=config.float16,
         shard_rows=config.shard_rows,
         source=source.fingerprint,
         comm=comm,

@@ -1,8 +1,8 @@
 """The format of a cutout store: its arrays, files and attributes.
 
     tile.zarr/                 attributes: format, version, survey, bands, pixel_scale, zero_point, frame
-      image      (N, bands, H, W) float32; chunks of 64 rows (columns: a shard) with crc32c, in shards;
-                 NaN: no data, also in all of a band that an object lacks
+      image      (N, bands, H, W) float32 or float16; chunks of 64 rows (columns: a shard) with crc32c, in
+                 shards; NaN: no data, also in all of a band that an object lacks
       object_id  (N,) int64          ra, dec  (N,) float64, degrees, ICRS
       redshift   (N,) NaN: not known                        (stores to train on)
       redshift_weight  (N,) probability that it is right; NaN: nothing is said      (beside redshift, or not)
@@ -70,7 +70,7 @@ AXES = {
     "mask": ("N", "size", "size"),
 }
 """Axes of the arrays; those of one name are of one length."""
-FILL_VALUES = {dtype: float(np.finfo(dtype).min) for dtype in ("float32", "float64")}
+FILL_VALUES = {dtype: float(np.finfo(dtype).min) for dtype in ("float16", "float32", "float64")}
 FILL_VALUES |= {"int64": -(2**63), "uint8": 255}
 """Fill values that occur in no data: zarr omits a shard that is all fill, and reads a lost one as fill."""
 

@@ -1,10 +1,18 @@
-"""Pixels in float16: half of the bytes, and an error of 0.05 % of the flux or less than the noise.
+"""Pixels in float16: half of the bytes, and an error of at most 0.05 % of the flux, or 3e-8 if that is more.
 
-The largest is 65504; a store is not written in float16 where a pixel is beyond (see storage.md).
+That is a thousandth of the noise of the sky, in units that float16 has the range for (storage.md).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
+from catalogs.errors import InputRefused
+
+LARGEST = 65504
+"""The largest number of float16."""
+FAINTEST = 2.0**-16
+"""Median of the absolute flux of the pixels of a band below which rounding is felt: its steps are 2^-24."""
 MANTISSA = 13
 """Bits of mantissa that float32 has more."""
 SIGN_AND_NUMBER = np.int32(-0x70000001)
@@ -26,3 +34,28 @@ def widened(half: np.ndarray) -> np.ndarray:
     if special.any():
         wide[special] = half[special].astype(np.float32)
     return wide
+
+
+def narrowed(image: np.ndarray, first: int, bands: Sequence[str]) -> np.ndarray:
+    """float16 of images (m, bands, H, W) float32 of the rows from `first` on, rounded to nearest.
+
+    Raises InputRefused for a pixel that float16 cannot hold, and for a band in which it would lose the sky.
+    """
+    remedy = "leave out --float16, or bring the images to another zero point"
+    with np.errstate(over="ignore"):
+        half = image.astype(np.float16)
+    overflown = np.argwhere(np.isinf(half) & np.isfinite(image))
+    if len(overflown):
+        row, band, *_ = place = tuple(overflown[0])
+        raise InputRefused(
+            f"a pixel of row {first + row} in {bands[band]} is {image[place]:.6g}, and float16 ends at "
+            f"{LARGEST}: {remedy}"
+        )
+    for band, pixels in zip(bands, np.moveaxis(image, 1, 0), strict=True):
+        known = np.abs(pixels[np.isfinite(pixels) & (pixels != 0)])
+        if len(known) and np.median(known) < FAINTEST:
+            raise InputRefused(
+                f"half of the pixels in {band} of rows {first} to {first + len(image) - 1} are below "
+                f"{np.median(known):.2g}, where float16 loses the sky: {remedy}"
+            )
+    return half

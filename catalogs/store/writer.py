@@ -20,6 +20,7 @@ from catalogs.store.format import (
     TRAINING,
     VERSION,
 )
+from catalogs.store.half_precision import narrowed
 from catalogs.store.shard_writer import Columns, Layout, Progress, write_shards
 from catalogs.store.spectra import STORED_POOL, normalise, pool
 
@@ -41,6 +42,7 @@ def write(
     wave: np.ndarray | None = None,
     known: Sequence[str] = (),
     extra: Sequence[str] = (),
+    float16: bool = False,
     shard_rows: int = SHARD,
     source: str | None = None,
     comm: Any = None,
@@ -60,6 +62,7 @@ def write(
     known : which of `noise`, `psf_fwhm`, `ebv`, `mask`, `redshift_weight`, `spectype` the rows have, too, and
         of `redshift` where there are no spectra; see format.py.
     extra : names of other numbers that the rows have, as `columns/NAME`.
+    float16 : keep the pixels in float16; see half_precision.py.
     shard_rows : a multiple of 64. Memory in use is a few times a shard.
     source, comm, progress : as for `write_shards`.
 
@@ -67,6 +70,7 @@ def write(
     ------
     UsageError : the path exists, or shard_rows is not a multiple of 64.
     ValueError : `rows` gives what the store cannot keep; the message names the column and the remedy.
+    InputRefused : float16 cannot keep the pixels.
     """
     attributes = {
         "format": FORMAT,
@@ -80,15 +84,18 @@ def write(
     constants = {} if wave is None else {"wave": np.asarray(wave, np.float64)}
     columns = _columns(len(bands), size, wave, known)
     columns |= {f"{COLUMNS}/{name}": ((), "float64") for name in extra}
+    kept = columns | ({"image": (columns["image"][0], "float16")} if float16 else {})
 
     def arrays(start: int, stop: int) -> dict[str, np.ndarray]:
         stored = rows(start, stop)
         _check_rows(stored, {name: columns[name] for name in columns if name != SPECTRUM}, start, stop)
+        if float16:
+            stored = stored | {"image": narrowed(np.asarray(stored["image"], np.float32), start, bands)}
         if wave is None:
             return stored
         return stored | {SPECTRUM: _model_spectra(stored["flux"], stored["ivar"])}
 
-    layout = Layout(n, attributes, columns, constants, shard_rows)
+    layout = Layout(n, attributes, kept, constants, shard_rows)
     write_shards(path, layout, lambda spans: (arrays(*span) for span in spans), source, comm, progress)
 
 

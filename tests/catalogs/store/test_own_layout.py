@@ -10,7 +10,6 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from catalogs.errors import InputRefused
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
-from catalogs.store.half_precision import widened
 from catalogs.store.own_layout import OwnLayout
 
 N, SHARD_ROWS = 300, 128  # shards of rows 0-127, 128-255, 256-299; chunks of 64 rows, columns of 128
@@ -141,8 +140,3 @@ def test_damage_is_told_in_the_words_that_zarr_finds_for_it(store, damage, monke
     assert any(here[1])
     monkeypatch.setattr(OwnLayout, "of", lambda store, array: None)
     assert here == found()
-
-
-def test_all_numbers_of_float16_become_float32_as_numpy_has_them():
-    half = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(2, -1, 64, 64)
-    assert widened(half).tobytes() == half.astype(np.float32).tobytes()
