@@ -20,10 +20,12 @@ from catalogs.store.preview import read_composites
 from catalogs.surveys.desi import locate
 from catalogs.tables.redshifts import TruthTable
 from mmae import __version__, cli
+from mmae.bundles.bundle import open_bundle
 from mmae.bundles.columns import QUANTILES
 from mmae.scores.page import figures, html, light, report
 from mmae.scores.page.facts import Facts, gather
 from mmae.scores.page.light import Judged
+from mmae.scores.page.planes import Planes, planes_of
 from mmae.scores.pairs import INTERVALS, Pairs, read_pairs
 
 RISK, CONFIDENCE = "PHOTOZ_RISK_BEST", "PHOTOZ_CONF_BEST"
@@ -56,6 +58,10 @@ class Report:
     images: Path | None = None
     """Cutout store of the objects, to draw those that are shown as examples."""
 
+    model: Path | None = None
+    """With --images: the bundle of the catalogues, whose galaxies with redshifts are drawn beside the objects
+    in planes of magnitude and colour."""
+
     out: Path | None = None
     """The page; without it X.report.html beside the first catalogue X.fits."""
 
@@ -71,11 +77,12 @@ def main(config: Report) -> None:
     facts = gather(config.catalogues)
     judged, quantiles = judge(config, facts)
     composites = drawn(config.images, facts) if config.images else None
+    beside = magnitudes(config, facts)
     names = (
         first.name if len(config.catalogues) == 1 else f"{first.name} and {len(config.catalogues) - 1} more"
     )
     made = f"Made by mmae {__version__} on {datetime.date.today()}."
-    page = html.page(names, report.parts(names, facts, judged, quantiles, composites, made))
+    page = html.page(names, report.parts(names, facts, judged, quantiles, composites, beside, made))
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -85,6 +92,18 @@ def main(config: Report) -> None:
     for reason in found:
         print(f"  {reason.colour}: {reason.finding}; {reason.remedy}")
     print(f"wrote {out} ({len(page) / 1e6:.1f} MB): open it in a browser")
+
+
+def magnitudes(config: Report, facts: Facts) -> Planes | None:
+    """Of the objects and of the galaxies behind them; UsageError for a bundle of another model."""
+    if config.model is None:
+        return None
+    if config.images is None:
+        raise UsageError("--model is for --images ZARR, whose objects it measures")
+    bundle = open_bundle(config.model)
+    if bundle.sha256 != facts.header["PZMODEL"]:
+        raise UsageError(f"{config.model} is not the model of {facts.paths[0].name}: name that, or none")
+    return planes_of(open_store(config.images), bundle)
 
 
 def judge(config: Report, facts: Facts) -> tuple[Judged | None, np.ndarray | None]:

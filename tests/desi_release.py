@@ -39,6 +39,7 @@ class Target:
     program: str = "dark"
     primary: bool = True
     tsnr2: float = 100.0
+    deltachi2: float = 500.0
     missing: float = 0.0
     cosmic_rays: tuple[int, ...] = ()
     """Pixels of the B arm that are hit."""
@@ -78,7 +79,12 @@ def table(name, columns, rows):
 
 
 TARGETID = {"TARGETID": ("K", "target_id")}
-REDSHIFT = {"Z": ("D", "z"), "ZWARN": ("K", "zwarn"), "SPECTYPE": ("6A", "spectype")}
+REDSHIFT = {
+    "Z": ("D", "z"),
+    "ZWARN": ("K", "zwarn"),
+    "SPECTYPE": ("6A", "spectype"),
+    "DELTACHI2": ("D", "deltachi2"),
+}
 POSITION = {"TARGET_RA": ("D", "ra"), "TARGET_DEC": ("D", "dec"), "OBJTYPE": ("3A", "objtype")}
 PLACE = {"SURVEY": ("7A", "survey"), "PROGRAM": ("6A", "program"), "HEALPIX": ("J", "cell")}
 DEPTH, PRIMARY = {"TSNR2_LRG": ("E", "tsnr2")}, {"ZCAT_PRIMARY": ("L", "primary")}

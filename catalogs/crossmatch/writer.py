@@ -12,7 +12,7 @@ from catalogs.crossmatch.galaxies import Galaxies
 from catalogs.crossmatch.pairs import Pairs
 from catalogs.store.format import CHUNK
 from catalogs.surveys import desi
-from catalogs.surveys.galaxiesml import FLUX, IVAR, REDSHIFT, SPECTYPE, TARGETID, WAVE
+from catalogs.surveys.galaxiesml import DELTACHI2, FLUX, IVAR, REDSHIFT, SPECTYPE, TARGETID, WAVE
 
 MAX_MISSING = 0.8
 """Share of missing pixels above which a spectrum is dropped (paper, section 3)."""
@@ -47,6 +47,8 @@ def write_pairs(path: Path, galaxies: Galaxies, pairs: Pairs, folder: Path) -> t
         file[TARGETID] = written.target.target_id.astype("S20")
         file[REDSHIFT] = written.target.z
         file[SPECTYPE] = written.target.spectype.astype("S6")
+        if np.isfinite(written.target.deltachi2).any():
+            file[DELTACHI2] = written.target.deltachi2
     return written, artefacts
 
 

@@ -2,7 +2,8 @@
 
 GalaxiesML-Spectra: `image` (N, 5, 64, 64) or (N, 5, 127, 127); `spectrum/flux`, `spectrum/ivar`,
 `spectrum/wave` (N, 7783) each; `DESI_fibermap/DESI_redshift` (N,); `targetid` (N,), bytes of a decimal
-integer. `mmae crossmatch` adds `DESI_fibermap/SPECTYPE` (N,), bytes: GALAXY, QSO or STAR.
+integer. `mmae crossmatch` adds `DESI_fibermap/SPECTYPE` (N,), bytes: GALAXY, QSO or STAR, and where the
+release has it `DESI_fibermap/DELTACHI2` (N,), which becomes the probability that the redshift is right.
 GalaxiesML, its parent: `image`, and a 1-D dataset per catalogue column, among them `object_id`, `ra`, `dec`,
 and `specz_redshift` of the surveys that HSC collects.
 """
@@ -25,9 +26,11 @@ from catalogs.regular_file import refuse_special
 from catalogs.store.checks import MAX_COMPRESSION
 from catalogs.store.format import COLUMNS, SIZE, spectype_codes
 from catalogs.surveys.hdf5_chunks import check_chunks
+from catalogs.surveys.targets import probably_right
 
 FLUX, IVAR, WAVE = "spectrum/flux", "spectrum/ivar", "spectrum/wave"
 REDSHIFT, SPECTYPE, TARGETID = "DESI_fibermap/DESI_redshift", "DESI_fibermap/SPECTYPE", "targetid"
+DELTACHI2 = "DESI_fibermap/DELTACHI2"
 Z_HSC = "specz_redshift"
 SURVEY, PIXEL_SCALE, ZERO_POINT = "HSC PDR2", 0.168, 27.0
 """Survey, arcsec a pixel, AB mag of HSC-SSP Wide coadds (Do et al. 2024, GalaxiesML)."""
@@ -102,6 +105,8 @@ class GalaxiesML:
                 rows[f"{COLUMNS}/{name}"] = self.file[name][start:stop].astype(np.float64)
             if SPECTYPE in self.file:
                 rows["spectype"] = spectype_codes(self.file[SPECTYPE][start:stop])
+            if DELTACHI2 in self.file:
+                rows["redshift_weight"] = probably_right(self.file[DELTACHI2][start:stop].astype(np.float64))
         if _version(self.path) != self.version:
             raise InputRefused(f"{self.path} was changed while it was being read: run the command again")
         return rows
@@ -114,11 +119,24 @@ class GalaxiesML:
     def labels(self) -> tuple[str, ...]:
         """Which of LABELS of the cutout store the rows have, beside the redshifts of spectra."""
         redshift = ("redshift",) if self.wave is None and self.has_redshifts else ()
-        return (*redshift, "spectype") if SPECTYPE in self.file else redshift
+        weight = ("redshift_weight",) if DELTACHI2 in self.file else ()
+        return (*redshift, *weight, *(("spectype",) if SPECTYPE in self.file else ()))
 
     def _datasets(self) -> Iterator[tuple[str, h5py.Dataset]]:
         """Name and dataset of all that is read row by row."""
-        for name in ("image", "ra", "dec", FLUX, IVAR, WAVE, REDSHIFT, SPECTYPE, Z_HSC, *self.columns):
+        for name in (
+            "image",
+            "ra",
+            "dec",
+            FLUX,
+            IVAR,
+            WAVE,
+            REDSHIFT,
+            SPECTYPE,
+            DELTACHI2,
+            Z_HSC,
+            *self.columns,
+        ):
             if name in self.file:
                 yield name, self.file[name]
 
@@ -218,6 +236,8 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
         lengths[REDSHIFT] = _dataset(path, file, REDSHIFT, 1).shape[0]
         if SPECTYPE in file:
             lengths[SPECTYPE] = _dataset(path, file, SPECTYPE, 1, "SO").shape[0]
+        if DELTACHI2 in file:
+            lengths[DELTACHI2] = _dataset(path, file, DELTACHI2, 1).shape[0]
         check_chunks(spectra[2], 0, min(n, 1))
         wave = spectra[2][0].astype(np.float64) if n else np.zeros(pixels)
     if set(lengths.values()) != {n}:

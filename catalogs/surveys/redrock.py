@@ -102,7 +102,7 @@ def _read_redrock(folder: Path, path: Path, near: Near) -> Block:
         names = [name for name in TABLES if name in tables]
         if len(names) != 1:
             raise InputRefused(f"{path} has no table REDSHIFTS: it is not redrock's output")
-        columns = _read_columns(tables[names[0]], REDSHIFT)
+        columns = _read_columns(tables[names[0]], (*REDSHIFT, *OPTIONAL))
         check_columns(path, {name: values.dtype for name, values in columns.items()}, REDSHIFT)
         for table in (name for name in ("FIBERMAP", "TSNR2") if name in tables):
             joined = _read_columns(tables[table], ("TARGETID", *POSITION, *OPTIONAL))

@@ -16,7 +16,11 @@ from catalogs.errors import InputRefused
 REDSHIFT = {"TARGETID": "iu", "Z": "f", "ZWARN": "iu", "SPECTYPE": "S"}
 POSITION = {"TARGET_RA": "f", "TARGET_DEC": "f"}
 """Required columns -> allowed kinds of types, as numpy abbreviates them."""
-OPTIONAL = ("OBJTYPE", "ZCAT_PRIMARY", "TSNR2_LRG")
+OPTIONAL = ("OBJTYPE", "ZCAT_PRIMARY", "TSNR2_LRG", "DELTACHI2")
+
+SURE, SURE_AT = 0.99, 15.0
+"""Probability that a redshift is right, and the DELTACHI2 for which it is that: the least that DESI asks of a
+luminous red galaxy (Zhou et al. 2023, AJ 165, 58)."""
 
 Columns = dict[str, np.ndarray]
 Near = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -44,6 +48,8 @@ class Targets:
     """(n,) bool, ZCAT_PRIMARY: the best spectrum of its target in the release; True where unknown"""
     tsnr2: np.ndarray
     """(n,) float64, TSNR2_LRG: depth of the spectrum; 0 where unknown"""
+    deltachi2: np.ndarray
+    """(n,) float64, by how much chi2 of the next best redshift is worse; NaN where unknown"""
     coadd: np.ndarray
     """(n,) str, path of the file with the spectrum, relative to the release"""
 
@@ -104,5 +110,16 @@ def targets_of(columns: Columns, coadd: np.ndarray) -> Targets:
         spectype=np.char.strip(columns["SPECTYPE"]).astype(str),
         primary=is_primary(columns),
         tsnr2=columns.get("TSNR2_LRG", np.zeros(len(coadd))).astype(np.float64),
+        deltachi2=columns.get("DELTACHI2", np.full(len(coadd), np.nan)).astype(np.float64),
         coadd=coadd,
     )
+
+
+def probably_right(deltachi2: np.ndarray) -> np.ndarray:
+    """Probability (n,) that redshifts with ZWARN 0 are right; NaN where DELTACHI2 is unknown.
+
+    That of the better of two redshifts, 1 / (1 + exp(-k DELTACHI2)). For perfect templates k is 1/2; it is
+    that for which SURE_AT gives SURE.
+    """
+    k = np.log(SURE / (1 - SURE)) / SURE_AT
+    return np.asarray(1 / (1 + np.exp(-k * np.maximum(deltachi2, 0))))

@@ -18,8 +18,8 @@ from catalogs.store.cutouts import CutoutStore
 
 BATCH = 64
 """Rows the model computes together. It is part of the plan: the last bits of a row depend on it."""
-MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 256
-"""A unit is about a 256th of the store, within these bounds: small enough to lose, large enough to forget."""
+MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 64
+"""A unit is about a 64th of the store, within these bounds: small enough to lose, large enough to forget."""
 RUN_ENDING = ".photoz"
 """Ending of a tile's run directory."""
 IDS_PER_PASS = 2**22

@@ -9,6 +9,7 @@ results/driver.md.
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import subprocess
@@ -16,19 +17,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from operator import methodcaller
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import report
 
+from catalogs import atomic
 from catalogs.products import photoz
 from catalogs.products.photoz import Part, Provenance
 from catalogs.store.format import SHARD
 from mmae import __version__
 from mmae.production import ray_session
 from mmae.production.plan import BATCH, MAX_UNIT, Plan, RunFiles, unit_rows
-from mmae.production.production import Production
+from mmae.production.production import MERGERS, Production
 from mmae.production.scheduler import Scheduler
 from mmae.production.tiles import Tile
 from mmae.production.units import Rows
@@ -96,8 +100,9 @@ def schedule(units: int, folder: Path) -> dict[str, float]:
     return {"rate": units / (time.monotonic() - tile.begun), "before": before, "after": peak()}
 
 
-def merge(folder: Path) -> dict[str, float]:
-    """Check and merge a tile of MERGED_ROWS: rows/s, growth of the peak memory, bytes of a manifest."""
+def finished_units(folder: Path) -> Tile:
+    """A tile of MERGED_ROWS whose units are done."""
+    folder.mkdir()
     tile = Tile(folder, RunFiles(folder, "tile"))
     tile.plan = plan_of(MERGED_ROWS // MAX_UNIT)
     tile.files.parts.mkdir(parents=True)
@@ -110,11 +115,23 @@ def merge(folder: Path) -> dict[str, float]:
         rows = photoz.rows(ids[start:stop], ra, dec, columns, flags, reason, observed)
         tile.count(Part(tile.files.parts, unit).write(tile.plan.sha256, PROVENANCE, *rows))
     tile.task = SimpleNamespace(provenance=PROVENANCE)
-    tile.store = SimpleNamespace(column=lambda name, start, stop: ids[start:stop])
-    before, started = peak(), time.monotonic()
-    tile.finish()
-    rate = MERGED_ROWS / (time.monotonic() - started)
-    manifest = (tile.files.parts / "unit-000000.json").stat().st_size
+    tile.store = SimpleNamespace(
+        column=lambda name, start, stop: ids[start:stop], is_unchanged=lambda fingerprint: True
+    )
+    return tile
+
+
+def merge(threads: int, folder: Path) -> dict[str, float]:
+    """Check and merge a tile a thread: rows/s of all, growth of the peak memory, bytes of a manifest."""
+    tiles = [finished_units(folder / str(k)) for k in range(threads)]
+    with contextlib.ExitStack() as locks:
+        for tile in tiles:
+            locks.enter_context(atomic.owned(tile.files.run))
+        before, started = peak(), time.monotonic()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(methodcaller("finish"), tiles))
+        rate = threads * MERGED_ROWS / (time.monotonic() - started)
+    manifest = (tiles[0].files.parts / "unit-000000.json").stat().st_size
     return {"rate": rate, "growth": peak() - before, "manifest": manifest}
 
 
@@ -133,13 +150,15 @@ def tables(most: int, folder: Path | None) -> Iterator[str]:
         m = measure(str(units), folder)
         objects = f"{units * MAX_UNIT:.1e}"
         yield f"| {units:,} | {objects} | {m['rate']:,.0f} | {m['after']:.0f} | {m['before']:.0f} |"
-    merged = measure("merge", folder)
-    rate = merged["rate"]
     yield ""
-    more = f"{merged['growth']:.0f} MB more memory"
-    yield f"Check and merge of {MERGED_ROWS:,} rows: {rate:,.0f} rows/s, {more}."
+    yield f"| check and merge of tiles of {MERGED_ROWS:,} rows, at once | rows/s | more memory, MB |"
+    yield "|---|---|---|"
+    for threads in (1, 2, MERGERS):
+        merged = measure(f"merge {threads}", folder)
+        rate = merged["rate"]
+        yield f"| {threads} | {rate:,.0f} | {merged['growth']:.0f} |"
     yield ""
-    yield "| survey | tiles | units | manifests, GB | scheduling, minutes | merging on one thread, minutes |"
+    yield f"| survey | tiles | units | manifests, GB | scheduling, minutes | merging {MERGERS} at once, min |"
     yield "|---|---|---|---|---|---|"
     for name, (objects, tiles) in SURVEYS.items():
         each = objects // tiles
@@ -154,13 +173,12 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where to write; by default the system's temporary folder"
     )
-    parser.add_argument("--case", help="one case only: a number of units, or `merge`")
+    parser.add_argument("--case", help="one case only: a number of units, or `merge THREADS`")
     options = parser.parse_args()
     if options.case:
-        case = (
-            merge(options.folder) if options.case == "merge" else schedule(int(options.case), options.folder)
-        )
-        print(json.dumps(case))
+        what, _, threads = options.case.partition(" ")
+        whole = merge(int(threads), options.folder) if threads else schedule(int(what), options.folder)
+        print(json.dumps(whole))
         return
     body = [
         f"{ACTORS} Ray actors that answer at once, units of {MAX_UNIT:,} rows; one run each.",

@@ -6,9 +6,10 @@ import numpy as np
 
 from catalogs.products.schema import CATALOGUE, FLAG_MEANINGS, REJECT_MEANINGS, Flag, Reject, columns
 from mmae.scores import metrics
-from mmae.scores.page import figures, html, light, sky
+from mmae.scores.page import figures, html, light, planes, sky
 from mmae.scores.page.facts import Facts
 from mmae.scores.page.light import Colour, Judged, Reason
+from mmae.scores.page.planes import Planes
 
 SAID: dict[Colour, str] = {
     "green": "Nothing speaks against using this catalogue as it is.",
@@ -32,12 +33,13 @@ def parts(
     judged: Judged | None,
     quantiles: np.ndarray | None,
     composites: np.ndarray | None,
+    beside: Planes | None,
     made: str,
 ) -> Iterator[str]:
     """All of the page, from its title on.
 
-    quantiles (m, 20): of the judged; composites (k, 64, 64, 3): of the examples (`figures.chosen`); made: by
-    what, and when.
+    quantiles (m, 20): of the judged; composites (k, 64, 64, 3): of the examples (`figures.chosen`);
+    beside: magnitudes of objects and of the training set; made: by what, and when.
     """
     reasons = light.reasons(facts, judged)
     yield f"<h1>{html.escape(title)}</h1>"
@@ -48,6 +50,13 @@ def parts(
     if len(rows):
         yield from redshifts(facts, rows, judged)
         yield from likeness(facts)
+    if beside is not None:
+        yield html.picture(
+            planes.drawn(beside),
+            "planes of magnitude and colour",
+            "AB magnitudes within 8 pixels. Where there are objects and no contour, nothing stands behind "
+            "p(z): NO_SPECTRA_LIKE_IT.",
+        )
     if (maps := sky.maps(facts)) is not None:
         yield html.heading("On the sky")
         text = "Cells of HEALPix; an isolated patch, a stripe or a gradient is of the data, not of the sky."

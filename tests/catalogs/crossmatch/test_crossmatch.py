@@ -73,7 +73,7 @@ def simulate():
         survey.pair(offset=0.04 * k, cosmic_rays=(RAY,) if k < 4 else ())
     for unknown in (np.nan, -99.0, 0.0, 0.33):  # no redshift to compare with; 0.33 is within 0.05 * 1.3
         survey.pair(specz=unknown)
-    survey.pair(missing=0.79)
+    survey.pair(missing=0.79, deltachi2=15.0)
     survey.pair(offset=1.01)  # beyond the radius
     survey.galaxy(survey.position())
     survey.target(survey.position())
@@ -250,7 +250,11 @@ def test_the_store_is_the_same_as_from_ingest(simulated, matched, tmp_path):
     direct = run(simulated[0], tmp_path / "direct.zarr")
     ingest.main(ingest.Ingest(matched, tmp_path / "ingested.zarr"))
     assert manifest_path(direct).read_text() == manifest_path(tmp_path / "ingested.zarr").read_text()
-    assert cutouts.open_store(direct).has_spectra
+    store = cutouts.open_store(direct)
+    assert store.has_spectra
+    weight = store.column("redshift_weight")
+    assert sorted(weight)[0] == pytest.approx(0.99, abs=1e-6)  # of the one with DELTACHI2 15, the rest 500
+    assert (np.sort(weight)[1:] > 1 - 1e-6).all()
     files = {"direct.zarr", "ingested.zarr"}
     files |= {f"{name}.manifest.json" for name in files} | {"direct.zarr.crossmatch.json"}
     assert {path.name for path in tmp_path.iterdir()} == files
