@@ -41,7 +41,7 @@ def disagreement(
         with torch.inference_mode():
             full = model(image, spectrum, hidden, no_spectrum, conditions=conditions)
             own = program(image, visible if ratio else None, conditions)
-        mass = calibrated(full.logits, bands, full.shallow)
+        mass = calibrated(full.logits, bands, full.shallow, full.central)
         spectype = classified(full.spectype, bands)
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
         largest += (spectype - own.spectype).abs().amax(0)

@@ -14,6 +14,7 @@ from mmae.bundles.likeness.backing import Backing
 from mmae.bundles.likeness.selection import drawn, magnitudes
 from mmae.bundles.program import Program, estimates
 from mmae.bundles.sample import Sample
+from mmae.bundles.stretch import Stretch, Terms, fit
 from mmae.layers import pdf
 from mmae.layers.conditions import SHALLOWEST, split_told, unknown
 from mmae.layers.patches import observed_bands
@@ -93,7 +94,7 @@ def calibrate_sets(
     spectype = torch.zeros(len(image)) if spectype is None else spectype
     weight = torch.ones(len(image)) if weight is None else weight
     usual, sureness = torch.full((2, 2**bands), torch.nan), torch.ones(sets)
-    widths = Widths(sets, program.grid)
+    widths = Widths(sets, bands, program.grid)
     for depth, number, rows, estimate in looked_at(program, image, conditions, redshift):
         widths.fit(depth, number, estimate, redshift[rows], weight[rows])
         if number < 2**bands:
@@ -117,8 +118,9 @@ class Widths:
     Where a set has none of its own it is that of the set at the other depth, or `before`.
     """
 
-    def __init__(self, sets: int, grid: Grid, before: "Width | None" = None):
+    def __init__(self, sets: int, bands: int, grid: Grid, before: "Width | None" = None):
         self.sets, self.grid = sets, grid
+        self.stretch = Stretch(bands, grid.bins, grid.step, sets)
         self.before = before or Width.unknown()
         self.fits: tuple[dict[int, Width], dict[int, Width]] = ({}, {})
 
@@ -130,11 +132,12 @@ class Widths:
         known = redshift.isfinite()
         if known.sum() < LEAST_KNOWN:
             return
-        mass, redshift, weight = estimate.mass[known], redshift[known], weight[known]
+        mass, central = estimate.mass[known], estimate.central[known]
+        redshift, weight = redshift[known], weight[known]
         if (weight != 1).any():
             rows = torch.from_numpy(drawn(weight.double().numpy(), np.random.default_rng(0)))
-            mass, redshift = mass[rows], redshift[rows]
-        self.fits[depth][number] = width_of(mass, redshift, self.grid)
+            mass, central, redshift = mass[rows], central[rows], redshift[rows]
+        self.fits[depth][number] = width_of(mass, central, number, redshift, self.grid, self.stretch)
 
     def of(self, depth: int, number: int) -> "Width":
         own, other = self.fits[depth], self.fits[1 - depth]
@@ -144,7 +147,10 @@ class Widths:
         """Set the widths of a program."""
         of_depths = [[self.of(depth, number) for number in range(self.sets)] for depth in DEPTHS]
         together = [[torch.stack(part) for part in zip(*widths, strict=True)] for widths in of_depths]
-        program.temperature, program.levels, program.widths = map(torch.stack, zip(*together, strict=True))
+        parts = map(torch.stack, zip(*together, strict=True))
+        program.temperature, program.levels, program.widths, *terms = parts
+        for name, values in zip(Terms._fields, terms, strict=True):
+            setattr(program.stretch, name, values)
 
     def as_json(self, number: int) -> dict[str, Any]:
         """What was fitted to a set, for the card."""
@@ -218,23 +224,33 @@ class Width(NamedTuple):
     """(2, PIT_PIECES + 1)"""
     entropies: Tensor
     """(2,)"""
+    centre: Tensor
+    """(5,), and further: Terms of stretch.py"""
+    scale: Tensor
+    weights: Tensor
 
     def as_json(self) -> dict[str, Any]:
         return {
             "temperature": float(self.temperature),
             "entropies": self.entropies.tolist(),
             "PIT levels": self.levels.tolist(),
+            "stretch": {name: getattr(self, name).tolist() for name in Terms._fields},
         }
 
     @classmethod
     def unknown(cls) -> Self:
         """The width that the model gives."""
         uniform = torch.linspace(0, 1, PIT_PIECES + 1)
-        return cls(torch.ones(()), uniform.repeat(2, 1), torch.tensor([0.0, 1.0]))
+        return cls(torch.ones(()), uniform.repeat(2, 1), torch.tensor([0.0, 1.0]), *Terms.none())
 
 
-def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:
+def width_of(
+    mass: Tensor, central: Tensor, number: int, redshift: Tensor, grid: Grid, stretch: Stretch
+) -> Width:
     """Fit the width of p(z), mass (N, K) as the model gives it, and then its CDF, to redshifts (N,).
+
+    central (N, bands): magnitudes of objects in the set of bands with this number, by which p(z) is stretched
+    before its CDF is mapped (stretch.py).
 
     The temperature alone would make bright galaxies pay for the outliers: the likelihood asks for wide tails,
     and one width serves tails and core. The CDFs of the narrower half, those of bright galaxies, and of the
@@ -243,6 +259,8 @@ def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:
     logits = mass.clamp(min=1e-30).log()
     divisor = temperature(logits, grid.bin(redshift))
     mass = (logits / divisor).softmax(1)
+    terms = fit(stretch, mass, central, number, pdf.cdf(mass, grid, redshift))
+    mass = stretch.by(terms, mass, central, number)
     pit, width = pdf.cdf(mass, grid, redshift), pdf.entropy(mass)
     order, n = width.argsort(), len(width)
     halves = order[: n - n // 2], order[n // 2 :]
@@ -251,6 +269,7 @@ def width_of(mass: Tensor, redshift: Tensor, grid: Grid) -> Width:
         torch.tensor(divisor),
         torch.stack([pit_levels(pit[half]) for half in halves]),
         torch.stack([narrow, torch.maximum(wide, narrow + LEAST_APART)]),
+        *terms,
     )
 
 

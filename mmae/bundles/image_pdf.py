@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmae.bundles.likeness.backing import Backing
 from mmae.bundles.likeness.colours import Colours
 from mmae.bundles.likeness.typicality import Typicality
+from mmae.bundles.stretch import Stretch
 from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
@@ -112,6 +113,9 @@ class ImagePdf(nn.Module):
         self.register_buffer("class_temperature", torch.ones(sets))
         self.register_buffer("levels", torch.zeros(2, sets, 2, 0))
         self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(2, sets, 1))
+        self.stretch = Stretch(len(model.config.bands), self.grid.bins, self.grid.step, sets).to(
+            self.noise.dtype
+        )
         self.bands, self.most_shallow = len(model.config.bands), math.log(SHALLOWEST)
         self.typicality = Typicality(model.config.embed_dim)
         self.backing = Backing(self.bands)
@@ -166,9 +170,9 @@ class ImagePdf(nn.Module):
         spectype = joint[:, :0]
         if self.class_head is not None:
             spectype = self.classified(self.class_head(joint), bands)
-        mass = self.calibrated(logits, bands, shallow)
-        colours = self.colours(measured)
-        return Estimate(answer[:, 0], mass, joint, self.typicality(joint), backing, colours, spectype)
+        mass = self.calibrated(logits, bands, shallow, central)
+        typical, colours = self.typicality(joint), self.colours(measured)
+        return Estimate(answer[:, 0], mass, joint, typical, backing, central, colours, spectype)
 
     @torch.jit.export
     def classified(self, logits: Tensor, bands: Tensor) -> Tensor:
@@ -176,16 +180,17 @@ class ImagePdf(nn.Module):
         return (logits / self.class_temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
 
     @torch.jit.export
-    def calibrated(self, logits: Tensor, bands: Tensor, shallow: Tensor) -> Tensor:
+    def calibrated(self, logits: Tensor, bands: Tensor, shallow: Tensor, central: Tensor) -> Tensor:
         """p(z) from what the head says, (B, K): as wide as its errors are.
 
         bands (B,): numbers of the sets of bands that were seen, and 2^bands more where columns are known;
-        shallow (B,): from `shallowness`.
+        shallow (B,): from `shallowness`; central (B, bands): as from `Photometry`.
         """
         deep, shallowest = self.temperature.index_select(1, bands).unbind(0)
         mass = (logits / (deep + (shallowest - deep) * shallow).unsqueeze(1)).softmax(1)
         if self.levels.shape[3] == 0:
             return mass
+        mass = self.stretch(mass, central, bands, shallow)
         deep, shallowest = self.widths.index_select(1, bands).unbind(0)
         narrow, wide = (deep + (shallowest - deep) * shallow.unsqueeze(1)).unbind(1)
         share = ((entropy(mass) - narrow) / (wide - narrow)).clamp(0, 1)

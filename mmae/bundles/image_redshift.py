@@ -210,7 +210,7 @@ class ImageRedshift(nn.Module):
         nothing = torch.zeros(joint.shape[0], 0, dtype=joint.dtype, device=joint.device)
         point = self.head(joint).squeeze(1)
         not_known = torch.full_like(point, torch.nan)
-        return Estimate(point, nothing, joint, self.typicality(joint), not_known, nothing, nothing)
+        return Estimate(point, nothing, joint, self.typicality(joint), not_known, nothing, nothing, nothing)
 
 
 def hide(tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

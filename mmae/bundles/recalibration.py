@@ -14,6 +14,7 @@ from mmae.bundles.calibrate import AS_THEY_ARE, MOST_NOISE, Width, Widths, looke
 from mmae.bundles.compiler import write_files
 from mmae.bundles.program import best_redshift, estimates
 from mmae.bundles.sample import MEASURED_ROWS
+from mmae.bundles.stretch import Terms
 from mmae.hardware import BF16, FP32
 from mmae.layers.pdf import Grid
 
@@ -49,7 +50,7 @@ def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
     }
     program = programs[FP32]
     sets = program.temperature.shape[1]
-    widths = Widths(sets, grid)
+    widths = Widths(sets, known.image.shape[1], grid)
     before = as_given(program)
     as_the_model_says(program, sets)
     for depth, number, rows, estimate in looked_at(program, known.image, known.conditions, known.redshift):
@@ -77,7 +78,8 @@ def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
 
 def as_given(program: torch.jit.ScriptModule) -> list[dict[int, Width]]:
     """The widths of a program by depth and set."""
-    parts = [program.temperature, program.levels, program.widths]
+    terms = [getattr(program.stretch, name) for name in Terms._fields]
+    parts = [program.temperature, program.levels, program.widths, *terms]
     return [
         {
             number: Width(*(part[depth, number].clone() for part in parts))

@@ -241,6 +241,7 @@ class Himes2025(nn.Module):
             weights=joint.new_zeros(len(joint), 0),
             spectype=joint.new_zeros(len(joint), 0),
             shallow=joint.new_zeros(len(joint)),
+            central=joint.new_zeros(len(joint), 0),
             columns=joint.new_zeros(len(joint), 0),
         )
 

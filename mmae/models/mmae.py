@@ -288,12 +288,12 @@ class Model(nn.Module):
         told: Tensor,
         spectrum: Tensor | None,
         indices: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Encode the visible tokens, (B, V, D), and the joint representation, (B, D); and logits (B, K).
 
         The joint one is the mean of the tokens plus the photometry, which was also added to each token. The
         logits are those of p(z) from photometry alone, to which those from the joint one are to be added. The
-        last are the features of photometry and conditions, (B, F).
+        last are the features of photometry and conditions, (B, F), and magnitudes in the middle, (B, bands).
 
         pixels, known: as from `pixels`; shown (B, 64), 1 = the token is visible, 0 = hidden; told
         (B, 2 * bands + 1): the conditions; indices (B, V), int64: which of 64 image tokens, and 48 spectrum
@@ -301,7 +301,7 @@ class Model(nn.Module):
         """
         with torch.autocast(pixels.device.type, enabled=False):  # small differences of large numbers
             seen = known * shown.unsqueeze(2)
-            measured, present, _ = self.photometry(pixels, seen)
+            measured, present, central = self.photometry(pixels, seen)
             noise, conditions = self.conditions(pixels, seen, self.noise, told)
             beside = torch.cat([measured, conditions], 1)
             photometry = self.photometry_embed(beside.unsqueeze(1))
@@ -314,7 +314,8 @@ class Model(nn.Module):
             )
         tokens = tokens.gather(1, indices.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         encoded = self.norm(self.blocks(tokens + photometry))
-        return encoded, encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0], logits, beside
+        joint = encoded.sum(1) / max(1, encoded.shape[1]) + photometry[:, 0]
+        return encoded, joint, logits, beside, central
 
     def forward(
         self,
@@ -344,15 +345,15 @@ class Model(nn.Module):
         for rows in groups:
             indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
             present = spectrum[rows] if rows is has_spectrum else None
-            encoded, joint, photometric, beside = self.encode(
+            encoded, joint, photometric, beside, central = self.encode(
                 seen[rows], known[rows], shown[rows], told[rows], present, indices
             )
             point, correction = self.head(joint).split([1, self.config.bins], 1)
             spectype = joint[:, :0] if self.class_head is None else self.class_head(joint)
-            answers = (point, photometric, correction, spectype, beside)
+            answers = (point, photometric, correction, spectype, beside, central)
             outputs.append((*self.decoder(encoded, indices, joint), joint, *answers))
         order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, point, by_photometry, correction, spectype, beside = (
+        pixels, flux, joint, point, by_photometry, correction, spectype, beside, central = (
             torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
         )
         logits = by_photometry + correction
@@ -387,6 +388,7 @@ class Model(nn.Module):
             weights=weights,
             spectype=spectype,
             shallow=self.shallow(beside),
+            central=central,
             columns=rebuilt,
         )
 

@@ -24,6 +24,8 @@ class Output(NamedTuple):
     """(B, 3) logits of star, galaxy and quasar, in this order; (B, 0) for a model without classes"""
     shallow: Tensor
     """(B,) how shallow the image is (conditions.shallowness); 0 for a model without p(z)"""
+    central: Tensor
+    """(B, bands) magnitudes in the middle of the visible image (photometry.py); (B, 0) without p(z)"""
     columns: Tensor
     """(B, C) columns of a catalogue, rebuilt, in units of their scatter; C = 0 for a model without"""
 
@@ -41,6 +43,8 @@ class Estimate(NamedTuple):
     """(B,) fraction of galaxies that are less typical of the training set; NaN where it is not known"""
     backing: Tensor
     """(B,) distance to galaxies with redshifts (likeness/backing.py); NaN where it is not known"""
+    central: Tensor
+    """(B, bands) magnitudes in the middle of the image (photometry.py); (B, 0) for a model without p(z)"""
     colours: Tensor
     """(B, F) photometry, white in the training set (likeness/colours.py); F = 0 for a model without"""
     spectype: Tensor

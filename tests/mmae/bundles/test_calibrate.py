@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.bundles.calibrate import LEAST_ROWS, Width, calibrate_sets, temperature, width_of
+from mmae.bundles.calibrate import LEAST_ROWS, Widths, calibrate_sets, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.layers import pdf
 from mmae.layers.pdf import Grid
@@ -38,12 +38,14 @@ def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long(
     x = torch.log1p(grid.centres).float()
     logits = -0.5 * ((x - centre[:, None]) / claimed[:, None]) ** 2
     first, rest = slice(0, n // 2), slice(n // 2, n)
-    fitted = width_of(logits[first].softmax(1), redshift[first], grid)
-    program.temperature[0, 7], program.widths[0, 7] = fitted.temperature, fitted.entropies
-    program.levels = Width.unknown().levels.repeat(2, 32, 1, 1)
-    program.levels[0, 7] = fitted.levels
-    of_the_set = torch.full((n - n // 2,), 7)
-    pit = pdf.cdf(program.calibrated(logits[rest], of_the_set, torch.zeros(n - n // 2)), grid, redshift[rest])
+    central = torch.zeros(n, 5)
+    widths = Widths(32, 5, grid)
+    mass = logits.softmax(1)
+    widths.fits[0][7] = width_of(mass[first], central[first], 7, redshift[first], grid, widths.stretch)
+    widths.give(program)
+    of_the_set, deep = torch.full((n - n // 2,), 7), torch.zeros(n - n // 2)
+    calibrated = program.calibrated(logits[rest], of_the_set, deep, central[rest])
+    pit = pdf.cdf(calibrated, grid, redshift[rest])
     for inside, tolerance in ((0.68, 0.03), (0.95, 0.02)):
         covered = ((pit - 0.5).abs() < inside / 2).float()
         for half in (is_wide[rest], ~is_wide[rest]):

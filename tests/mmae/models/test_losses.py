@@ -45,6 +45,7 @@ def test_the_papers_losses_are_weighted_and_a_missing_spectrum_costs_nothing():
         weights=torch.zeros(2, 0),
         spectype=torch.zeros(2, 0),
         shallow=torch.zeros(2),
+        central=torch.zeros(2, 5),
         columns=torch.zeros(2, 0),
     )
     image_mask = torch.zeros(2, 64, dtype=torch.bool)
@@ -71,6 +72,7 @@ def test_our_losses_are_in_units_of_the_noise_and_count_what_is_rebuilt():
         weights=torch.tensor([0.5, 0.5, 0.0]).expand(2, 3),
         spectype=torch.zeros(2, 0),
         shallow=torch.zeros(2),
+        central=torch.zeros(2, 5),
         columns=torch.zeros(2, 0),
     )
     output.image[:, 0] = 0.5 * math.sinh(3)  # 3 on the asinh scale, in one band of five
@@ -129,6 +131,7 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         weights=torch.rand(4, 3, generator=generator),
         spectype=torch.zeros(4, 0),
         shallow=torch.zeros(4),
+        central=torch.zeros(4, 5),
         columns=torch.zeros(4, 0),
     )
     redshift = torch.tensor([0.2, 0.5, math.nan, math.nan])

@@ -1,0 +1,147 @@
+"""p(z) stretched by what an object is: blue and red galaxies of one width of p(z) have errors of two.
+
+The CDF F of p(z) becomes 1 - (1 - F^a)^b (Kumaraswamy 1980, J. Hydrol. 46, 79), a and b being exponentials of
+a quadratic form in the width of p(z), its mean, two colours and a magnitude. That is fitted to make the PIT
+of galaxies likely to be uniform; where there are few of them it stays close to a = b = 1, which is F.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmae.layers.pdf import cumulative, entropy
+from mmae.layers.photometry import sets_of
+
+FEATURES = 5
+TERMS = 1 + FEATURES + FEATURES * (FEATURES + 1) // 2
+"""Of the quadratic form: a constant, the features, their products."""
+MOST_FEATURE, MOST_LOG = 3.0, 1.2
+"""Bounds of a feature, in units of its scatter, and of ln a and ln b: nothing is extrapolated far."""
+PRIOR = 90.0
+"""Weight of the square of a term beside the sum of log likelihoods: how many galaxies it takes to move it."""
+EDGE = 1e-4
+"""PIT nearer to 0 or 1 than this counts as this: F is flat there."""
+
+
+class Terms(NamedTuple):
+    """What is fitted to one set of bands at one depth."""
+
+    centre: Tensor
+    """(5,) mean of the features"""
+    scale: Tensor
+    """(5,) their scatter"""
+    weights: Tensor
+    """(TERMS, 2) of ln a and ln b"""
+
+    @classmethod
+    def none(cls) -> "Terms":
+        """Those that leave p(z) as it is."""
+        return cls(torch.zeros(FEATURES), torch.ones(FEATURES), torch.zeros(TERMS, 2))
+
+
+class Stretch(nn.Module):
+    """The stretch of every set of bands; of S sets, and S more where columns are known."""
+
+    places: Tensor
+    """(S, 3), the first, the middle and the last band of a set"""
+    centre: Tensor
+    """(2, S, 5), as deep as the training set and with the most noise"""
+    scale: Tensor
+    weights: Tensor
+    """(2, S, TERMS, 2)"""
+    x: Tensor
+    """(K,) ln(1 + z) of the bins"""
+    left: Tensor
+    right: Tensor
+    """Places of the factors of the products of features."""
+
+    def __init__(self, bands: int, bins: int, step: float, sets: int):
+        super().__init__()
+        self.most_feature, self.most_log = MOST_FEATURE, MOST_LOG
+        places = [three_of(seen) for seen in sets_of(torch.arange(2**bands), bands)]
+        self.register_buffer("places", torch.tensor(places).repeat(sets // 2**bands, 1))
+        self.register_buffer("x", step * (torch.arange(bins) + 0.5))
+        for name, values in Terms.none()._asdict().items():
+            self.register_buffer(name, values.expand(2, sets, *values.shape).clone())
+        rows, columns = torch.triu_indices(FEATURES, FEATURES)
+        self.register_buffer("left", rows)
+        self.register_buffer("right", columns)
+
+    def forward(self, mass: Tensor, central: Tensor, sets: Tensor, shallow: Tensor) -> Tensor:
+        """p(z) (B, K) of objects with magnitudes (B, bands) as from `Photometry.central`.
+
+        sets (B,): as of ImagePdf.calibrated; shallow (B,): from `shallowness`.
+        """
+        share = shallow.view(-1, 1)
+        centre = between(self.centre.index_select(1, sets), share)
+        scale = between(self.scale.index_select(1, sets), share)
+        weights = between(self.weights.index_select(1, sets), share.unsqueeze(2))
+        terms = self.terms((self.features(mass, central, sets) - centre) / scale)
+        return stretched(
+            mass, (terms.unsqueeze(2) * weights).sum(1).clamp(-self.most_log, self.most_log).exp()
+        )
+
+    @torch.jit.ignore
+    def by(self, fitted: Terms, mass: Tensor, central: Tensor, number: int) -> Tensor:
+        """p(z) (N, K) of objects in one set of bands by what was fitted to it."""
+        features = self.features(mass, central, torch.full((len(mass),), number))
+        terms = self.terms((features - fitted.centre) / fitted.scale)
+        return stretched(mass, (terms @ fitted.weights).clamp(-MOST_LOG, MOST_LOG).exp())
+
+    def features(self, mass: Tensor, central: Tensor, sets: Tensor) -> Tensor:
+        """Width and mean of p(z), magnitude, two colours: (B, 5)."""
+        first, middle, last = central.gather(1, self.places.index_select(0, sets)).unbind(1)
+        mean = (mass * self.x).sum(1)
+        return torch.stack([entropy(mass), mean, middle, middle - first, last - middle], 1)
+
+    def terms(self, features: Tensor) -> Tensor:
+        """Of standard features (B, 5): (B, TERMS)."""
+        x = features.clamp(-self.most_feature, self.most_feature)
+        products = x.index_select(1, self.left) * x.index_select(1, self.right)
+        return torch.cat([torch.ones_like(x[:, :1]), x, products], 1)
+
+
+def between(fitted: Tensor, share: Tensor) -> Tensor:
+    """What was fitted at two depths (2, ...), the way between them that images are."""
+    return torch.lerp(fitted[0], fitted[1], share)
+
+
+def three_of(seen: Tensor) -> list[int]:
+    """The first, the middle and the last of the bands (bands,) of a set; band 0 for an empty one."""
+    bands: list[int] = seen.nonzero()[:, 0].tolist() or [0]
+    return [bands[0], bands[len(bands) // 2], bands[-1]]
+
+
+def stretched(mass: Tensor, shape: Tensor) -> Tensor:
+    """p(z) (B, K) whose CDF F is 1 - (1 - F^a)^b; shape (B, 2): a and b."""
+    total = cumulative(mass)
+    total = (total / total[:, -1:]).clamp(0, 1)
+    a, b = shape[:, :1], shape[:, 1:]
+    return (1 - (1 - total**a) ** b).diff(dim=1).clamp(min=0)
+
+
+def fit(stretch: Stretch, mass: Tensor, central: Tensor, number: int, pit: Tensor) -> Terms:
+    """Fit the stretch of a set of bands to the PIT (N,) of galaxies with p(z) (N, K) and magnitudes.
+
+    By the likelihood of the PIT, whose density is that of a uniform quantity that was stretched.
+    """
+    features = stretch.features(mass, central, torch.full((len(mass),), number))
+    centre, scale = features.mean(0), features.std(0).clamp(min=1e-3)
+    terms = stretch.terms((features - centre) / scale).double()
+    u = pit.double().clamp(EDGE, 1 - EDGE)
+    weights = torch.zeros(TERMS, 2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        log_a, log_b = (terms @ weights).clamp(-MOST_LOG, MOST_LOG).unbind(1)
+        a, b = log_a.exp(), log_b.exp()
+        density = log_a + log_b + (a - 1) * u.log() + (b - 1) * torch.log1p(-(u**a))
+        total = PRIOR * weights[1:].square().sum() - density.sum()
+        total.backward()
+        return total
+
+    with torch.inference_mode(False), torch.enable_grad():
+        optimiser.step(loss)
+    return Terms(centre, scale, weights.detach().float())
