@@ -17,12 +17,16 @@ from catalogs.store.format import ImageMetadata
 from mmae import environment
 from mmae.bundles.bundle import Bundle
 from mmae.production.predictor import Predictor, Setup, TileTask
+from mmae.production.production import MERGERS
 from mmae.production.tiles import Tile
 
 COPIES = 2
 """A row is written twice: in its part, and in the catalogue."""
 PART_BYTES = 2 * 5 * 2880
 """Headers and padding of a unit's two files."""
+UNITS_A_SECOND, MERGED_A_SECOND = 700, 2.5e6
+"""Units that the driver hands out, rows that one of its threads merges (tests/benchmarks/results/driver.md);
+it does both while actors compute."""
 
 
 def show(tiles: Sequence[Tile], bundle: Bundle, described: ImageMetadata, workers: int) -> None:
@@ -57,11 +61,18 @@ def costs(task: TileTask, bundle: Bundle, rows: int, units: int, workers: int) -
         rate, memory = process.submit(measure, Setup.of(bundle, 0o077), task).result()
     row = schema.dtype(CATALOGUE).itemsize + photoz.pdf_dtype(task.provenance.pdf_bins).itemsize
     disk = COPIES * rows * row + units * PART_BYTES
-    seconds = rows / (rate * min(workers, units))
+    computing, scheduling, merging = costs_in_seconds(rows, units, rate * min(workers, units))
     yield f"memory       {memory / 1e9:.1f} GB an actor"
     yield f"disk         {disk / 1e9:.3f} GB"
-    yield f"time         {seconds / 3600:.2f} hours at {rate:.0f} objects/s an actor"
-    yield f"             (measured here and now, on {task.store.name})"
+    yield f"time         {max(computing, scheduling, merging) / 3600:.2f} hours"
+    yield f"             {computing / 3600:.2f} of computing, at {rate:.0f} objects/s an actor"
+    yield f"             (measured here and now, on {task.store.name});"
+    yield f"             {scheduling / 3600:.2f} of scheduling and {merging / 3600:.2f} of merging meanwhile"
+
+
+def costs_in_seconds(rows: int, units: int, rate: float) -> tuple[float, float, float]:
+    """Of computing at `rate` objects/s of all actors, of handing out units, and of merging on all threads."""
+    return rows / rate, units / UNITS_A_SECOND, rows / (MERGERS * MERGED_A_SECOND)
 
 
 def measure(setup: Setup, task: TileTask) -> tuple[float, float]:

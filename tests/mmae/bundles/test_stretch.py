@@ -55,7 +55,7 @@ def test_where_p_of_z_is_right_or_galaxies_are_few_it_stays():
     right = torch.rand(4000, generator=rng)  # the PIT of a p(z) that is right
     terms = fit(STRETCH, mass, central, WHOLE, right)
     moved = STRETCH.by(terms, mass, central, WHOLE).cumsum(1) - mass.cumsum(1)
-    assert moved.abs().max() < 0.1
+    assert moved.abs().amax(1).mean() < 0.03
     few = fit(STRETCH, mass[:20], central[:20], WHOLE, right[:20] ** 2)
     assert few.weights[1:].abs().max() < 20 / PRIOR
 
