@@ -259,8 +259,9 @@ def width_of(
     logits = mass.clamp(min=1e-30).log()
     divisor = temperature(logits, grid.bin(redshift))
     mass = (logits / divisor).softmax(1)
-    terms = fit(stretch, mass, central, number, pdf.cdf(mass, grid, redshift))
-    mass = stretch.by(terms, mass, central, number)
+    pit = pdf.cdf(mass, grid, redshift)
+    terms = fit(stretch, mass, central, number, pit)
+    mass = stretched_by_others(stretch, mass, central, number, pit)
     pit, width = pdf.cdf(mass, grid, redshift), pdf.entropy(mass)
     order, n = width.argsort(), len(width)
     halves = order[: n - n // 2], order[n // 2 :]
@@ -271,6 +272,19 @@ def width_of(
         torch.stack([narrow, torch.maximum(wide, narrow + LEAST_APART)]),
         *terms,
     )
+
+
+def stretched_by_others(stretch: Stretch, mass: Tensor, central: Tensor, number: int, pit: Tensor) -> Tensor:
+    """p(z) (N, K), each half of the galaxies stretched by what the other half says.
+
+    Its PIT is that of galaxies that were not fitted to: of those that were it is a little too uniform.
+    """
+    even, result = torch.arange(len(mass)) % 2 == 0, torch.empty_like(mass)
+    for half in (even, ~even):
+        if half.any():
+            terms = fit(stretch, mass[~half], central[~half], number, pit[~half])
+            result[half] = stretch.by(terms, mass[half], central[half], number)
+    return result
 
 
 def pit_levels(pit: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ MOST_FEATURE, MOST_LOG = 3.0, 1.2
 """Bounds of a feature, in units of its scatter, and of ln a and ln b: nothing is extrapolated far."""
 PRIOR = 90.0
 """Weight of the square of a term beside the sum of log likelihoods: how many galaxies it takes to move it."""
+FEWEST = 50
+"""Galaxies that say anything at all."""
 EDGE = 1e-4
 """PIT nearer to 0 or 1 than this counts as this: F is flat there."""
 
@@ -126,6 +128,8 @@ def fit(stretch: Stretch, mass: Tensor, central: Tensor, number: int, pit: Tenso
 
     By the likelihood of the PIT, whose density is that of a uniform quantity that was stretched.
     """
+    if len(mass) < FEWEST:
+        return Terms.none()
     features = stretch.features(mass, central, torch.full((len(mass),), number))
     centre, scale = features.mean(0), features.std(0).clamp(min=1e-3)
     terms = stretch.terms((features - centre) / scale).double()
