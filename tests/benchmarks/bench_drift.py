@@ -23,18 +23,21 @@ from catalogs.mock.survey import Mock
 from catalogs.mock.survey import main as mock
 from catalogs.products.drift import ColourDrift, Drift, colour_sums
 from catalogs.store.cutouts import open_store
+from catalogs.store.format import NO_METADATA, ImageMetadata
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.program import estimates
 
 SIZES, TILES, BLOCK = (500, 2000, 10_000), 200, 1024
 FAINTER, STARS_SHARE, BAND, OFF = 2.0, 0.3, 2, 0.05
+AS_HSC = ("lsst_u", "hsc_g", "hsc_r", "hsc_i", "hsc_z", "hsc_y")
+"""Without it Rubin's tile is refused: the model does not know its bands."""
 NAMES = {
     "like the training set": "none",
     "noise doubled": "noise",
     "zero point of i off by 0.05 mag": "zero point",
     "two magnitudes fainter": "faint",
     "3 of 10 are stars": "stars",
-    "of Rubin's mock": "other",
+    "of Rubin's mock, its bands said to be HSC's": "other",
 }
 
 
@@ -78,7 +81,8 @@ def tile_of(folder: Path, survey: str, objects: int) -> Path:
 
 def found(bundle: Bundle, store: Path, fault: str) -> Found:
     """What is said of all objects of a tile that can be used, with a fault."""
-    tile, rng, parts = open_store(store), np.random.default_rng(0), []
+    said = ImageMetadata(AS_HSC) if fault == "other" else NO_METADATA
+    tile, rng, parts = open_store(store, said), np.random.default_rng(0), []
     program = bundle.load(torch.device("cpu"))
     for start in range(0, tile.n, BLOCK):
         read = bundle.input.read(tile, start, min(tile.n, start + BLOCK))
