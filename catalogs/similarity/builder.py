@@ -16,6 +16,7 @@ from catalogs.products.embeddings import BLOCK_ROWS, Embeddings, open_embeddings
 from catalogs.similarity.exact import nearest, unit
 from catalogs.similarity.index import Progress, candidates, search
 from catalogs.similarity.record import (
+    VERSION,
     Indexed,
     Part,
     Record,
@@ -36,7 +37,7 @@ LIST_ROWS, TRAINING_ROWS = 512, 64
 """Vectors of an inverted list on average, and of these for k-means."""
 CODES = "SQ4"
 """Four bits a number: of those in results/similarity.md the smallest by which 20 candidates were enough."""
-SEED, ITERATIONS = 1, 10
+SEED, ITERATIONS = 1, 5
 KEY_LENGTH = 16
 OURS = re.compile(rf"([0-9a-f]{{{KEY_LENGTH}}})\.(faiss|ids\.npy|json)")
 QUERIES, NEIGHBOURS, RECALL = 64, 10, 0.99
@@ -93,6 +94,7 @@ def _known(index: Path) -> list[Path]:
 
 
 def _build(index: Path, paths: Sequence[Path], products: Sequence[Embeddings], progress: Progress) -> Record:
+    faiss.omp_set_num_threads(cpus())
     attributes = {name: products[0].attributes[name] for name in MADE_BY}
     manifests = [atomic.sha256(manifest_path(product.path)) for product in products]
     wanted = [
@@ -129,7 +131,7 @@ def _spans(product: Embeddings) -> Iterator[tuple[int, int]]:
 
 def _key(manifest: str, span: tuple[int, int]) -> str:
     """digest of all that decides the bytes of a part but faiss and the CPU."""
-    method = [CODES, LIST_ROWS, TRAINING_ROWS, SEED, ITERATIONS, QUERIES, NEIGHBOURS, RECALL]
+    method = [VERSION, CODES, LIST_ROWS, TRAINING_ROWS, SEED, ITERATIONS, QUERIES, NEIGHBOURS, RECALL]
     return atomic.digest([manifest, *span, *method])[:KEY_LENGTH]
 
 
@@ -176,19 +178,18 @@ def _write_part(index: Path, product: Embeddings, key: str, span: tuple[int, int
 
 def _vectors(product: Embeddings, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows that have a vector, counted from `start`, (m,) int64; and these at length 1, (m, J) float32."""
-    directions = np.empty((stop - start, product.shape[1]), np.float32)
-    there = np.zeros(stop - start, bool)
+    directions, rows = np.empty((stop - start, product.shape[1]), np.float32), np.empty(stop - start, int)
+    count = 0
     for a in range(start, stop, BLOCK_ROWS):
-        here = slice(a - start, min(a + BLOCK_ROWS, stop) - start)
-        directions[here], there[here] = unit(product.column("embedding", a, min(a + BLOCK_ROWS, stop)))
-    if there.all():
-        return np.arange(stop - start), directions
-    return np.flatnonzero(there), directions[there]
+        block, known = unit(product.column("embedding", a, min(a + BLOCK_ROWS, stop)))
+        here = slice(count, count + int(known.sum()))
+        directions[here], rows[here] = block[known], a - start + np.flatnonzero(known)
+        count = here.stop
+    return rows[:count], directions[:count]
 
 
 def _inverted_lists(rows: np.ndarray, vectors: np.ndarray) -> faiss.Index:
     """Lists of the rows about the centres that k-means finds, with a code of each vector."""
-    faiss.omp_set_num_threads(cpus())
     count = max(1, len(rows) // LIST_ROWS)
     lists = faiss.index_factory(vectors.shape[1], f"IVF{count},{CODES}")
     clustering = faiss.extract_index_ivf(lists).cp

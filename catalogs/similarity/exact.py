@@ -57,7 +57,10 @@ def best(query: np.ndarray, rows: np.ndarray, similarity: np.ndarray, count: int
 
 
 def _most_alike(similarity: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    if similarity.shape[1] > count:  # most of them need not be put in order
+        order = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
+        similarity, rows = np.take_along_axis(similarity, order, 1), np.take_along_axis(rows, order, 1)
+    order = np.argsort(-similarity, axis=1, kind="stable")
     return np.take_along_axis(similarity, order, 1), np.take_along_axis(rows, order, 1)
 
 

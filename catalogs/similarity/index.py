@@ -85,7 +85,6 @@ def candidates(count: int) -> int:
 
 def search(lists: Any, directions: np.ndarray, probes: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (Q, count) that are nearest by their codes, -1 where there are no more, and their distances."""
-    faiss.omp_set_num_threads(cpus())
     faiss.extract_index_ivf(lists).nprobe = probes
     return lists.search(np.ascontiguousarray(directions, np.float32), count)
 
@@ -98,6 +97,7 @@ def open_index(path: Path, progress: Progress = iter) -> Index:
     UsageError : `path` is no index.
     InputRefused : it is damaged, or of other products.
     """
+    faiss.omp_set_num_threads(cpus())
     record = open_record(path)
     tiles = tiles_of(path, record)
     parts = [
