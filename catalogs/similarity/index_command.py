@@ -17,7 +17,7 @@ from catalogs.store.checks import check_output
 class Index:
     """Index the embeddings of many tiles, for `mmae neighbours` to search in milliseconds a query.
 
-    Reads each vector once. Takes 1 GB of memory for vectors of 192 numbers, however many, and 115 bytes
+    Reads each vector once. Takes 1.1 GB of memory for vectors of 192 numbers, however many, and 115 bytes
     a galaxy on disk; vectors stay where they are, and decide. Says which share of the 10 nearest is found.
 
     Run again, the same command does what is not done yet. It adds the tiles that are named to those that the
