@@ -116,9 +116,11 @@ def galaxies(config: Recalibrate, bundle: Bundle, store: CutoutStore) -> Known:
     image, weight = torch.cat(images), np.ones(number)
     description: dict[str, Any] = {"store": store.path.name, "fingerprint": store.fingerprint}
     if config.like:
-        noise = torch.from_numpy(bundle.noise).float()
+        noise, own_light = torch.from_numpy(bundle.noise).float(), bundle.own_light
         target = open_store(config.like)
-        weight, unlike = weights(magnitudes(image, noise).numpy(), target_of(target, bundle.input, noise))
+        weight, unlike = weights(
+            magnitudes(image, noise, own_light).numpy(), target_of(target, bundle.input, noise, own_light)
+        )
         description |= {"like": target.fingerprint, "effective": effective(weight), "target_unlike": unlike}
     z = torch.from_numpy(redshift[np.concatenate(used)]).float()
     return Known(image, torch.cat(conditions), z, torch.from_numpy(weight), description)

@@ -70,6 +70,11 @@ class Bundle:
         return ModelInput.of(self.card["training_data"], self.card["least_bands"])
 
     @property
+    def own_light(self) -> bool:
+        """Whether its model leaves out the light of other sources."""
+        return bool(self.card["model_config"].get("own_light", False))
+
+    @property
     def noise(self) -> np.ndarray:
         """Noise of the sky in the training set, (bands,), in its flux unit."""
         return np.array(self.card["training_data"]["noise"])

@@ -72,7 +72,7 @@ def remember(program: ImagePdf, sample: Sample, trained: Estimate) -> None:
     program.colours.fit(trained.colours)
     if sample.trained_redshift is not None:
         known = sample.trained[sample.trained_redshift.isfinite()]
-        program.backing.remember(magnitudes(known, program.noise))
+        program.backing.remember(magnitudes(known, program.noise, program.own_light))
 
 
 def calibrate_sets(

@@ -20,7 +20,8 @@ from mmae.bundles.stretch import Stretch
 from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
-from mmae.layers.patches import known_pixels, patches
+from mmae.layers.own_light import own_pixels
+from mmae.layers.patches import patches
 from mmae.layers.pdf import entropy, recalibrated
 from mmae.layers.photometry import RADII
 from mmae.layers.transformer import Block, Embedding
@@ -91,7 +92,7 @@ class ImagePdf(nn.Module):
         self.photometry, self.conditions = model.photometry, model.conditions
         self.photometry_embed = TokenEmbedding(model.photometry_embed)
         self.photometric_pdf = model.photometric_pdf
-        self.grid = model.config.grid
+        self.grid, self.own_light = model.config.grid, model.config.own_light
         self.noise = nn.Parameter(model.noise, requires_grad=False)
         self.layers = nn.ModuleList(map(Layer, model.blocks))
         self.norm = model.norm
@@ -136,15 +137,11 @@ class ImagePdf(nn.Module):
         """
         conditions = unknown(image) if conditions is None else conditions
         told, columns = split_told(conditions, image.shape[1], self.column_number)
-        known: Tensor | None = None
-        if image.is_cuda or image.isnan().any():  # a batch without holes is faster without them, not another
-            image, data = known_pixels(image)
-            known = patches(data)
-        pixels = patches(image / self.noise.view(-1, 1, 1))
+        light, own = own_pixels(image, self.noise, self.own_light)
+        pixels, known = patches(light), patches(own)
         seen = known
         if visible is not None:
-            shown = torch.zeros_like(pixels[:, :, 0]).scatter(1, visible, 1.0).unsqueeze(2)
-            seen = shown.expand_as(pixels) if known is None else known * shown
+            seen = known * torch.zeros_like(pixels[:, :, 0]).scatter(1, visible, 1.0).unsqueeze(2)
         measured, bands, central = self.photometry(pixels, seen)
         noise, circumstances = self.conditions(pixels, seen, self.noise, told)
         tokens = self.image_embed(features(pixels, known, noise))

@@ -23,4 +23,6 @@ def build(config: AnyConfig) -> AnyModel:
 def config_of(family: str, fields: Mapping[str, Any]) -> AnyConfig:
     """The configuration of a model from a checkpoint; KeyError or TypeError if there is no such model."""
     config, _ = FAMILIES[family]
+    if family == ModelConfig.family:  # older ones saw all light
+        fields = {"own_light": False, **fields}
     return config(**fields)

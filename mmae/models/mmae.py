@@ -39,7 +39,8 @@ from catalogs.store.format import SPECTYPES
 from catalogs.store.spectra import STORED_POOL
 from mmae.layers.columns import Columns, column_pdf, together
 from mmae.layers.conditions import SHALLOWEST, Conditions, shallowness, split_told, unknown
-from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, patches, unpatch
+from mmae.layers.own_light import own_pixels
+from mmae.layers.patches import IMAGE_TOKENS, PATCH, patches, unpatch
 from mmae.layers.pdf import Grid, best, distribution
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
 from mmae.layers.photometry import Photometry, asinh
@@ -84,6 +85,9 @@ class ModelConfig:
     """Bins of p(z), equal in ln(1 + z)."""
     z_max: float = 4.5
     """Upper end of p(z)."""
+
+    own_light: bool = True
+    """Whether light of other sources than the one in the middle is left out (own_light.py)."""
 
     bands: Annotated[tuple[str, ...], Suppress] = HSC
     """Names of the planes of images, in the table of bands; those of the training store."""
@@ -148,22 +152,18 @@ class ModelConfig:
         return Grid(self.bins, self.z_max)
 
 
-def features(pixels: Tensor, known: Tensor | None, noise: Tensor, patch: int = PATCH) -> Tensor:
+def features(pixels: Tensor, known: Tensor, noise: Tensor, patch: int = PATCH) -> Tensor:
     """Features (B, 64, bands * 66) of patches (B, 64, bands * 64) of images with the noise (B, bands).
 
     Pixels and their means per band, each in units of its noise and on the asinh scale; then the shares of
     pixels without data.
-    known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0;
-    None: there are everywhere.
+    known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0.
     """
     of_band = pixels.unflatten(2, (-1, patch * patch)) / noise[:, None, :, None]
-    means = of_band.mean(3)
-    missing = torch.zeros_like(means)
-    if known is not None:
-        share = known.unflatten(2, (-1, patch * patch)).mean(3)
-        means, missing = means / share.clamp(min=1 / (patch * patch)), 1 - share
+    share = known.unflatten(2, (-1, patch * patch)).mean(3)
+    means = of_band.mean(3) / share.clamp(min=1 / (patch * patch))
     means = means * patch  # whose noise is an eighth of a pixel's
-    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), missing], 2)
+    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), 1 - share], 2)
 
 
 class Decoder(nn.Module):
@@ -276,9 +276,9 @@ class Model(nn.Module):
         self.others.copy_(distribution(redshift, self.config.grid))
 
     def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches (B, 64, bands * 64) in units of the sky noise, and where they have data: 1 or 0."""
-        image, known = known_pixels(image)
-        return patches(image / self.noise.view(-1, 1, 1)), patches(known)
+        """Patches (B, 64, bands * 64) in units of the sky noise, and where own light is seen: 1 or 0."""
+        image, known = own_pixels(image, self.noise, self.config.own_light)
+        return patches(image), patches(known)
 
     def encode(
         self,
@@ -461,8 +461,11 @@ class Model(nn.Module):
         Smooth L1 losses of hidden pixels of image and spectrum, cross-entropy of p(z) plus HSC loss,
         cross-entropy of the class, and smooth L1 loss of hidden columns, in units of their scatter.
         """
-        noise, (truth, known) = self.noise.view(-1, 1, 1), known_pixels(batch.image)
-        image = F.smooth_l1_loss(asinh(output.image / noise), asinh(truth / noise), reduction="none") * known
+        noise, (truth, known) = (
+            self.noise.view(-1, 1, 1),
+            own_pixels(batch.image, self.noise, self.config.own_light),
+        )
+        image = F.smooth_l1_loss(asinh(output.image / noise), asinh(truth), reduction="none") * known
         spectrum = F.smooth_l1_loss(output.spectrum, batch.spectrum, reduction="none")
         length, patch = self.config.spectrum_length, self.config.spectrum_patch
         known = batch.redshift.nan_to_num(0.0)  # what is not known is left out of the means

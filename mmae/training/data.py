@@ -263,11 +263,12 @@ class TrainingSet:
         images the model does not take.
         """
         unit = torch.tensor(noise)
-        target, unlike = target_of(store, self.input, unit), {}
+        own_light = getattr(self.model, "own_light", False)
+        target, unlike = target_of(store, self.input, unit, own_light), {}
         for name in SHARES:
             rows = self.labelled(name)
             parts = [rows[start : start + MEASURED_ROWS] for start in range(0, len(rows), MEASURED_ROWS)]
-            measured = [magnitudes(self.read(part).image, unit) for part in parts]
+            measured = [magnitudes(self.read(part).image, unit, own_light) for part in parts]
             if measured:
                 self.weight[rows], unlike[name] = weights(torch.cat(measured).numpy(), target)
         rows = self.labelled(TRAIN)

@@ -51,7 +51,7 @@ def selected(store: Path, bands: ModelConfig) -> np.ndarray:
     for start in range(0, opened_store.n, 512):
         image = wanted.read(opened_store, start, min(opened_store.n, start + 512)).image
         noise = torch.from_numpy(sky_noise(image)) if noise is None else noise
-        parts.append(magnitudes(torch.from_numpy(image), noise.float()))
+        parts.append(magnitudes(torch.from_numpy(image), noise.float(), bands.own_light))
     bright = torch.cat(parts).numpy()
     of_i, red = bright[:, 2], bright[:, 2] - bright[:, 0]
     score = sum((each - np.nanmedian(each)) / np.nanstd(each) for each in (of_i, red))

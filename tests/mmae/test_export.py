@@ -197,5 +197,7 @@ def test_a_bundle_of_the_format_before_is_refused(bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "bundle")
     card = json.loads((bundle / CARD).read_text()) | {"version": 5}
     atomic.write_json(tmp_path / "bundle" / CARD, atomic.sealed(card))
-    with pytest.raises(InputRefused, match="of another format than mmae-bundle 8: export the bundle again"):
+    with pytest.raises(
+        InputRefused, match=f"of another format than mmae-bundle {VERSION}: export the bundle again"
+    ):
         open_bundle(tmp_path / "bundle")

@@ -14,7 +14,8 @@ from torch import Tensor
 from catalogs.products.model_input import ModelInput
 from catalogs.store.cutouts import CutoutStore
 from mmae.bundles.likeness.backing import USUAL
-from mmae.layers.patches import known_pixels, patches
+from mmae.layers.own_light import own_pixels
+from mmae.layers.patches import patches
 from mmae.layers.photometry import Photometry
 
 NEIGHBOURS = 16
@@ -47,16 +48,16 @@ class Standing:
         )
 
 
-def magnitudes(image: Tensor, noise: Tensor) -> Tensor:
+def magnitudes(image: Tensor, noise: Tensor, own_light: bool) -> Tensor:
     """asinh of the signal to noise in the middle of images (N, bands, 64, 64), (N, bands); NaN: no band.
 
-    noise (bands,): a unit, that of the sky in the training set, and not of the image.
+    noise (bands,): a unit, that of the sky in the training set, and not of the image; own_light: the model's.
     """
-    pixels, known = known_pixels(image / noise[:, None, None])
+    pixels, known = own_pixels(image, noise, own_light)
     return Photometry(image.shape[1]).central(patches(pixels), patches(known))
 
 
-def target_of(store: CutoutStore, wanted: ModelInput, noise: Tensor) -> np.ndarray:
+def target_of(store: CutoutStore, wanted: ModelInput, noise: Tensor, own_light: bool) -> np.ndarray:
     """Magnitudes (T, bands) of objects from all of a store that inference takes; noise (bands,): the unit.
 
     Raises InputRefused for a store whose images the model does not take.
@@ -67,7 +68,8 @@ def target_of(store: CutoutStore, wanted: ModelInput, noise: Tensor) -> np.ndarr
     parts = []
     for start in (some * BLOCK_ROWS).tolist():
         read = wanted.read(store, start, min(store.n, start + BLOCK_ROWS))
-        parts.append(magnitudes(torch.from_numpy(read.image[read.reason == ""]), noise))
+        image = torch.from_numpy(read.image[read.reason == ""])
+        parts.append(magnitudes(image, noise, own_light))
     return torch.cat(parts).numpy()
 
 

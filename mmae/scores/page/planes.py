@@ -41,7 +41,7 @@ def planes_of(store: CutoutStore, bundle: Bundle) -> Planes:
         raise UsageError(f"{bundle.path} keeps no galaxies with redshifts: export a model of ours again")
     known = program.backing.known.masked_fill(program.backing.absent > 0, torch.nan).numpy()
     noise = torch.from_numpy(bundle.noise).float()
-    seen = target_of(store, bundle.input, noise)
+    seen = target_of(store, bundle.input, noise, bundle.own_light)
     zero_point = bundle.input.zero_point
     in_ab = (ab_magnitudes(each, bundle.noise, zero_point) for each in (seen, known))
     return Planes(bundle.input.bands, *in_ab)
