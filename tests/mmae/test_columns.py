@@ -16,6 +16,7 @@ from catalogs.products.model_input import ModelInput
 from catalogs.store.cutouts import open_store
 from mmae import export, train
 from mmae.bundles.bundle import open_bundle
+from mmae.bundles.columns import named
 from mmae.bundles.engine import Engine
 from mmae.bundles.program import estimates
 from mmae.layers.conditions import split_told

@@ -15,7 +15,7 @@ from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
 from mmae import export
 from mmae.bundles import compiler
-from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, ROLES_FILE, TRAINED_ON, open_bundle
+from mmae.bundles.bundle import CARD, CHOSEN_BY, PROGRAMS, ROLES_FILE, TRAINED_ON, VERSION, open_bundle
 from mmae.bundles.calibrate import calibrate
 from mmae.bundles.program import program_of
 from mmae.bundles.roles import UNKNOWN, Roles
