@@ -4,6 +4,7 @@ import argparse
 import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -109,10 +110,11 @@ def make_all(recipes: Iterable[Train]) -> None:
         list(pool.map(make, recipes))
 
 
-def with_seeds(name: str, options: argparse.Namespace) -> tuple[Path, list[Path]]:
+def with_seeds(name: str, options: argparse.Namespace, own_light: bool = True) -> tuple[Path, list[Path]]:
     """The training store of HSC's mock, and runs on it with each seed; made once."""
     store = drawn(options.folder, options.galaxies)
-    common = {"epochs": options.epochs, "batch": options.batch, "model": model_of(options)}
+    model = replace(model_of(options), own_light=own_light)
+    common = {"epochs": options.epochs, "batch": options.batch, "model": model}
     recipes = [
         Train((store,), options.folder / "runs" / f"{name} {seed}", seed=seed, **common)
         for seed in range(options.seeds)
