@@ -3,9 +3,9 @@
 python tests/benchmarks/bench_artefacts.py FOLDER [--galaxies 12000] [--epochs 3] [--seeds 2] [--small]
 
 FOLDER keeps a mock survey of HSC and the runs. A trail is planted in every galaxy of the test split, as the
-mock plants them, in one band; and a bright star, 12 to 26 pixels from the middle. Beside models that leave out
-the light of other sources are those that do not. With MMAE_SHARED_DATA, a folder with real HSC images, these
-are searched for trails, too.
+mock plants them, in one band; and a bright star, 12 to 26 pixels from the middle. Beside models that leave
+out the light of other sources are those that do not. With MMAE_SHARED_DATA, a folder with real HSC images,
+these are searched for trails, too.
 """
 
 import os
