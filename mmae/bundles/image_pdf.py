@@ -141,6 +141,7 @@ class ImagePdf(nn.Module):
         pixels, known = patches(light), patches(own)
         seen = known
         if visible is not None:
+            known = patches(own.expand_as(light))
             seen = known * torch.zeros_like(pixels[:, :, 0]).scatter(1, visible, 1.0).unsqueeze(2)
         measured, bands, central = self.photometry(pixels, seen)
         noise, circumstances = self.conditions(pixels, seen, self.noise, told)

@@ -47,7 +47,8 @@ def sky_noise(pixels: Tensor, weights: Tensor | None, border: Tensor, of_patch: 
 
     The median of the standard deviations of the patches at the border, so that a neighbour or two do not
     count; of those with data in half of their pixels.
-    weights, of the shape and type of the pixels: 1 = seen, 0 = not, and the pixel is 0; None: all are.
+    weights, of the shape and type of the pixels, or (B, 64, 64) for all bands: 1 = seen, 0 = not, and the
+    pixel is 0; None: all are.
     """
     sky = pixels.index_select(1, border).unflatten(2, (-1, of_patch))  # (B, 28, bands, 64)
     seen = torch.ones_like(sky)
@@ -56,7 +57,7 @@ def sky_noise(pixels: Tensor, weights: Tensor | None, border: Tensor, of_patch: 
     number = seen.sum(3)
     mean = (sky * seen).sum(3) / number.clamp(min=1)
     variance = ((sky - mean.unsqueeze(3)).square() * seen).sum(3) / (number - 1).clamp(min=1)
-    usable = number >= of_patch // 2  # (B, 28, bands)
+    usable = (number >= of_patch // 2).expand_as(variance)  # (B, 28, bands)
     ordered = variance.sqrt().masked_fill(~usable, torch.inf).sort(1)[0]
     several = usable.sum(1)
     median = ordered.gather(1, (several - 1).clamp(min=0).floor_divide(2).unsqueeze(1)).squeeze(1)

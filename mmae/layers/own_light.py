@@ -22,10 +22,12 @@ STRIDE = 4
 def own_pixels(image: Tensor, noise: Tensor, own_light: bool) -> tuple[Tensor, Tensor]:
     """Images (B, bands, 64, 64) in units of the noise (bands,), 0 where nothing is seen; and where it is.
 
-    That, 1 or 0 and of the same shape, is where there are data (not NaN), and no light of another source, if
-    own light alone is asked for.
+    That, 1 or 0, is where there are data (not NaN), and no light of another source, if own light alone is
+    asked for. It is (B, 1, 64, 64) where all bands have data everywhere, as most have: a fifth of the work.
     """
-    image, known = known_pixels(image)
+    known = torch.ones_like(image[:, :1])
+    if image.is_cuda or image.isnan().any():
+        image, known = known_pixels(image)
     image = image / noise.view(-1, 1, 1)
     if not own_light:
         return image, known
@@ -43,18 +45,25 @@ def others(
 ) -> Tensor:
     """Where another source shines, (B, 64, 64) bool.
 
-    image (B, bands, 64, 64) in units of the noise, 0 where it is not known; known, of this shape: 1 or 0. The
-    rest are arguments for TorchScript.
+    image (B, bands, 64, 64) in units of the noise, 0 where it is not known; known, of this shape or
+    (B, 1, 64, 64): 1 or 0. The rest are arguments for TorchScript.
     """
-    seen = known.amax(1, keepdim=True)
-    light = F.avg_pool2d(image.sum(1, keepdim=True), 3, 1, 1)
-    opposite, there = light.flip(2, 3), seen * seen.flip(2, 3)
+    light = around(image.sum(1)) / 9
+    opposite = light.flip(1, 2)
+    seen = known.amax(1)
+    there = seen * seen.flip(1, 2)
     more = (light - opposite) * there
-    noise = 1.4826 * more[:, :, ::stride, ::stride].flatten(1).abs().median(1)[0]
-    brighter = more > sigma * noise.view(-1, 1, 1, 1)
-    brighter = brighter & (light > ratio * opposite) & (there > 0.5)
-    grown = F.max_pool2d(brighter.to(image.dtype), 3, 1, 1) > 0.5
+    noise = 1.4826 * more[:, ::stride, ::stride].flatten(1).abs().median(1)[0]
+    least = torch.maximum(opposite + sigma * noise.view(-1, 1, 1), ratio * opposite)
+    brighter = (light > least).to(image.dtype) * there
     size = image.shape[2]
     place = torch.arange(size, dtype=image.dtype, device=image.device) - (size - 1) / 2
     outside = place.square().unsqueeze(1) + place.square() > core**2
-    return (grown & outside).squeeze(1)
+    return (around(brighter) > 0.5) & outside
+
+
+def around(values: Tensor) -> Tensor:
+    """Sums (B, 64, 64) over each pixel and the eight about it; beyond the edge there is nothing."""
+    wide = F.pad(values, (1, 1, 1, 1))
+    rows = wide[:, 2:] + wide[:, 1:-1] + wide[:, :-2]
+    return rows[:, :, 2:] + rows[:, :, 1:-1] + rows[:, :, :-2]

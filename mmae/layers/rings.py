@@ -25,13 +25,17 @@ def rings(edges: Sequence[float]) -> Tensor:
 def sums(pixels: Tensor, weights: Tensor | None, rings: Tensor) -> tuple[Tensor, Tensor]:
     """Flux of the visible pixels of each ring, and their number: (B, bands, R) each.
 
-    pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not; None: all are,
-    with the same bits.
+    pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not; or (B, 64, 64)
+    for all bands, and the pixels are 0 where not; None: all are visible. With the same bits in every way.
     """
     if weights is None:
         flux = product(by_band(pixels, rings), rings)
         return flux, rings.sum(1).expand_as(flux)
-    return product(by_band(pixels * weights, rings), rings), product(by_band(weights, rings), rings)
+    number = product(by_band(weights, rings), rings)
+    if weights.shape[2] != pixels.shape[2]:
+        flux = product(by_band(pixels, rings), rings)
+        return flux, number.expand_as(flux)
+    return product(by_band(pixels * weights, rings), rings), number
 
 
 def by_band(tokens: Tensor, rings: Tensor) -> Tensor:

@@ -157,13 +157,15 @@ def features(pixels: Tensor, known: Tensor, noise: Tensor, patch: int = PATCH) -
 
     Pixels and their means per band, each in units of its noise and on the asinh scale; then the shares of
     pixels without data.
-    known, of the shape and type of the pixels: 1 = there are data, 0 = there are none, and the pixel is 0.
+    known, of the shape and type of the pixels, or (B, 64, 64) for all bands: 1 = there are data, 0 = there
+    are none, and the pixel is 0.
     """
     of_band = pixels.unflatten(2, (-1, patch * patch)) / noise[:, None, :, None]
     share = known.unflatten(2, (-1, patch * patch)).mean(3)
     means = of_band.mean(3) / share.clamp(min=1 / (patch * patch))
     means = means * patch  # whose noise is an eighth of a pixel's
-    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), 1 - share], 2)
+    missing = (1 - share).expand_as(means)
+    return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), missing], 2)
 
 
 class Decoder(nn.Module):
@@ -278,7 +280,7 @@ class Model(nn.Module):
     def pixels(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Patches (B, 64, bands * 64) in units of the sky noise, and where own light is seen: 1 or 0."""
         image, known = own_pixels(image, self.noise, self.config.own_light)
-        return patches(image), patches(known)
+        return patches(image), patches(known.expand_as(image))
 
     def encode(
         self,

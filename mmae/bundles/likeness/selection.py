@@ -54,7 +54,7 @@ def magnitudes(image: Tensor, noise: Tensor, own_light: bool) -> Tensor:
     noise (bands,): a unit, that of the sky in the training set, and not of the image; own_light: the model's.
     """
     pixels, known = own_pixels(image, noise, own_light)
-    return Photometry(image.shape[1]).central(patches(pixels), patches(known))
+    return Photometry(image.shape[1]).central(patches(pixels), patches(known.expand_as(pixels)))
 
 
 def target_of(store: CutoutStore, wanted: ModelInput, noise: Tensor, own_light: bool) -> np.ndarray:
