@@ -64,6 +64,8 @@ from mmae.training.validate import validate
 
 REPORT_STEPS = 10
 """Steps between reports, which are of means over them."""
+WAITING_STEPS = {"cuda": REPORT_STEPS}
+"""Steps after which a GPU is waited for, to see losses and to agree on what is asked for; 1 on a CPU."""
 MAX_SKIPPED = 50
 """Number of consecutive steps skipped for a gradient that is not finite, at which training gives up."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -187,14 +189,15 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
     for remark in data.remarks:
         log.print(remark)
     model, parts = data_parallel(state.model, world), state.model.loss_weights
-    pin = world.device.type == "cuda"
-    saved, skipped = time.monotonic(), 0
+    pin, every = world.device.type == "cuda", WAITING_STEPS.get(world.device.type, 1)
+    saved, skipped = time.monotonic(), torch.zeros((), device=world.device)
 
     with log.progress(config.epochs * steps, state.step) as advance:
         while not finished(state, config):
             seen = epoch_rows(rows, times, kind, config.seed, state.epoch)
             order = epoch_order(seen, data.block[seen], config.batch, config.seed, state.epoch)
             started, first = time.monotonic(), state.step
+            unseen: list[Losses] = []
             model.train()
             for batch in batches(data, order, config.batch, world.rank, world.size, state.step_in_epoch, pin):
                 size = batch_rows(galaxies, config.batch, state.step_in_epoch)
@@ -203,20 +206,24 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
                 own_masks = masks.rows(rank_slice(size, world.rank, world.size)).to(world.device)
                 counts = masks.counts(parts).clamp(min=1).to(world.device) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
-                losses = backward(model, batch.to(world.device), own_masks, config, counts)
-                skipped = 0 if step(state, config, galaxies) else skipped + 1
+                unseen.append(backward(model, batch.to(world.device), own_masks, config, counts))
+                skipped = torch.where(step(state, config, galaxies), 0, skipped + 1)
+                if state.step % every and state.step_in_epoch < steps:
+                    continue
 
-                state.unreported.append(reduced(losses, parts, world))
+                seen_now, unseen = reduced(unseen, parts, world), []
+                state.unreported += seen_now
                 if state.step % REPORT_STEPS == 0:
                     rate = (state.step - first) * config.batch / (time.monotonic() - started)
                     log.report("train", state.step, state.report() | {"samples_per_s": rate})
-                loss = losses.total.item()
-                advance(loss)
+                totals, in_a_row = [losses["total"] for losses in seen_now], int(skipped)
+                for total in totals:
+                    advance(total)
                 due = time.monotonic() - saved > 60 * config.checkpoint_minutes
-                failed = not math.isfinite(loss) or skipped == MAX_SKIPPED
+                failed = not all(map(math.isfinite, totals)) or in_a_row >= MAX_SKIPPED
                 stopping, saving, diverged = agree(world, stop.requested, due and world.is_main, failed)
                 if diverged:
-                    quantity = "gradient" if skipped == MAX_SKIPPED else "loss"
+                    quantity = "gradient" if in_a_row >= MAX_SKIPPED else "loss"
                     raise InputRefused(
                         f"no finite {quantity} at step {state.step}: lower --lr, or --spectrum-dropout"
                     )
@@ -266,14 +273,17 @@ def end_epoch(
     save(config, world, description, state, best=improved)
 
 
-def step(state: State, config: Train, galaxies: int) -> bool:
-    """Take an optimiser step, in epochs of so many galaxies; skip it and return False if not finite."""
+def step(state: State, config: Train, galaxies: int) -> torch.Tensor:
+    """Take an optimiser step, in epochs of so many galaxies; returns whether the gradient is finite, ().
+
+    Where it is not, the optimiser does nothing, as it does for a scaler of gradients: nobody waits to see it.
+    """
     factor = rate_factor(config, -(-galaxies // config.batch), state.epoch, state.step_in_epoch)
     for group, rate in zip(state.optimizer.param_groups, state.rates, strict=True):
         group["lr"] = rate * factor
-    finite = bool(nn.utils.clip_grad_norm_(state.model.parameters(), config.clip).isfinite())
-    if finite:
-        state.optimizer.step()
+    finite = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip).isfinite()
+    state.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    state.optimizer.step()
     state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
     if state.average:
         update_average(state.average, state.model, config.average, state.step)
@@ -289,10 +299,10 @@ def stopped(state: State) -> Interrupted:
     return Interrupted(f"stopped and saved at step {state.step}; the same command goes on from there")
 
 
-def reduced(losses: Losses, parts: Iterable[str], world: World) -> dict[str, float]:
-    """Means of the losses over ranks, by name."""
-    means = world.mean(torch.cat([losses.total[None], losses.parts]).detach())
-    return dict(zip(("total", *parts), means.tolist(), strict=True))
+def reduced(losses: Sequence[Losses], parts: Iterable[str], world: World) -> list[dict[str, float]]:
+    """Means of the losses of steps over ranks, by name."""
+    means = world.mean(torch.stack([torch.cat([each.total[None], each.parts]) for each in losses]).detach())
+    return [dict(zip(("total", *parts), row, strict=True)) for row in means.tolist()]
 
 
 def agree(world: World, *flags: bool) -> list[bool]:

@@ -43,6 +43,21 @@ def test_a_galaxy_teaches_every_set_what_it_would_say_without_the_other_bands():
         torch.testing.assert_close(of_sets.photometric[whole, place], alone.logits[whole])
 
 
+def test_what_a_gpu_computes_row_by_row_is_what_is_computed_set_by_set():
+    """With rows that no network is for: of one band, and of none."""
+    torch.manual_seed(0)
+    model = Model(TINY["mmae"]).photometric_pdf.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    bands = torch.arange(32).repeat(3)
+    measured = torch.randn(len(bands), model.measured + 5)
+    conditions = torch.randn(len(bands), model.heard.shape[1] - model.measured)
+    features = torch.cat([measured[:, : model.measured], conditions], 1)
+    by_rows = model.of_rows(features, model.place[bands])
+    torch.testing.assert_close(by_rows, model(measured, conditions, bands))
+    assert (by_rows.abs().sum(1) > 0).sum() == 3 * (2**5 - 5 - 1)
+
+
 def test_half_of_the_weight_is_that_of_all_bands_of_surveys():
     numbers = torch.tensor([0b011, 0b101, 0b110, 0b111])
     observed = torch.tensor([[True, True, True], [True, False, True], [False, False, True]])
