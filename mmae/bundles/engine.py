@@ -4,7 +4,6 @@ The last bits of a row depend on the shape of the batch it is in. The tail of a 
 they depend on the row alone.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import astuple
 from typing import NamedTuple, Self
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from catalogs.store.format import SIZE
 from mmae.bundles import columns, summary
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.image_mask import WHOLE, visible_tokens
@@ -25,8 +23,8 @@ from mmae.layers.photometry import RADII
 from mmae.models.families import config_of
 from mmae.models.output import Estimate
 
-Readout = Callable[[Estimate, np.ndarray], Tensor]
-"""Computes numbers (B, C) from the estimates of a batch and its ids."""
+Readout = Callable[[Estimate, Tensor], Tensor]
+"""Computes numbers (B, C) from the estimates of a batch, and the levels (B,) that its ids draw."""
 
 
 def engine_of_this_process(bundle: Bundle, batch: int) -> "Engine":
@@ -72,7 +70,7 @@ class Engine:
         self.colours = len(RADII) * len(bundle.input.bands)
         self.program: nn.Module = bundle.load(device)
         self.exact: nn.Module | None = None if bundle.precision == FP32 else bundle.load(device, FP32)
-        self.upload = Upload(device, batch, len(bundle.input.bands)) if device.type == "cuda" else None
+        self.upload = Upload(device) if device.type == "cuda" else None
 
     def table(
         self, image: np.ndarray, object_id: np.ndarray, conditions: np.ndarray | None = None
@@ -103,7 +101,7 @@ class Engine:
     ) -> np.ndarray:
         """Joint representations (m, J) float32 of the same."""
         cutouts = Input.of(image, object_id, conditions)
-        return self.compute(cutouts, lambda estimate, ids: estimate.joint, self.joint_dim)
+        return self.compute(cutouts, lambda estimate, drawn: estimate.joint, self.joint_dim)
 
     def compute(self, cutouts: Input, readout: Readout, width: int) -> np.ndarray:
         """The readout of all rows, (m, width)."""
@@ -124,24 +122,23 @@ class Engine:
     def run(self, program: nn.Module, cutouts: Input, readout: Readout) -> Tensor:
         """The readout of a batch, on the device, and then whether it is finite: (batch, C + 1)."""
         image, ids, conditions = (filled(column, self.batch) for column in cutouts)
-        pixels, told = torch.from_numpy(image), torch.from_numpy(conditions).to(self.device)
-        pixels = self.upload(pixels) if self.upload else pixels
+        rows = [torch.from_numpy(column) for column in (image, conditions, columns.draws(ids))]
+        pixels, told, drawn = self.upload(rows) if self.upload else rows
         if self.masking == WHOLE:
             estimate = Estimate(*program(pixels, None, told))
         else:
             estimate = self.masked(program, pixels, told, ids)
         finite = estimate.point.isfinite() & estimate.mass.sum(1).isfinite()
-        return torch.cat([readout(estimate, ids), finite[:, None]], 1)
+        return torch.cat([readout(estimate, drawn), finite[:, None]], 1)
 
-    def summary(self, estimate: Estimate, object_id: np.ndarray) -> Tensor:
+    def summary(self, estimate: Estimate, drawn: Tensor) -> Tensor:
         """Readout: the columns of a catalogue."""
-        drawn = torch.from_numpy(columns.draws(object_id)).to(self.device)
         return summary.table(estimate, self.grid, drawn)
 
-    def summary_and_pdf(self, estimate: Estimate, object_id: np.ndarray) -> Tensor:
+    def summary_and_pdf(self, estimate: Estimate, drawn: Tensor) -> Tensor:
         """Readout: the columns, and p(z)."""
         mass = estimate.mass / estimate.mass.sum(1, keepdim=True)
-        return torch.cat([self.summary(estimate, object_id), mass], 1)
+        return torch.cat([self.summary(estimate, drawn), mass], 1)
 
     def masked(
         self, program: nn.Module, pixels: Tensor, conditions: Tensor, object_id: np.ndarray
@@ -164,27 +161,26 @@ def filled(rows: np.ndarray, batch: int) -> np.ndarray:
     return whole
 
 
+def pinned(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of float32 in pinned memory, which a GPU reads by itself; torch keeps it for the next."""
+    return torch.empty(shape, pin_memory=True).numpy()
+
+
 class Upload:
-    """Copies batches to a GPU on a stream of its own, so that one travels while another is computed.
+    """Copies batches to a GPU on a stream of its own, so that one travels while another is computed."""
 
-    There are two buffers of pinned memory, filled in turn, each when the copy out of it is done.
-    """
-
-    def __init__(self, device: torch.device, batch: int, bands: int):
-        shape = (batch, bands, SIZE, SIZE)
+    def __init__(self, device: torch.device):
         self.device, self.stream = device, torch.cuda.Stream(device)
-        self.buffers = itertools.cycle(
-            (torch.empty(shape, pin_memory=True), torch.cuda.Event()) for _ in range(2)
-        )
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        pinned, copied = next(self.buffers)
-        copied.synchronize()
-        pinned.copy_(rows)
+    def __call__(self, rows: list[Tensor]) -> list[Tensor]:
+        """The tensors on the GPU; those in pinned memory must not change before they were computed with."""
         with torch.cuda.stream(self.stream):
-            pixels = pinned.to(self.device, non_blocking=True)
-            copied.record()
+            there = [
+                (part if part.is_pinned() else part.pin_memory()).to(self.device, non_blocking=True)
+                for part in rows
+            ]
         computing = torch.cuda.current_stream(self.device)
-        computing.wait_event(copied)
-        pixels.record_stream(computing)  # its memory is not to be used anew before it was computed with
-        return pixels
+        computing.wait_stream(self.stream)
+        for part in there:
+            part.record_stream(computing)  # its memory is not to be used anew before it was computed with
+        return there

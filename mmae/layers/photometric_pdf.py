@@ -84,7 +84,7 @@ class PhotometricPdf(nn.Module):
         up, middle = self.up.index_select(0, chosen), self.middle.index_select(0, chosen)
         x = F.gelu(torch.einsum("boi,bi->bo", up, x) + self.up_bias.index_select(0, chosen))
         x = F.gelu(torch.einsum("boi,bi->bo", middle, x) + self.middle_bias.index_select(0, chosen))
-        return affine(x, self.out, self.out_bias, gelu=False).masked_fill((places < 0).unsqueeze(1), 0.0)
+        return affine(x, self.out, self.out_bias, gelu=False).masked_fill(places.ne(chosen).unsqueeze(1), 0.0)
 
     def of_sets(self, measured: Tensor, conditions: Tensor) -> Tensor:
         """Logits (S, B, K) of all sets; measured (S, B, J): as from `Photometry.of_sets`."""

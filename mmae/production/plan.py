@@ -15,9 +15,11 @@ from catalogs.errors import InputRefused
 from catalogs.place import Place
 from catalogs.products.photoz import Part
 from catalogs.store.cutouts import CutoutStore
+from mmae.hardware import gpus
 
-BATCH = 64
-"""Rows the model computes together. It is part of the plan: the last bits of a row depend on it."""
+BATCH, GPU_BATCH = 64, 2048
+"""Rows the model computes together, on a core and on a GPU, which 64 would keep busy for less time than it
+takes to launch them. It is part of the plan: the last bits of a row depend on it."""
 MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 64
 """A unit is about a 64th of the store, within these bounds: small enough to lose, large enough to forget."""
 RUN_ENDING = ".photoz"
@@ -61,10 +63,18 @@ class Plan:
         return unit * self.unit_rows, min(self.rows, (unit + 1) * self.unit_rows)
 
 
-def unit_rows(rows: int, shard_rows: int) -> int:
-    """Rows a unit: whole shards, or halves and quarters of one, in whole batches; independent of workers."""
+def batch_here() -> int:
+    """Rows that are computed together by workers like this machine."""
+    return GPU_BATCH if gpus() else BATCH
+
+
+def unit_rows(rows: int, shard_rows: int, batch: int = BATCH) -> int:
+    """Rows a unit: whole shards, or halves and quarters of one; independent of the number of workers.
+
+    It is a multiple of BATCH, and has a batch or more where the store has.
+    """
     assert shard_rows % BATCH == 0, shard_rows
-    target = min(MAX_UNIT, max(MIN_UNIT, rows // UNITS))
+    target = min(MAX_UNIT, max(MIN_UNIT, batch, rows // UNITS))
     size = shard_rows
     while size > target and size % (2 * BATCH) == 0:
         size //= 2

@@ -27,7 +27,7 @@ from mmae.bundles.image_mask import Masking
 from mmae.bundles.roles import Roles
 from mmae.hardware import Precision
 from mmae.production.actor import Actor
-from mmae.production.plan import BATCH, Plan
+from mmae.production.plan import Plan, batch_here
 from mmae.production.units import Rows
 
 
@@ -41,6 +41,8 @@ class Setup:
     masking: Masking
     umask: int
     """Of the user; Ray itself runs with a stricter one."""
+    batch: int
+    """Rows to compute together; the driver's, as it is part of the plan."""
     s3: s3.Environment
     """How the driver reaches S3: the nodes of a cluster need not know."""
 
@@ -48,7 +50,7 @@ class Setup:
     def of(cls, bundle: Bundle, umask: int) -> "Setup":
         """The precision is the driver's: an actor on other hardware must not choose another."""
         model = bundle.path.resolve(), bundle.sha256, bundle.precision, bundle.masking
-        return cls(*model, umask, s3.Environment.here())
+        return cls(*model, umask, batch_here(), s3.Environment.here())
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ class Predictor(Actor):
             raise InputRefused(f"{setup.bundle} was changed while it was being read: start again")
         from mmae.bundles.engine import (
             engine_of_this_process,  # torch: the driver needs this file, but not that
+            pinned,
         )
 
-        self.engine = engine_of_this_process(bundle, BATCH)
+        self.engine = engine_of_this_process(bundle, setup.batch)
+        if self.engine.device.type == "cuda":
+            self.feed_gpu(pinned, setup.batch)
         table, self.noise, self.input = bundle.roles(), bundle.noise, bundle.input
         self.roles = None if table is None else Roles(table)
 

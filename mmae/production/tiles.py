@@ -34,7 +34,7 @@ from mmae import __version__
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.columns import MC_SEED
 from mmae.production.notes import Notes
-from mmae.production.plan import BATCH, Plan, RunFiles, check_input, unit_rows
+from mmae.production.plan import Plan, RunFiles, batch_here, check_input, unit_rows
 from mmae.production.predictor import TileTask
 from mmae.production.sky_warning import sky_warning
 from mmae.production.tile_list import named_stores
@@ -131,8 +131,8 @@ class Tile:
     def make_plan(self, bundle: Bundle) -> Plan:
         return Plan(
             rows=self.store.n,
-            unit_rows=unit_rows(self.store.n, self.store.shard_rows),
-            batch=BATCH,
+            unit_rows=unit_rows(self.store.n, self.store.shard_rows, batch_here()),
+            batch=batch_here(),
             store_fingerprint="",
             bands=" ".join(self.store.bands),
             zero_point=self.store.zero_point,

@@ -1,8 +1,10 @@
 """How fast cutouts come from the shards of a store into memory, screened, beside a copy of the same bytes.
 
     python tests/benchmarks/bench_data_path.py [--before CHECKOUT] [--objects 8192] [--rounds 9]
+                                               [--redshifts BUNDLE TILE]
 
-CHECKOUT is a folder with an earlier version of this repository. Every measurement is in a process of its own,
+CHECKOUT is a folder with an earlier version of this repository. --redshifts measures what float16 does to the
+redshifts of a tile, by a bundle. Every measurement is in a process of its own,
 with the environment of a worker; a round makes all of them in turn, so that a slow minute of the machine hits
 them alike. Times are CPU time of one core, files are in the page cache.
 """
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import report
+import torch
 from bench_storage import pixels
 
 from catalogs.bands import HSC
@@ -26,7 +29,14 @@ from catalogs.products.model_input import ModelInput
 from catalogs.products.sky import is_unlike_training
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
+from catalogs.store.format import OPTIONAL
 from mmae import environment
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.columns import named
+from mmae.bundles.engine import Engine
+from mmae.bundles.image_mask import WHOLE
+from mmae.hardware import BF16, FP32
+from mmae.production.plan import BATCH
 
 ROOT = Path(__file__).parents[2]
 BEFORE_BLOCK = 512
@@ -117,11 +127,54 @@ def table(rates: dict[tuple[str, str, str], list[float]]) -> Iterator[str]:
         )
 
 
+def moved(bundle: Path, tile: Path, folder: Path) -> Iterator[str]:
+    """How far the redshifts of a tile move when its pixels are kept in float16, beside what bf16 does."""
+    store, found = open_store(tile), {}
+    columns = {name: store.column(name) for name in ("object_id", "ra", "dec")}
+    known = [name for name in OPTIONAL if store.has(name) and name != "mask"]
+    columns |= {name: store.column(name) for name in known} | {"image": store.images(0, store.n)[0]}
+    cutouts.write(
+        folder / "half.zarr",
+        lambda start, stop: {name: column[start:stop] for name, column in columns.items()},
+        n=store.n,
+        survey=store.survey,
+        bands=store.bands,
+        pixel_scale=store.pixel_scale,
+        zero_point=store.zero_point,
+        known=known,
+        float16=True,
+    )
+    for name, path, precision in (
+        ("float32", tile, FP32),
+        ("float16", folder / "half.zarr", FP32),
+        ("float32, program in bf16", tile, BF16),
+    ):
+        opened = open_bundle(bundle, precision, WHOLE)
+        read = opened.input.read(open_store(path), 0, store.n)
+        engine = Engine(opened, torch.device("cpu"), BATCH)
+        values = named(engine.table(read.image, columns["object_id"], read.conditions))
+        found[name] = values["PHOTOZ_BEST"], read.flags, read.reason
+        width = (values["PHOTOZ_ERR68_MAX"] - values["PHOTOZ_ERR68_MIN"]) / 2
+    z, flags, reason = found.pop("float32")
+    used = reason == ""
+    yield f"Redshifts of {used.sum()} objects of a mock tile ({store.survey}), from those of float32 pixels:"
+    yield ""
+    yield "| | median of abs(dz)/(1+z) | 99 % | greatest | 99 % of abs(dz) / sigma | other flags or reasons |"
+    yield "|---|---|---|---|---|---|"
+    for name, (other, its_flags, its_reason) in found.items():
+        dz = np.abs(other - z)[used]
+        scaled = dz / (1 + z[used])
+        changed = int(((its_flags != flags) | (its_reason != reason)).sum())
+        levels = " | ".join(f"{np.quantile(scaled, level):.1e}" for level in (0.5, 0.99, 1))
+        yield f"| {name} | {levels} | {np.quantile(dz / width[used], 0.99):.3f} | {changed} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", type=Path)
     parser.add_argument("--objects", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--redshifts", nargs=2, type=Path, default=())
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -143,14 +196,18 @@ def main() -> None:
                 found = rate(trees[version], step, Path(folder, f"{name}.zarr"))
                 rates[name, step, version].append(found)
                 print(f"{turn + 1}/{options.rounds} {name} {step} {version}: {found:,.0f}", file=sys.stderr)
+        change = list(moved(*options.redshifts, Path(folder))) if options.redshifts else []
     body = [
         f"{options.objects} objects of 5 x 64 x 64 pixels: {what}. Medians of {options.rounds} rounds, in "
         "brackets least and greatest; CPU time, one core, page cache; load of the two cores while measured: "
         f"{os.getloadavg()[1]:.0f}. A copy of float16 is of half of the bytes.",
         "",
         *table(rates),
+        "",
+        *change,
     ]
     flags = " --before CHECKOUT" if options.before else ""
+    flags += " --redshifts BUNDLE TILE" if options.redshifts else ""
     command = f"bench_data_path.py{flags} --objects {options.objects} --rounds {options.rounds}"
     report.write("data_path", "From shards to screened pixels", command, body)
 

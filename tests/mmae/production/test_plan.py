@@ -6,7 +6,7 @@ import pytest
 from catalogs.errors import InputRefused
 from catalogs.store import cutouts
 from mmae.production import plan
-from mmae.production.plan import BATCH, MAX_UNIT, MIN_UNIT, Plan, check_input, unit_rows
+from mmae.production.plan import BATCH, GPU_BATCH, MAX_UNIT, MIN_UNIT, Plan, check_input, unit_rows
 
 
 def make_plan(rows, size):
@@ -27,6 +27,11 @@ def test_units_are_whole_batches_aligned_to_shards(rows, shard):
 
 def test_a_small_tile_still_has_work_for_several():
     assert unit_rows(2000, 4096) == MIN_UNIT
+
+
+@pytest.mark.parametrize("rows", [10**4, 10**6, 10**9])
+def test_units_for_a_gpu_have_a_batch_or_more(rows):
+    assert unit_rows(rows, 4096, GPU_BATCH) % GPU_BATCH == 0
 
 
 def test_a_billion_objects_make_some_ten_thousand_units():
