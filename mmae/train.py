@@ -45,6 +45,7 @@ from mmae.training.distributed import World
 from mmae.training.recipe import (
     Train,
     backward,
+    compile_layers,
     rate_factor,
     step_masks,
 )
@@ -188,6 +189,8 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
     )
     for remark in data.remarks:
         log.print(remark)
+    if config.compile:
+        compile_layers(state.model)
     model, parts = data_parallel(state.model, world), state.model.loss_weights
     pin, every = world.device.type == "cuda", WAITING_STEPS.get(world.device.type, 1)
     saved, skipped = time.monotonic(), torch.zeros((), device=world.device)

@@ -23,6 +23,7 @@ from catalogs.store.checks import check_folder
 from mmae.hardware import BF16, FP32, Precision, has_bf16
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.layers.photometry import MAX_BANDS
+from mmae.layers.transformer import Block
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
 from mmae.models.himes2025 import Himes2025Config
@@ -168,6 +169,8 @@ class Train:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Precision of matrix products; weights, optimiser and losses are fp32. auto: bf16 where the hardware has
     it; elsewhere fp32, which is faster there."""
+    compile: bool = False
+    """Compile the layers with torch.compile: it takes minutes at the start, and is meant for GPUs."""
     checkpoint_minutes: float = 15.0
     """Longest time between checkpoints; there is one at the end of every epoch, too."""
     seed: int = 0
@@ -282,6 +285,16 @@ def make_optimizer(model: AnyModel, config: Train) -> torch.optim.Optimizer:
     """
     groups = model.parameter_groups(config.lr)
     return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def compile_layers(model: AnyModel) -> None:
+    """Compile the layers of transformers in place, each kind once, for any number of tokens.
+
+    What is around them depends on what is hidden; they have most of the products.
+    """
+    for layer in model.modules():
+        if isinstance(layer, Block | nn.TransformerEncoderLayer):
+            layer.compile(dynamic=True)
 
 
 def rate_factor(config: Train, batches: int, epoch: int, batch: int) -> float:

@@ -231,7 +231,7 @@ def differences(new: dict[str, Any], old: dict[str, Any]) -> str:
 
     Except with the one-cycle schedule, which depends on the length.
     """
-    may_change = {"out", "data", "like", "epochs", "patience", "checkpoint_minutes"}
+    may_change = {"out", "data", "like", "epochs", "patience", "compile", "checkpoint_minutes"}
     may_change -= {"epochs"} if old["schedule"] == "one-cycle" else set()
     changed = (key for key in new if key not in may_change and new[key] != old.get(key))
     return ", ".join(f"{key} {old.get(key)}" for key in changed)

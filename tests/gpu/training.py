@@ -19,7 +19,7 @@ from mmae.models.batch import Batch
 from mmae.models.mmae import Model
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
-from mmae.training.recipe import Train, backward, make_optimizer, step_masks
+from mmae.training.recipe import Train, backward, compile_layers, make_optimizer, step_masks
 from mmae.training.validate import predict
 
 
@@ -38,8 +38,7 @@ def trainer(bench: Bench, config: Train, compiled: bool) -> tuple[Model, Callabl
     model.noise.fill_(toy.NOISE)
     optimizer, number = make_optimizer(model, config), count()
     if compiled:
-        model.blocks.compile(dynamic=True)
-        model.decoder.blocks.compile(dynamic=True)
+        compile_layers(model)
 
     def step(batch: Batch) -> torch.Tensor:
         size = len(batch.image)
