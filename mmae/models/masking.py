@@ -68,7 +68,10 @@ class Masks(NamedTuple):
         return Masks(*(tensor[which] for tensor in self))
 
     def to(self, device: torch.device) -> "Masks":
-        return Masks(*(tensor.to(device) for tensor in self))
+        """Copy on a device; a GPU is not waited for, as it would be by copies from pageable memory."""
+        if device.type != "cuda":
+            return Masks(*(tensor.to(device) for tensor in self))
+        return Masks(*(tensor.contiguous().pin_memory().to(device, non_blocking=True) for tensor in self))
 
     def counts(self, parts: Iterable[str]) -> Tensor:
         """How many there are of what the parts of a loss are means over, (P,).
