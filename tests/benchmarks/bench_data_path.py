@@ -42,6 +42,8 @@ ROOT = Path(__file__).parents[2]
 BEFORE_BLOCK = 512
 """Rows that were read at a time before a store said how many there should be."""
 NOISE = np.full(len(HSC), 0.1)
+ZERO_POINT = 27.0
+"""AB magnitude of flux 1, of HSC."""
 PASSES = 3
 """Of which the fastest counts; the first fills the page cache."""
 STEPS = {
@@ -128,11 +130,16 @@ def table(rates: dict[tuple[str, str, str], list[float]]) -> Iterator[str]:
 
 
 def moved(bundle: Path, tile: Path, folder: Path) -> Iterator[str]:
-    """How far the redshifts of a tile move when its pixels are kept in float16, beside what bf16 does."""
+    """How far the redshifts of a tile move when its pixels are kept in float16, beside what bf16 does.
+
+    At the zero point of HSC: in nJy a pixel of the mock tile of Rubin is beyond what float16 can hold.
+    """
     store, found = open_store(tile), {}
     columns = {name: store.column(name) for name in ("object_id", "ra", "dec")}
     known = [name for name in OPTIONAL if store.has(name) and name != "mask"]
     columns |= {name: store.column(name) for name in known} | {"image": store.images(0, store.n)[0]}
+    for name in {"image", "noise"} & columns.keys():
+        columns[name] = (columns[name] * store.flux_scale(ZERO_POINT)).astype(np.float32)
     cutouts.write(
         folder / "half.zarr",
         lambda start, stop: {name: column[start:stop] for name, column in columns.items()},
@@ -140,7 +147,7 @@ def moved(bundle: Path, tile: Path, folder: Path) -> Iterator[str]:
         survey=store.survey,
         bands=store.bands,
         pixel_scale=store.pixel_scale,
-        zero_point=store.zero_point,
+        zero_point=ZERO_POINT,
         known=known,
         float16=True,
     )

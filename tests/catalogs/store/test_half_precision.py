@@ -46,6 +46,14 @@ def test_pixels_are_kept_to_a_thousandth_of_the_noise_in_half_of_the_bytes(tmp_p
     assert 0 < error.std() < 0.001 * 0.05
 
 
+def test_noise_near_zero_does_not_become_what_means_no_data(tmp_path):
+    image = sky()
+    image[3, 0, 5, 6], image[4, 1, 0, 0], image[5, 0, 0, 0] = 1e-9, -2.9e-8, 0
+    read, _ = write(tmp_path / "a.zarr", image).images(0, N)
+    assert (read[3, 0, 5, 6], read[4, 1, 0, 0]) == (2.0**-24, -(2.0**-24))
+    np.testing.assert_array_equal(read == 0, image == 0)
+
+
 def test_damage_of_a_float16_store_is_found_by_chunks(tmp_path):
     store = write(tmp_path / "a.zarr", sky())
     shard = store.path / "image/c/0/0/0/0"
