@@ -21,7 +21,7 @@ from mmae.layers.columns import together
 from mmae.layers.conditions import SHALLOWEST, shallowness, split_told, unknown
 from mmae.layers.linear import Linear, copied
 from mmae.layers.own_light import own_pixels
-from mmae.layers.patches import patches
+from mmae.layers.patches import IMAGE_TOKENS, patches, pixels_of
 from mmae.layers.pdf import entropy, recalibrated
 from mmae.layers.photometry import RADII
 from mmae.layers.transformer import Block, Embedding
@@ -92,6 +92,7 @@ class ImagePdf(nn.Module):
         self.photometry, self.conditions = model.photometry, model.conditions
         self.photometry_embed = TokenEmbedding(model.photometry_embed)
         self.photometric_pdf = model.photometric_pdf
+        self.tokens = IMAGE_TOKENS
         self.grid, self.own_light = model.config.grid, model.config.own_light
         self.noise = nn.Parameter(model.noise, requires_grad=False)
         self.layers = nn.ModuleList(map(Layer, model.blocks))
@@ -137,14 +138,13 @@ class ImagePdf(nn.Module):
         """
         conditions = unknown(image) if conditions is None else conditions
         told, columns = split_told(conditions, image.shape[1], self.column_number)
+        if visible is not None:
+            hidden = torch.ones_like(image[:, 0, 0, : self.tokens]).scatter(1, visible, 0.0)
+            image = image.masked_fill(pixels_of(hidden) > 0, torch.nan)
         light, own = own_pixels(image, self.noise, self.own_light)
         pixels, known = patches(light), patches(own)
-        seen = known
-        if visible is not None:
-            known = patches(own.expand_as(light))
-            seen = known * torch.zeros_like(pixels[:, :, 0]).scatter(1, visible, 1.0).unsqueeze(2)
-        measured, bands, central = self.photometry(pixels, seen)
-        noise, circumstances = self.conditions(pixels, seen, self.noise, told)
+        measured, bands, central = self.photometry(pixels, known)
+        noise, circumstances = self.conditions(pixels, known, self.noise, told)
         tokens = self.image_embed(features(pixels, known, noise))
         if visible is not None:
             tokens = tokens.gather(1, visible.unsqueeze(2).expand(-1, -1, tokens.shape[2]))

@@ -21,6 +21,13 @@ def unpatch(tokens: Tensor) -> Tensor:
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(2, 3).flatten(3)
 
 
+def pixels_of(tokens: Tensor, patch: int = PATCH) -> Tensor:
+    """A value of each token (B, 64) at all of its pixels: (B, 1, 64, 64)."""
+    side = int(tokens.shape[1] ** 0.5)
+    grid = tokens.view(-1, 1, side, side)
+    return grid.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+
+
 def known_pixels(image: Tensor) -> tuple[Tensor, Tensor]:
     """Images (B, bands, 64, 64) with 0 for NaN, which is no data; and whether there are: 1 or 0."""
     unknown = image.isnan()

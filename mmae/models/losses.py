@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmae.layers.patches import pixels_of
 from mmae.layers.pdf import hsc
 
 
@@ -51,11 +52,7 @@ def masked_mean(values: Tensor, hidden: Tensor) -> Tensor:
 
 def image_pixels(mask: Tensor, shape: torch.Size) -> Tensor:
     """Token mask (B, 64), row by row -> pixel mask (B, bands, H, W)."""
-    batch, bands, height, width = shape
-    side = int(mask.shape[1] ** 0.5)
-    grid = mask.view(batch, 1, side, side)
-    grid = grid.repeat_interleave(height // side, 2).repeat_interleave(width // side, 3)
-    return grid.expand(batch, bands, height, width)
+    return pixels_of(mask).expand(shape)
 
 
 def spectrum_pixels(mask: Tensor, length: int, patch: int) -> Tensor:

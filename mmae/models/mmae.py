@@ -40,7 +40,7 @@ from catalogs.store.spectra import STORED_POOL
 from mmae.layers.columns import Columns, column_pdf, together
 from mmae.layers.conditions import SHALLOWEST, Conditions, shallowness, split_told, unknown
 from mmae.layers.own_light import own_pixels
-from mmae.layers.patches import IMAGE_TOKENS, PATCH, patches, unpatch
+from mmae.layers.patches import IMAGE_TOKENS, PATCH, patches, pixels_of, unpatch
 from mmae.layers.pdf import Grid, best, distribution
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
 from mmae.layers.photometry import Photometry, asinh
@@ -337,7 +337,10 @@ class Model(nn.Module):
         redshift (B,): that of the lines of the spectrum, in training; NaN: that of p(z). By default it is the
         one from p(z) and the visible pixels of the spectrum.
         """
-        (seen, known), shown = self.pixels(image), (~image_mask).to(image.dtype)
+        (whole, own), shown = self.pixels(image), (~image_mask).to(image.dtype)
+        seen, known = whole, own
+        if image_mask.any():  # what is hidden does not tell whose light is whose
+            seen, known = self.pixels(image.masked_fill(pixels_of(image_mask), math.nan))
         visible = ~torch.cat([image_mask, spectrum_mask], 1)
         conditions = unknown(image) if conditions is None else conditions
         told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
@@ -360,14 +363,14 @@ class Model(nn.Module):
         )
         logits = by_photometry + correction
         with torch.autocast(image.device.type, enabled=False):
-            photometric, weights = self.by_photometry(seen, known, shown, told)
+            photometric, weights = self.by_photometry(whole, own, seen, known, told)
             rebuilt = columns
             if self.columns is not None:
                 of_columns, any_known = self.columns(columns)
                 if self.training:
                     also = [(logits, torch.ones_like(any_known))]
                     if not shown.all():
-                        also.append((self.whole_with_columns(of_columns, seen, known, told), any_known))
+                        also.append((self.whole_with_columns(of_columns, whole, own, told), any_known))
                     photometric = torch.cat([photometric, *(each.unsqueeze(1) for each, _ in also)], 1)
                     weights = torch.cat([weights, *(weight for _, weight in also)], 1)
                 with_columns = self.column_pdf(together(of_columns, beside, by_photometry))
@@ -409,19 +412,19 @@ class Model(nn.Module):
         return self.column_pdf(together(of_columns, torch.cat([measured, conditions], 1), logits))
 
     def by_photometry(
-        self, pixels: Tensor, known: Tensor, shown: Tensor, told: Tensor
+        self, whole: Tensor, own: Tensor, seen: Tensor, known: Tensor, told: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, S, K) of p(z) from photometry alone, and their weights (B, S) in the loss: in training.
 
         Of all sets of bands: once from whole images, once from their visible tokens if any are hidden.
-        Arguments as for `encode`.
+        whole, own: as from `pixels`, of whole images; seen, known: of what is visible; told: as for `encode`.
         """
         if not self.training:
-            return pixels.new_zeros(len(pixels), 0, self.config.bins), pixels.new_zeros(len(pixels), 0)
+            return whole.new_zeros(len(whole), 0, self.config.bins), whole.new_zeros(len(whole), 0)
         logits, weights = [], []
-        for seen in [known] if shown.all() else [known, known * shown.unsqueeze(2)]:
-            measured, there = self.photometry.of_sets(pixels, seen, self.photometric_pdf.numbers)
-            _, conditions = self.conditions(pixels, seen, self.noise, told)
+        for pixels, where in [(whole, own)] if seen is whole else [(whole, own), (seen, known)]:
+            measured, there = self.photometry.of_sets(pixels, where, self.photometric_pdf.numbers)
+            _, conditions = self.conditions(pixels, where, self.noise, told)
             logits.append(self.photometric_pdf.of_sets(measured, conditions))
             weights.append(shares(there, self.photometric_pdf.wholes))
         weight = torch.cat(weights, 1) / len(weights)
