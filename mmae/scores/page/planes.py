@@ -16,6 +16,8 @@ from mmae.scores.page.figures import DEEP, WARM
 
 HELD = (0.5, 0.9)
 """Shares of the galaxies with redshifts within the contours."""
+FEW = 500
+"""Objects up to which each is a point."""
 BINS, SHOWN = 40, (0.005, 0.995)
 """Bins of a plane along an axis, and quantiles of the objects between which it is drawn."""
 
@@ -77,9 +79,14 @@ def _plane(axes: Axes, objects: np.ndarray, behind: np.ndarray) -> None:
     objects, behind = (each[:, np.isfinite(each).all(0)] for each in (objects, behind))
     if not objects.shape[1]:
         return
-    low, high = np.quantile(np.concatenate([objects, behind], 1), SHOWN, axis=1)
+    ends = [np.quantile(each, SHOWN, axis=1) for each in (objects, behind) if each.shape[1]]
+    low, high = np.min(ends, 0)[0], np.max(ends, 0)[1]
     span = [(float(a), float(b) + 1e-3) for a, b in zip(low, high, strict=True)]
-    axes.hist2d(objects[0], objects[1], bins=BINS, range=span, cmin=1, cmap="Blues")
+    if objects.shape[1] > FEW:
+        axes.hist2d(objects[0], objects[1], bins=BINS, range=span, cmin=1, cmap="Blues")
+    else:
+        axes.plot(objects[0], objects[1], ".", color=DEEP, ms=3)
+    axes.set(xlim=span[0], ylim=span[1])
     counts, *edges = np.histogram2d(behind[0], behind[1], bins=BINS // 2, range=span)
     ordered = np.sort(counts.ravel())[::-1]
     within = np.cumsum(ordered) / max(1, counts.sum())
