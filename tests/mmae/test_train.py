@@ -315,7 +315,7 @@ def test_one_rank_and_two_agree_on_the_same_batches(config, mixed, tmp_path):
     (one_rank, _, reports), (two_ranks, _, reports_of_two) = outcomes
     for name, weights in one_rank["model"].items():
         # AdamW makes steps of any gradient: where it is nothing but rounding, its sign may differ
-        near = (two_ranks["model"][name] - weights).abs() <= 2e-5 + 1e-4 * weights.abs()
+        near = (two_ranks["model"][name] - weights).abs() <= 5e-5 + 1e-4 * weights.abs()
         assert near.float().mean() > 0.999, name
     assert len(reports) == 1  # the validation
     for name in ("loss", "spectrum", "redshift"):
