@@ -17,7 +17,6 @@ from catalogs.store.format import ImageMetadata
 from mmae import environment
 from mmae.bundles.bundle import Bundle
 from mmae.production.predictor import Predictor, Setup, TileTask
-from mmae.production.production import MERGERS
 from mmae.production.tiles import Tile
 
 COPIES = 2
@@ -25,7 +24,7 @@ COPIES = 2
 PART_BYTES = 2 * 5 * 2880
 """Headers and padding of a unit's two files."""
 UNITS_A_SECOND, MERGED_A_SECOND = 700, 2.5e6
-"""Units that the driver hands out, rows that one of its threads merges (tests/benchmarks/results/driver.md);
+"""Units that the driver hands out, rows that it merges (tests/benchmarks/results/driver.md);
 it does both while actors compute."""
 
 
@@ -71,8 +70,8 @@ def costs(task: TileTask, bundle: Bundle, rows: int, units: int, workers: int) -
 
 
 def costs_in_seconds(rows: int, units: int, rate: float) -> tuple[float, float, float]:
-    """Of computing at `rate` objects/s of all actors, of handing out units, and of merging on all threads."""
-    return rows / rate, units / UNITS_A_SECOND, rows / (MERGERS * MERGED_A_SECOND)
+    """Of computing at `rate` objects/s of all actors, of handing out units, and of merging."""
+    return rows / rate, units / UNITS_A_SECOND, rows / MERGED_A_SECOND
 
 
 def measure(setup: Setup, task: TileTask) -> tuple[float, float]:

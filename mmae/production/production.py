@@ -1,7 +1,7 @@
 """All tiles of a run: units prefetched ahead of the workers, catalogues merged behind them, progress shown.
 
-The workers never wait for this process: one thread opens the next tiles while they compute, a few others
-merge those that are done. Few tiles are open at a time, and of units only counts are kept.
+The workers never wait for this process: one thread opens the next tiles while they compute, another merges
+those that are done. Few tiles are open at a time, and of units only counts are kept.
 """
 
 import contextlib
@@ -22,8 +22,6 @@ from mmae.progress import bar
 
 PREFETCHED_UNITS = 256
 """Units prefetched before a worker takes one; a tile of one unit keeps one file open meanwhile."""
-MERGERS = 4
-"""Tiles that are merged at once: most of it is reading, hashing and writing, which hold no lock of Python."""
 MAX_MERGES_WAITING = 64
 """Tiles that may wait for their merge before no more units are handed out (back-pressure)."""
 SIZE_THREADS = 16
@@ -59,7 +57,7 @@ class Production:
         self.show: Callable[[], None] = lambda: None
         self.first: Unit[Tile] | None = None
         self.listed = Prefetch(self.list_units(), PREFETCHED_UNITS)
-        self.merger = ThreadPoolExecutor(MERGERS, "merge")
+        self.merger = ThreadPoolExecutor(1, "merge")
         self.merging: deque[tuple[Tile, Future[None]]] = deque()
 
     def list_units(self) -> Iterator[ListedUnit]:
