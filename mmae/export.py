@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from tyro.conf import Positional
 
-from catalogs.errors import UsageError
 from catalogs.place import place
 from catalogs.place_flag import PlaceFlag
 from catalogs.store.cutouts import open_store
 from mmae import cli
 from mmae.bundles.bundle import CARD, bf16_report
-from mmae.bundles.compiler import write_bundle
+from mmae.bundles.compiler import check_out, write_bundle
 from mmae.bundles.likeness.typicality import MIN_TAIL, TAIL
 from mmae.bundles.sample import CALIBRATED_ROWS, Sample, noise_sample
 from mmae.models import checkpoint
@@ -53,8 +52,7 @@ def main(config: Export) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
     out = config.out or source.parent / "bundle"
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
-        raise UsageError(f"{out} exists and is no model bundle: choose another --out")
+    check_out(out)
     card = write_bundle(out, model, state, find_sample(config, state))
     print(f"checkpoint: {source} (step {state['step']})")
     print(f"agrees with the full model to |dz| <= {card['agreement']['float64']:.1e} in float64")

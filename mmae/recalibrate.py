@@ -21,6 +21,7 @@ from catalogs.store.cutouts import CutoutStore, open_store
 from catalogs.tables import redshifts
 from catalogs.tables.redshifts import TruthTable
 from mmae.bundles.bundle import CARD, TRAINED_ON, Bundle, open_bundle
+from mmae.bundles.compiler import check_out
 from mmae.bundles.likeness.selection import effective, magnitudes, target_of, weights
 from mmae.bundles.recalibration import Known, recalibrated
 from mmae.bundles.roles import Roles
@@ -68,10 +69,7 @@ class Recalibrate:
 def main(config: Recalibrate) -> None:
     for path in (config.cutouts, *([config.like] if config.like else [])):
         check_folder(path)
-    if config.out.is_file() or (
-        config.out.is_dir() and any(config.out.iterdir()) and not (config.out / CARD).is_file()
-    ):
-        raise UsageError(f"{config.out} exists and is no model bundle: choose another --out")
+    check_out(config.out)
     if config.out.resolve() == config.bundle.resolve():
         raise UsageError("--out is the bundle itself: write another, so that its catalogues keep their model")
     if config.truth is None and (config.where or config.z_column or config.id_column):

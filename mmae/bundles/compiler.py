@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from catalogs import atomic
-from catalogs.errors import InputRefused
+from catalogs.errors import InputRefused, UsageError
 from mmae import __version__
 from mmae.bundles.agreement import CHECKED_ROWS, LIMITS, disagreement, precision_error
 from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSION
@@ -76,6 +76,12 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         "torch_version": torch.__version__,
     }
     return write_files(out, programs, sample.roles, card)
+
+
+def check_out(out: Path) -> None:
+    """Raise UsageError where something else than a bundle is in the place of one."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
+        raise UsageError(f"{out} exists and is no model bundle: choose another --out")
 
 
 def write_files(
