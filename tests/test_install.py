@@ -38,7 +38,7 @@ print(catalogs.products.schema.__file__, len(catalogs.products.schema.columns("P
     assert done.returncode == 0, done.stderr
     file, columns = done.stdout.split()
     assert Path(file).is_relative_to(installed) or file.startswith("site/")
-    assert columns == "28"
+    assert columns == "29"
 
 
 WITHOUT_EXTRAS = """
