@@ -1,6 +1,6 @@
 """Magnitudes and colours of a catalogue's objects beside those of the galaxies with redshifts behind it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from catalogs.errors import UsageError
 from catalogs.store.cutouts import CutoutStore
 from mmae.bundles.bundle import Bundle
-from mmae.bundles.likeness.selection import target_of
+from mmae.bundles.likeness.selection import Standing, target_of
 from mmae.layers.photometry import CENTRAL, RADII
 from mmae.scores.page.figures import DEEP, WARM
 
@@ -30,6 +30,8 @@ class Planes(NamedTuple):
     """(N, bands) of an even sample of the catalogue's objects"""
     behind: np.ndarray
     """(M, bands) of galaxies with redshifts that the model was trained on"""
+    standing: str = ""
+    """How well these stand for a target sample, if they were made to."""
 
 
 def planes_of(store: CutoutStore, bundle: Bundle) -> Planes:
@@ -46,7 +48,23 @@ def planes_of(store: CutoutStore, bundle: Bundle) -> Planes:
     seen = target_of(store, bundle.input, noise, bundle.own_light)
     zero_point = bundle.input.zero_point
     in_ab = (ab_magnitudes(each, bundle.noise, zero_point) for each in (seen, known))
-    return Planes(bundle.input.bands, *in_ab)
+    return Planes(bundle.input.bands, *in_ab, standing_of(bundle.card))
+
+
+def standing_of(card: dict[str, Any]) -> str:
+    """What was done in training, and when p(z) was calibrated anew, for the galaxies to stand for a sample."""
+    said = []
+    if like := card["training_data"].get("like"):
+        said.append(f"In training, {Standing(**like)}.")
+    again = card["calibration"].get("recalibrated", {})
+    if again:
+        said.append(f"p(z) was calibrated on {card['calibration']['galaxies']}.")
+    if "like" in again:
+        said.append(
+            f"They count as {again['effective']:.0f}; {again['target_unlike']:.1%} of the sample they stand "
+            "for are unlike any of them."
+        )
+    return " ".join(said)
 
 
 def ab_magnitudes(central: np.ndarray, noise: np.ndarray, zero_point: float) -> np.ndarray:
@@ -65,7 +83,7 @@ def drawn(planes: Planes) -> Figure:
     if last > middle:
         pairs.append(((0, middle), (middle, last)))
     for axes, (x, y) in zip(np.atleast_1d(plot.subplots(1, len(pairs))), pairs, strict=True):
-        _plane(axes, *(np.stack([_of(each, along) for along in (x, y)]) for each in planes[1:]))
+        _plane(axes, *(np.stack([_of(each, along) for along in (x, y)]) for each in planes[1:3]))
         axes.set(xlabel=" - ".join(bands[k] for k in x), ylabel=" - ".join(bands[k] for k in y))
     return plot
 

@@ -57,6 +57,8 @@ def parts(
             "AB magnitudes within 8 pixels. Where there are objects and no contour, nothing stands behind "
             "p(z): NO_SPECTRA_LIKE_IT.",
         )
+        if beside.standing:
+            yield html.paragraph(beside.standing)
     if (maps := sky.maps(facts)) is not None:
         yield html.heading("On the sky")
         text = "Cells of HEALPix; an isolated patch, a stripe or a gradient is of the data, not of the sky."

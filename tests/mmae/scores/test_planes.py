@@ -7,7 +7,7 @@ from astropy.table import Table
 from catalogs.store.cutouts import open_store
 from mmae.bundles.bundle import open_bundle
 from mmae.layers.photometry import CENTRAL, RADII
-from mmae.scores.page.planes import Planes, ab_magnitudes, drawn, planes_of
+from mmae.scores.page.planes import Planes, ab_magnitudes, drawn, planes_of, standing_of
 
 
 def test_magnitudes_are_ab_and_absent_below_the_noise():
@@ -35,3 +35,16 @@ def test_a_tile_is_measured_as_its_truth_says(survey, bundle):
 def test_planes_of_nothing_and_of_two_bands_are_drawn():
     nothing = np.full((5, 2), np.nan)
     assert len(drawn(Planes(("g", "r"), nothing, nothing)).axes) == 1
+
+
+def test_what_the_galaxies_stand_for_is_said():
+    like = {"fingerprint": "f", "galaxies": 4667, "effective": 2663.4, "target_unlike": 0.168}
+    again = {"store": "mine.zarr", "like": "g", "effective": 310.2, "target_unlike": 0.25}
+    card = {
+        "training_data": {"like": like},
+        "calibration": {"galaxies": "500 of mine.zarr", "recalibrated": again},
+    }
+    said = standing_of(card)
+    assert "4667 galaxies with redshifts count as 2663; 16.8% of the sample" in said
+    assert "p(z) was calibrated on 500 of mine.zarr. They count as 310; 25.0% of the sample" in said
+    assert standing_of({"training_data": {}, "calibration": {}}) == ""
