@@ -47,12 +47,12 @@ def planes_of(store: CutoutStore, bundle: Bundle) -> Planes:
     noise = torch.from_numpy(bundle.noise).float()
     seen = target_of(store, bundle.input, noise, bundle.own_light)
     zero_point = bundle.input.zero_point
-    in_ab = (ab_magnitudes(each, bundle.noise, zero_point) for each in (seen, known))
-    return Planes(bundle.input.bands, *in_ab, standing_of(bundle.card))
+    objects, behind = (ab_magnitudes(each, bundle.noise, zero_point) for each in (seen, known))
+    return Planes(bundle.input.bands, objects, behind, standing_of(bundle.card))
 
 
 def standing_of(card: dict[str, Any]) -> str:
-    """What was done in training, and when p(z) was calibrated anew, for the galaxies to stand for a sample."""
+    """What was done, in training and when p(z) was calibrated anew, to stand for a sample."""
     said = []
     if like := card["training_data"].get("like"):
         said.append(f"In training, {Standing(**like)}.")
