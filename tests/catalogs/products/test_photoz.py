@@ -130,6 +130,7 @@ def test_bits_never_change_their_meaning():
         ("MISSING_BAND", 512),
         ("LIKELY_STAR", 1024),
         ("BLEED_TRAIL", 2048),
+        ("NO_SPECTRA_LIKE_IT", 4096),
     ]
 
 
@@ -400,4 +401,4 @@ def test_stilts_reads_the_same_values(program, merged, which, table):
 
 def test_the_manifest_is_json_a_person_can_read(part):
     manifest = json.loads(part.manifest.read_text())
-    assert set(manifest) == {"plan", "rows", "rejects", "reasons", "files", atomic.SEAL}
+    assert set(manifest) == {"plan", "rows", "rejects", "reasons", "colours", "files", atomic.SEAL}
