@@ -115,13 +115,12 @@ def calibrate_sets(
 class Widths:
     """The widths of p(z) of all sets of bands at both depths.
 
-    Where a set has none of its own it is that of the set at the other depth, or `before`.
+    Where a set has none of its own it is that of the set at the other depth, or what the model gives.
     """
 
-    def __init__(self, sets: int, bands: int, grid: Grid, before: "Width | None" = None):
+    def __init__(self, sets: int, bands: int, grid: Grid):
         self.sets, self.grid = sets, grid
         self.stretch = Stretch(bands, grid.bins, grid.step, sets)
-        self.before = before or Width.unknown()
         self.fits: tuple[dict[int, Width], dict[int, Width]] = ({}, {})
 
     def fit(self, depth: int, number: int, estimate: Estimate, redshift: Tensor, weight: Tensor) -> None:
@@ -141,7 +140,7 @@ class Widths:
 
     def of(self, depth: int, number: int) -> "Width":
         own, other = self.fits[depth], self.fits[1 - depth]
-        return own.get(number) or other.get(number) or self.before
+        return own.get(number) or other.get(number) or Width.unknown()
 
     def give(self, program: nn.Module) -> None:
         """Set the widths of a program."""

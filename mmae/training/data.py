@@ -257,15 +257,15 @@ class TrainingSet:
         return np.asarray(of_kinds[self.kind(rows)] * self.weight[rows])
 
     def stand_for(self, store: CutoutStore, noise: Sequence[float]) -> Standing:
-        """Weigh the galaxies with a redshift of each split so that they stand for the objects of a store.
+        """Weigh galaxies with a redshift so that those of a split stand for the objects of a store.
 
-        Reads all of them; noise (bands,): that of the training set. Raises InputRefused for a store whose
-        images the model does not take.
+        Of the splits that are trained on, and calibrated on; the images of these are read. noise (bands,):
+        that of the training set. Raises InputRefused for a store whose images the model does not take.
         """
         unit = torch.tensor(noise)
         own_light = getattr(self.model, "own_light", False)
         target, unlike = target_of(store, self.input, unit, own_light), {}
-        for name in SHARES:
+        for name in (TRAIN, VALIDATION):
             rows = self.labelled(name)
             parts = [rows[start : start + MEASURED_ROWS] for start in range(0, len(rows), MEASURED_ROWS)]
             measured = [magnitudes(self.read(part).image, unit, own_light) for part in parts]
