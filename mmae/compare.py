@@ -18,9 +18,11 @@ from tyro.conf import Positional
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.finished import native, open_finished, reasons_of, rejects_beside
+from catalogs.store.cutouts import open_store
+from catalogs.surveys.desi import locate
 from mmae import cli
-from mmae.scores.catalogue import comparison
-from mmae.scores.catalogue.comparison import COLUMNS, ID
+from mmae.scores.catalogue import brightness, comparison
+from mmae.scores.catalogue.comparison import COLUMNS, ID, Shared
 
 CARDS = {"PZMODEL": "model", "PZCODE": "program", "PZTRAIN": "training set", "PZINPUT": "ids and positions"}
 MOVED, DIFFERENCES = "moved.ecsv", "differences.ecsv"
@@ -33,9 +35,10 @@ class Compare:
     """Compare two catalogues of the same objects: of two models, two versions, or two reductions of a tile.
 
     Says which objects are in one alone, and why where they were rejected; how far redshifts moved,
-    dz = (z_B - z_A) / (1 + z_A), for all and in ranges of redshift; which flags changed; and for redshifts
-    that moved by over 0.15 the first of these that holds: other bands were used; other flags of the image;
-    the other of two peaks of p(z); p(z) was wide; or else model, calibration or pixels.
+    dz = (z_B - z_A) / (1 + z_A), for all and in ranges of redshift, and of magnitude with --images; which
+    flags changed; and for redshifts that moved by over 0.15 the first of these that holds: other bands were
+    used; other flags of the image; the other of two peaks of p(z); p(z) was wide; or else model, calibration
+    or pixels.
     """
 
     first: Positional[Path]
@@ -44,9 +47,12 @@ class Compare:
     second: Positional[Path]
     """Catalogue B."""
 
+    images: Path | None = None
+    """Cutout store of the objects, to measure how bright they are."""
+
     out: Path | None = None
-    """Folder for moved.ecsv (every object that moved, and why) and differences.ecsv (the table by redshift);
-    without it B.comparison beside B.fits."""
+    """Folder for moved.ecsv (every object that moved, and why) and differences.ecsv (the table in ranges of
+    redshift and magnitude); without it B.comparison beside B.fits."""
 
 
 class Side(NamedTuple):
@@ -75,7 +81,8 @@ def main(config: Compare) -> None:
     both, lost, gained = comparison.shared(sides[0].rows, sides[1].rows, (sides[0].bands, sides[1].bands))
     if not len(both.dz):
         raise InputRefused(f"{config.first} and {config.second} have no object in common")
-    differences, movers = comparison.by_redshift(both), comparison.movers(both)
+    magnitudes = magnitudes_of(config.images, both) if config.images else None
+    differences, movers = comparison.differences(both, magnitudes), comparison.movers(both)
     out.mkdir(parents=True, exist_ok=True)
     for name, table in ((DIFFERENCES, differences), (MOVED, movers)):
         with atomic.replacing(out / name) as temporary:
@@ -98,6 +105,21 @@ def read(path: Path) -> Side:
     for block in rejects_beside(path):
         rejects |= zip(block[ID].tolist(), reasons_of(block), strict=True)
     return Side(path, tile.header, rows, rejects)
+
+
+def magnitudes_of(images: Path, both: Shared) -> tuple[str, np.ndarray]:
+    """A band, and AB magnitudes in it of the objects of both, (m,), NaN where it was not measured.
+
+    Raises InputRefused for a store with none of the objects.
+    """
+    store = open_store(images)
+    seen = brightness.measure(store)
+    place = locate(both.first[ID], store.column("object_id")[seen.rows])
+    if not (place >= 0).any():
+        raise InputRefused(f"{images} has none of the objects: name the store that was inferred on")
+    magnitude = np.full(len(both.dz), np.nan)
+    magnitude[place[place >= 0]] = seen.magnitude[place >= 0]
+    return seen.band, magnitude
 
 
 def provenance(first: Side, second: Side) -> list[str]:

@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.products.photoz import healpix29
 from catalogs.store.cutouts import open_store
 from catalogs.store.preview import read_composites
 from catalogs.surveys.desi import locate
@@ -22,10 +23,12 @@ from catalogs.tables.redshifts import TruthTable
 from mmae import __version__, cli
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.columns import QUANTILES
+from mmae.scores.catalogue import brightness
 from mmae.scores.page import figures, html, light, report
 from mmae.scores.page.facts import Facts, gather
 from mmae.scores.page.light import Judged
 from mmae.scores.page.planes import Planes, planes_of
+from mmae.scores.page.sky import Depths
 from mmae.scores.pairs import INTERVALS, Pairs, read_pairs
 
 RISK, CONFIDENCE = "PHOTOZ_RISK_BEST", "PHOTOZ_CONF_BEST"
@@ -56,7 +59,7 @@ class Report:
     """Cut of the truth's rows, such as "ZWARN == 0"."""
 
     images: Path | None = None
-    """Cutout store of the objects, to draw those that are shown as examples."""
+    """Cutout store of the objects, to draw those that are shown as examples, and to map how deep it is."""
 
     model: Path | None = None
     """With --images: the bundle of the catalogues, whose galaxies with redshifts are drawn beside the objects
@@ -76,13 +79,15 @@ def main(config: Report) -> None:
         raise UsageError(f"{out} is a folder: name a file with --out")
     facts = gather(config.catalogues)
     judged, quantiles = judge(config, facts)
-    composites = drawn(config.images, facts) if config.images else None
+    composites, depths = (
+        (drawn(config.images, facts), mapped(config.images)) if config.images else (None, None)
+    )
     beside = magnitudes(config, facts)
     names = (
         first.name if len(config.catalogues) == 1 else f"{first.name} and {len(config.catalogues) - 1} more"
     )
     made = f"Made by mmae {__version__} on {datetime.date.today()}."
-    page = html.page(names, report.parts(names, facts, judged, quantiles, composites, beside, made))
+    page = html.page(names, report.parts(names, facts, judged, quantiles, composites, beside, depths, made))
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -150,6 +155,14 @@ def pooled(found: Sequence[Pairs]) -> Judged:
         np.concatenate([pairs.by[CONFIDENCE] for pairs in found]),
         found[0].origin.summary(),
     )
+
+
+def mapped(images: Path) -> Depths:
+    """How deep the images of a store are, and where."""
+    store = open_store(images)
+    seen = brightness.measure(store)
+    ra, dec = (store.column(name)[seen.rows] for name in ("ra", "dec"))
+    return Depths(seen.band, healpix29(ra, dec), seen.depth)
 
 
 def drawn(images: Path, facts: Facts) -> np.ndarray:

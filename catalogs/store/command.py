@@ -26,9 +26,7 @@ from catalogs.store.format import (
     manifest_path,
 )
 from catalogs.store.manifest import altered_files
-
-BLOCK = 64
-"""Rows read at a time."""
+from catalogs.store.sampling import BLOCK, spread
 
 
 @dataclass(frozen=True)
@@ -146,13 +144,6 @@ def layout(store: CutoutStore) -> Table:
         codecs = " ".join(codec for codec in array_codecs(store.path / name) if codec not in laying_out)
         table.add_row(name, shape, str(array.dtype), chunks, shards, f"{stored / 1e6:,.2f}", codecs)
     return table
-
-
-def spread(n: int, blocks: int) -> list[tuple[int, int]]:
-    """Row ranges (start, stop) of at most `blocks` blocks of BLOCK rows, spread evenly over n rows."""
-    available = -(-n // BLOCK)
-    chosen = np.linspace(0, max(available - 1, 0), min(blocks, available)).round().astype(int).tolist()
-    return [(BLOCK * k, min(n, BLOCK * (k + 1))) for k in chosen]
 
 
 def flux_table(store: CutoutStore, blocks: Iterable[tuple[int, int]]) -> Table:

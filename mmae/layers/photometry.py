@@ -32,6 +32,11 @@ def asinh(x: Tensor) -> Tensor:
     return (x * x).add_(1).sqrt_().add_(x.abs()).log_().copysign_(x)
 
 
+def central_pixels() -> float:
+    """Pixels in the aperture CENTRAL; not quite pi times its radius squared."""
+    return float(rings(RADII)[: CENTRAL + 1].sum())
+
+
 def set_numbers(present: Tensor) -> Tensor:
     """Numbers (B,) of sets of bands (B, bands), True = in it: bit k for the band at place k."""
     return (present * 2 ** torch.arange(present.shape[1], device=present.device)).sum(1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from catalogs.products.model_input import ModelInput
 from catalogs.store.cutouts import CutoutStore
+from catalogs.store.sampling import BLOCK, spread
 from mmae.bundles.likeness.backing import USUAL
 from mmae.layers.own_light import own_pixels
 from mmae.layers.patches import patches
@@ -22,8 +23,8 @@ NEIGHBOURS = 16
 """Galaxies with redshifts whose distance is the size of a neighbourhood."""
 MOST_WEIGHT = 10.0
 """Largest weight, in units of the mean; a few galaxies would stand for all else."""
-MOST_TARGETS, BLOCK_ROWS = 2**14, 512
-"""Objects of the target sample that are looked at, and rows of it that are read together."""
+MOST_TARGETS = 2**14
+"""Objects of the target sample that are looked at."""
 COMMON = 0.5
 """Share of the target sample that must have a band for it to count."""
 
@@ -63,11 +64,9 @@ def target_of(store: CutoutStore, wanted: ModelInput, noise: Tensor, own_light: 
     Raises InputRefused for a store whose images the model does not take.
     """
     wanted.check(store)
-    blocks = -(-store.n // BLOCK_ROWS)
-    some = np.unique(np.linspace(0, blocks - 1, min(blocks, MOST_TARGETS // BLOCK_ROWS)).astype(int))
     parts = []
-    for start in (some * BLOCK_ROWS).tolist():
-        read = wanted.read(store, start, min(store.n, start + BLOCK_ROWS))
+    for start, stop in spread(store.n, MOST_TARGETS // BLOCK):
+        read = wanted.read(store, start, stop)
         image = torch.from_numpy(read.image[read.reason == ""])
         parts.append(magnitudes(image, noise, own_light))
     return torch.cat(parts).numpy()

@@ -95,19 +95,33 @@ def _near(rows: np.ndarray, peak: np.ndarray) -> np.ndarray:
     return np.abs(z - peak) <= SAME_PEAK * (1 + z)  # NaN: no second peak
 
 
-def by_redshift(both: Shared) -> Table:
-    """How far redshifts moved: of all objects, and of ranges of the first's redshift with as many each."""
-    z = redshift(both.first)
+def differences(both: Shared, magnitudes: tuple[str, np.ndarray] | None = None) -> Table:
+    """How far redshifts moved: of all objects, and of ranges of the first's redshift with as many each.
+
+    magnitudes: a band and the objects' magnitudes in it (m,), NaN where not known, for ranges of these, too.
+    """
     finite = np.isfinite(both.dz)
-    edges = np.unique(np.quantile(z[finite], np.linspace(0, 1, BINS + 1)))
-    ranges = [("all", finite)]
-    for low, high in pairwise(edges.tolist()):
-        inside = finite & (z >= low) & ((z < high) | (high == edges.max()))
-        ranges.append((f"{low:.2f} <= z < {high:.2f}", inside))
+    ranges = {"all": finite, **_ranges("z", redshift(both.first), finite)}
+    if magnitudes is not None:
+        ranges |= _ranges(*magnitudes, finite)
     return Table(
-        rows=[_row(name, both.dz[inside]) for name, inside in ranges if inside.any()],
+        rows=[_row(name, both.dz[inside]) for name, inside in ranges.items() if inside.any()],
         names=["range", "objects", "median dz", "sigma_NMAD", "|dz|, 95 %", "|dz|>0.15"],
     )
+
+
+def _ranges(name: str, values: np.ndarray, finite: np.ndarray) -> dict[str, np.ndarray]:
+    """BINS ranges of values (m,) with as many objects each, of those (m,) bool; NaN are in none."""
+    finite = finite & np.isfinite(values)
+    if not finite.any():
+        return {}
+    edges = np.unique(np.quantile(values[finite], np.linspace(0, 1, BINS + 1)))
+    return {
+        f"{low:.2f} <= {name} < {high:.2f}": finite
+        & (values >= low)
+        & ((values < high) | (high == edges[-1]))
+        for low, high in pairwise(edges.tolist())
+    }
 
 
 def _row(name: str, dz: np.ndarray) -> tuple[str, int, float, float, float, float]:

@@ -11,7 +11,7 @@ from catalogs.errors import UsageError
 from catalogs.store.cutouts import CutoutStore
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.likeness.selection import Standing, target_of
-from mmae.layers.photometry import CENTRAL, RADII
+from mmae.layers.photometry import central_pixels
 from mmae.scores.page.figures import DEEP, WARM
 
 HELD = (0.5, 0.9)
@@ -69,8 +69,7 @@ def standing_of(card: dict[str, Any]) -> str:
 
 def ab_magnitudes(central: np.ndarray, noise: np.ndarray, zero_point: float) -> np.ndarray:
     """AB magnitudes of the aperture CENTRAL, (N, bands), from `Photometry.central`; NaN below the noise."""
-    pixels = np.pi * RADII[CENTRAL] ** 2
-    flux = np.sinh(central) * noise * np.sqrt(pixels)
+    flux = np.sinh(central) * noise * np.sqrt(central_pixels())
     return zero_point - 2.5 * np.log10(np.where(central > np.arcsinh(1), flux, np.nan))
 
 

@@ -5,11 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from catalogs.products.schema import CATALOGUE, FLAG_MEANINGS, REJECT_MEANINGS, Flag, Reject, columns
+from mmae.layers.photometry import CENTRAL, RADII
 from mmae.scores import metrics
+from mmae.scores.catalogue.brightness import SIGMA
 from mmae.scores.page import figures, html, light, planes, sky
 from mmae.scores.page.facts import Facts
 from mmae.scores.page.light import Colour, Judged, Reason
 from mmae.scores.page.planes import Planes
+from mmae.scores.page.sky import Depths
 
 SAID: dict[Colour, str] = {
     "green": "Nothing speaks against using this catalogue as it is.",
@@ -34,12 +37,13 @@ def parts(
     quantiles: np.ndarray | None,
     composites: np.ndarray | None,
     beside: Planes | None,
+    depths: Depths | None,
     made: str,
 ) -> Iterator[str]:
     """All of the page, from its title on.
 
     quantiles (m, 20): of the judged; composites (k, 64, 64, 3): of the examples (`figures.chosen`);
-    beside: magnitudes of objects and of the training set; made: by what, and when.
+    beside: magnitudes of objects and of the training set; depths: of images; made: by what, and when.
     """
     reasons = light.reasons(facts, judged)
     yield f"<h1>{html.escape(title)}</h1>"
@@ -59,11 +63,18 @@ def parts(
         )
         if beside.standing:
             yield html.paragraph(beside.standing)
-    if (maps := sky.maps(facts)) is not None:
+    if (maps := sky.maps(facts, depths)) is not None:
         yield html.heading("On the sky")
         text = "Cells of HEALPix; an isolated patch, a stripe or a gradient is of the data, not of the sky."
+        if depths is not None:
+            text += (
+                f" Depth: of {len(depths.depth):,} images, {SIGMA} sigma within {RADII[CENTRAL]:g} pixels."
+            )
         yield html.picture(
-            maps, "maps of density, redshift, width, flags, typicality and rejects", text, photographs=True
+            maps,
+            "maps of density, redshift, width, flags, typicality, rejects and depth",
+            text,
+            photographs=True,
         )
     if len(rows):
         yield from examples(rows, composites)

@@ -1,4 +1,6 @@
-"""Maps of the sky by HEALPix: how many objects, how far, how sure, how many flagged or rejected."""
+"""Maps of the sky by HEALPix: how many objects, how far, how sure, how many flagged or rejected, how deep."""
+
+from typing import NamedTuple
 
 import numpy as np
 from astropy import units as u
@@ -12,6 +14,8 @@ from mmae.scores.page.facts import Facts
 LEAST = 30
 """Objects of a cell, in the mean: the order is the finest that has them."""
 MOST_CELLS = 20_000
+ACROSS = 3
+"""Maps beside each other."""
 
 
 def order_of(cells29: np.ndarray) -> int:
@@ -23,7 +27,17 @@ def order_of(cells29: np.ndarray) -> int:
     return 0
 
 
-def maps(facts: Facts) -> Figure | None:
+class Depths(NamedTuple):
+    """Of k images in one band."""
+
+    band: str
+    cells: np.ndarray
+    """(k,) HEALPix cells of ROW_ORDER, negative where there is no position"""
+    depth: np.ndarray
+    """(k,) AB mag"""
+
+
+def maps(facts: Facts, depths: Depths | None = None) -> Figure | None:
     """Maps of all objects of the sample with a position; None where there is none."""
     rows = facts.sample[facts.sample["HEALPIX29"] >= 0]
     if not len(rows):
@@ -45,14 +59,24 @@ def maps(facts: Facts) -> Figure | None:
         "median OOD_SCORE": _medians(rows["OOD_SCORE"], place, len(cells)),
         "share of rejected objects": rejected / (rejected + number * facts.every),
     }
+    if depths is not None:
+        values[f"median depth in {depths.band}, mag"] = depth_of(cells, order, depths)
     corners = np.stack([angle.to_value(u.deg) for angle in grid.boundaries_lonlat(cells, 1)], 2)
     return _drawn(corners, values)
+
+
+def depth_of(cells: np.ndarray, order: int, depths: Depths) -> np.ndarray:
+    """Median depths of cells (c,) of an order, ascending; NaN where no image was measured."""
+    of_images = depths.cells >> 2 * (ROW_ORDER - order)
+    measured = np.isin(of_images, cells) & np.isfinite(depths.depth)
+    place = np.searchsorted(cells, of_images[measured])
+    return _medians(depths.depth[measured], place, len(cells))
 
 
 def _medians(values: np.ndarray, place: np.ndarray, cells: int) -> np.ndarray:
     order = np.argsort(place, kind="stable")
     groups = np.split(values[order], np.cumsum(np.bincount(place, minlength=cells))[:-1])
-    return np.array([np.median(group) for group in groups])
+    return np.array([np.median(group) if len(group) else np.nan for group in groups])
 
 
 def _drawn(corners: np.ndarray, values: dict[str, np.ndarray]) -> Figure:
@@ -61,9 +85,14 @@ def _drawn(corners: np.ndarray, values: dict[str, np.ndarray]) -> Figure:
     corners = corners.copy()
     corners[..., 0] = (corners[..., 0] - middle + 180) % 360 - 180 + middle
     low, high = corners.reshape(-1, 2).min(0), corners.reshape(-1, 2).max(0)
-    plot = Figure(figsize=(9.6, 6), layout="constrained")
-    for axes, (name, value) in zip(plot.subplots(2, 3).flat, values.items(), strict=True):
-        cells = PolyCollection(list(corners), array=value, cmap="viridis", edgecolors="face", linewidths=0.2)
+    down = -(-len(values) // ACROSS)
+    plot = Figure(figsize=(9.6, 3 * down), layout="constrained")
+    every = plot.subplots(down, ACROSS).flatten()
+    for axes in every[len(values) :]:
+        axes.remove()
+    for axes, (name, value) in zip(every, values.items(), strict=False):
+        shown = np.ma.masked_invalid(value)
+        cells = PolyCollection(list(corners), array=shown, cmap="viridis", edgecolors="face", linewidths=0.2)
         axes.add_collection(cells)
         axes.set(xlim=(high[0], low[0]), ylim=(low[1], high[1]))
         axes.set_aspect(1 / max(0.1, np.cos(np.radians((low[1] + high[1]) / 2))), adjustable="box")

@@ -11,9 +11,9 @@ from matplotlib.image import imread
 from catalogs.bands import HSC
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
-from catalogs.store.command import spread
 from catalogs.store.flux_statistics import FluxStatistics
 from catalogs.store.preview import NO_VALUE, composite
+from catalogs.store.sampling import spread
 from mmae import cli
 
 N, SHARD_ROWS = 300, 128
