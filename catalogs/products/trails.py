@@ -18,8 +18,8 @@ STEEP = np.float32(1.3)
 """How much brighter, besides, as a ratio: the wings of a star near by are less steep in most rows."""
 ROWS = 0.75
 """Share of the pixels along a trail that are so much brighter."""
-SAMPLED = 21
-"""One in so many pixels along a trail is looked at first: both ends, and two between."""
+SAMPLED = (63, 21)
+"""One in so many pixels along a trail is looked at first, both ends, and then of the few, two between, too."""
 PEAKED = 1.5
 """How much brighter than its ends a trail may be half-way to the middle."""
 MARGIN = 1
@@ -35,11 +35,14 @@ def trails(image: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if min(image.shape[2:]) < LEAST_SIZE:
         return np.zeros(len(image), bool), np.zeros((0, *image.shape[1:]), bool)
     with np.errstate(invalid="ignore", over="ignore"):  # infinite pixels
-        columns, rows = (_suspect(each, noise) for each in (image, image.swapaxes(2, 3)))
-        which = np.flatnonzero(columns | rows)
-        if not len(which):
-            return np.zeros(len(image), bool), np.zeros((0, *image.shape[1:]), bool)
-        few, of_few = image[which], noise[which]
+        which = np.arange(len(image))
+        few, of_few = image, noise
+        for step in SAMPLED:
+            suspect = _suspect(few, of_few, step) | _suspect(few.swapaxes(2, 3), of_few, step)
+            which = which[suspect]
+            if not len(which):
+                return np.zeros(len(image), bool), np.zeros((0, *image.shape[1:]), bool)
+            few, of_few = image[which], noise[which]
         found = _columns(few, of_few)[:, :, None, :] | _columns(few.swapaxes(2, 3), of_few)[..., None]
     with_trail = found.any((1, 2, 3))
     has_trail = np.zeros(len(image), bool)
@@ -47,11 +50,18 @@ def trails(image: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return has_trail, found[with_trail]
 
 
-def _suspect(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Images (N,) with a column in a band that is bright in all of the sampled rows that have data."""
-    sampled = np.ascontiguousarray(image[:, :, ::SAMPLED])  # of columns, each number is in another line
+def _suspect(image: np.ndarray, noise: np.ndarray, step: int) -> np.ndarray:
+    """Images (N,) with a column in a band that is bright in all of one in `step` rows that have data.
+
+    Or, of the first such step, where none of these has data: the next looks at more.
+    """
+    sampled = np.ascontiguousarray(image[:, :, ::step])  # of columns, each number is in another line
     least = reduce(np.fmin, np.moveaxis(_excess(sampled), 2, 0))  # (N, bands, W)
-    return (least > CONTRAST * noise[..., None]).any((1, 2))
+    limit = CONTRAST * noise[..., None]
+    bright = least > limit
+    if step == SAMPLED[0]:
+        bright |= np.isnan(least) & np.isfinite(limit)
+    return np.asarray(bright.any((1, 2)))
 
 
 def _excess(image: np.ndarray) -> np.ndarray:
