@@ -19,7 +19,7 @@ STEEP = np.float32(1.3)
 ROWS = 0.75
 """Share of the pixels along a trail that are so much brighter."""
 SAMPLED = (63, 21)
-"""One in so many pixels along a trail is looked at first, both ends, and then of the few, two between, too."""
+"""One in so many pixels along a trail is looked at first, both ends, and then in the few, two between."""
 PEAKED = 1.5
 """How much brighter than its ends a trail may be half-way to the middle."""
 MARGIN = 1

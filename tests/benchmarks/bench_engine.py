@@ -20,15 +20,16 @@ import numpy as np
 import report
 import torch
 
+from catalogs.bands import HSC
 from mmae import environment
 from mmae.bundles import compiler
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import Engine
 from mmae.bundles.image_mask import WHOLE, Masking
 from mmae.bundles.image_redshift import ImageRedshift
-from mmae.bundles.sample import noise_sample
+from mmae.bundles.sample import Sample
 from mmae.hardware import BF16, FP32, Precision
-from mmae.layers.patches import IMAGE_TOKENS, PIXELS
+from mmae.layers.patches import IMAGE_TOKENS, PATCH
 from mmae.models.families import AnyModel
 from mmae.models.himes2025 import Himes2025, Himes2025Config
 from mmae.models.mmae import Model, ModelConfig
@@ -36,6 +37,10 @@ from mmae.models.mmae import Model, ModelConfig
 OBJECTS, BATCH, ROUNDS = 128, 64, 9
 RELEASED_WORK = 1294.6e6
 """FLOP a galaxy of the full model, for redshifts from images."""
+PIXELS, NOISE = len(HSC) * PATCH**2, 0.05
+"""Pixels of a patch, and their noise."""
+CALIBRATED = 1024
+"""Galaxies to which p(z) is calibrated, so that it costs what that of a real bundle does."""
 MASKING = Masking(0.25)
 SIZE = 2048
 """Of the square matrices whose product is the peak."""
@@ -105,12 +110,25 @@ def own_work(tokens: int) -> float:
     return layers + 2 * IMAGE_TOKENS * 2 * width * (PIXELS + width)
 
 
+def galaxies(number: int) -> np.ndarray:
+    """Images (number, bands, 64, 64) of round profiles from faint to bright, with noise."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64] - 31.5
+    shape = np.exp(-np.hypot(x, y) / 3) / 57
+    flux = 10 ** rng.uniform(0.5, 3, (number, 1, 1, 1)) * rng.uniform(0.5, 2, (number, len(HSC), 1, 1))
+    return (flux * shape + NOISE * rng.standard_normal((number, len(HSC), 64, 64))).astype(np.float32)
+
+
 def make_bundle(out: Path, model: AnyModel) -> Path:
-    state = {"config": {"model": asdict(model.config)}, "data": {}, "metrics": {}, "step": 0}
-    compiler.BOUND = dict.fromkeys(
-        compiler.BOUND, float("inf")
-    )  # of a trained model; these weights are random
-    compiler.write_bundle(out, model, state, noise_sample(BATCH, BATCH))
+    """A bundle of random weights, whose p(z) is calibrated on redshifts of nothing."""
+    data = {"survey": "none", "bands": HSC, "pixel_scale": 0.168, "zero_point": 27.0, "flux_percentiles": {}}
+    data |= {"noise": [NOISE] * len(HSC), "z_range": [0.0, 1.5]}
+    state = {"config": {"model": asdict(model.config)}, "data": data, "metrics": {}, "step": 0}
+    compiler.BOUND = dict.fromkeys(compiler.BOUND, float("inf"))  # of a trained model
+    image = torch.from_numpy(galaxies(CALIBRATED))
+    redshift = 1.5 * torch.rand(CALIBRATED)
+    sample = Sample("galaxies", image, image, redshift, trained_redshift=redshift)
+    compiler.write_bundle(out, model, state, sample)
     return out
 
 
@@ -148,13 +166,15 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     busy, model = os.getloadavg()[0], Himes2025().eval()
-    image = np.random.default_rng(0).normal(size=(OBJECTS, 5, 64, 64)).astype(np.float32)
+    image = galaxies(OBJECTS)
     with tempfile.TemporaryDirectory() as name:
         hdf5 = Path(name, "galaxies.hdf5")
         with h5py.File(hdf5, "w") as file:
             file["image"] = image
         bundle = make_bundle(Path(name, "bundle"), model)
-        own = make_bundle(Path(name, "own"), Model().eval())
+        own_model = Model().eval()
+        own_model.noise.fill_(NOISE)
+        own = make_bundle(Path(name, "own"), own_model)
         masked = f"{MASKING.ratio:.0%} of the image hidden, a draw"
         whole, part = work(64), work(49)
         rows = {
