@@ -9,6 +9,7 @@ from mmae.layers.conditions import split_told
 from mmae.layers.patches import IMAGE_TOKENS, observed_bands
 from mmae.layers.photometry import set_numbers
 from mmae.models.families import AnyModel
+from mmae.models.output import Estimate
 
 LIMITS = {torch.float64: 1e-10, torch.float32: 1e-4}
 """Largest difference allowed between a program and the full model, in either precision. In float64 it is that
@@ -46,6 +47,12 @@ def disagreement(
         largest += [(full.point - own.point).abs().max(), *(mass - own.mass).abs().amax(0)]
         largest += (spectype - own.spectype).abs().amax(0)
     return float(torch.stack(largest).max())  # NaN if any is
+
+
+def difference(one: Estimate, other: Estimate) -> float:
+    """Largest difference of two programs' redshifts, masses of p(z), and probabilities of classes."""
+    pairs = ((one.point, other.point), (one.mass, other.mass), (one.spectype, other.spectype))
+    return max(float((a - b).abs().max()) for a, b in pairs if a.numel())
 
 
 def precision_error(exact: Tensor, reduced: Tensor) -> dict[str, float]:

@@ -1,10 +1,12 @@
-"""A model bundle: TorchScript programs for redshifts from images, and the card that vouches for them.
+"""A model bundle: programs for redshifts from images, and the card that vouches for them.
 
-Made by export.py. Torch is imported where it is used: the driver of inference opens bundles and leaves the
+A program is there twice, as TorchScript and as torch.export records it, which Python 3.14 needs. Made by
+export.py. Torch is imported where it is used: the driver of inference opens bundles and leaves the
 arithmetic to its actors, and would be 150 MB larger and seconds later with it.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     import torch
 
 PROGRAMS = {FP32: "redshift.fp32.ts", BF16: "redshift.bf16.ts"}
+"""In TorchScript."""
+RECORDED = {FP32: "redshift.fp32.pt2", BF16: "redshift.bf16.pt2"}
+"""As torch.export records them."""
+SCRIPTED = sys.version_info < (3, 14)
+"""Whether TorchScript is there: torch supports it up to Python 3.13."""
 CARD = "card.json"
 ROLES_FILE = "roles.npy"
 ROLES = np.dtype([("object_id", "<i8"), ("role", "i1"), ("ra", "<f8"), ("dec", "<f8")])
@@ -51,10 +58,11 @@ class Bundle:
     def sha256(self) -> str:
         """Identity: sha256 over all that decides an answer in this precision.
 
-        That is its program and the one in fp32, which computes what bf16 loses; the roles; grid, calibration,
-        and the bands and statistics of the images.
+        That is its program and the one in fp32, which computes what bf16 loses, as TorchScript and recorded;
+        the roles; grid, calibration, and the bands and statistics of the images.
         """
-        used = {PROGRAMS[self.precision], PROGRAMS[FP32], ROLES_FILE}
+        used = {each[precision] for each in (PROGRAMS, RECORDED) for precision in (self.precision, FP32)}
+        used.add(ROLES_FILE)
         files = {name: entry["sha256"] for name, entry in self.card["files"].items() if name in used}
         data = {name: self.card["training_data"][name] for name in DECISIVE_DATA}
         return atomic.digest({"files": files, "data": data, **{name: self.card[name] for name in DECISIVE}})
@@ -83,16 +91,51 @@ class Bundle:
         """Galaxies that the model was made with, (N,) of ROLES by id; None where they are not known."""
         return np.load(self.path / ROLES_FILE) if ROLES_FILE in self.card["files"] else None
 
-    def load(self, device: "torch.device", precision: Precision | None = None) -> "torch.jit.ScriptModule":
+    @property
+    def scripted(self) -> bool:
+        """Whether its programs run as TorchScript here, which can also hide parts of images."""
+        return SCRIPTED and PROGRAMS[FP32] in self.card["files"]
+
+    @property
+    def precisions(self) -> list[Precision]:
+        """The precisions that it offers here."""
+        return [each for each, name in self._programs.items() if name in self.card["files"]]
+
+    @property
+    def _programs(self) -> dict[Precision, str]:
+        return PROGRAMS if self.scripted else RECORDED
+
+    def galaxies(self) -> np.ndarray:
+        """Magnitudes (M, bands) of the galaxies with redshifts that it keeps (likeness/backing.py).
+
+        NaN: not there. M = 0 for a model that keeps none. Raises as `load`.
+        """
+        import torch
+
+        state = self.load(torch.device("cpu")).state_dict()
+        known, absent = (
+            next((values for key, values in state.items() if key.endswith(f"backing.{name}")), None)
+            for name in ("known", "absent")
+        )
+        if known is None or absent is None:
+            return np.zeros((0, len(self.input.bands)))
+        return np.asarray(known.masked_fill(absent > 0, torch.nan).numpy())
+
+    def load(self, device: "torch.device", precision: Precision | None = None) -> "torch.nn.Module":
         """The program: (B, bands, 64, 64) flux, and the visible tokens if not all are -> output.Estimate.
 
         Raises InputRefused for one that could do more than arithmetic.
         """
+        path = self.path / self._programs[precision or self.precision]
+        if not self.scripted:
+            from mmae.bundles import recorded
+
+            return recorded.runnable(recorded.open_recorded(path), device)
+
         import torch
 
         # no fusion: after some calls it would change the last bits
         torch.jit.set_fusion_strategy([("STATIC", 0)])
-        path = self.path / PROGRAMS[precision or self.precision]
         check_archive(path)
         program = torch.jit.load(str(path), map_location=device).eval()
         check_program(path, program)
@@ -122,10 +165,15 @@ def open_bundle(path: Path, precision: Precision | None = None, masking: Masking
             raise InputRefused(
                 f"{path / name} is not the file the card was written for: export the bundle again"
             )
-    offers_bf16 = PROGRAMS[BF16] in card["files"]
+    bundle = Bundle(path, card, precision or FP32, masking)
+    if not bundle.precisions:
+        raise InputRefused(f"{path} has TorchScript alone, which Python 3.14 is without: export it again")
+    if masking != WHOLE and not bundle.scripted:
+        raise UsageError("to hide parts of images takes TorchScript: use a Python before 3.14")
+    offers_bf16 = BF16 in bundle.precisions
     if precision == BF16 and not offers_bf16:
         raise UsageError(f"{path} offers fp32 only: {bf16_report(card)}")
-    return Bundle(path, card, precision or (BF16 if offers_bf16 and has_bf16() else FP32), masking)
+    return replace(bundle, precision=precision or (BF16 if offers_bf16 and has_bf16() else FP32))
 
 
 def bf16_report(card: dict[str, Any]) -> str:
@@ -133,5 +181,5 @@ def bf16_report(card: dict[str, Any]) -> str:
     measured = card["reduced_precision"]
     figures = "median {median:.1e}, 99 % {p99:.1e}, largest {max:.1e}".format_map(measured[BF16])
     bound = "bound: median {median:g}, 99 % {p99:g}".format_map(BOUND)
-    verdict = "offered" if PROGRAMS[BF16] in card["files"] else "not offered"
+    verdict = "offered" if {PROGRAMS[BF16], RECORDED[BF16]} & card["files"].keys() else "not offered"
     return f"bf16 against fp32 on {measured['images']}: |dz|/(1 + z) {figures}; {verdict} ({bound})"

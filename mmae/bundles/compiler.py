@@ -1,6 +1,6 @@
-"""A trained model becomes a bundle on disk: calibrate, compile to TorchScript, compare, write.
+"""A trained model becomes a bundle on disk: calibrate, compile to TorchScript, record, compare, write.
 
-The only file that compiles to TorchScript (bundle.py loads it), so that torch.export can take its place.
+The only file that compiles to TorchScript (bundle.py loads it), beside which torch.export records the same.
 """
 
 import copy
@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
 from mmae import __version__
-from mmae.bundles.agreement import CHECKED_ROWS, LIMITS, disagreement, precision_error
-from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, ROLES_FILE, VERSION
+from mmae.bundles.agreement import CHECKED_ROWS, LIMITS, difference, disagreement, precision_error
+from mmae.bundles.bundle import BOUND, CARD, FORMAT, PROGRAMS, RECORDED, ROLES_FILE, SCRIPTED, VERSION
 from mmae.bundles.calibrate import calibrate
-from mmae.bundles.program import best_redshift, estimates, program_of
+from mmae.bundles.program import Program, best_redshift, estimates, program_of
+from mmae.bundles.recorded import record, runnable, to_bytes
 from mmae.bundles.rounding import reduce_precision
 from mmae.bundles.sample import FITTED_ROWS, MEASURED_ROWS, Sample, with_bands_hidden
 from mmae.hardware import BF16, FP32, Precision
+from mmae.layers.conditions import unknown
 from mmae.models.families import AnyModel
 
 
@@ -37,7 +40,10 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         for conditions, rows in zip(sample.conditions, (FITTED_ROWS, MEASURED_ROWS), strict=True)
     )
     coarse = reduce_precision(copy.deepcopy(program), sample.trained[:FITTED_ROWS], of_trained)
-    programs = {FP32: torch.jit.script(program), BF16: torch.jit.script(coarse)}
+    plain: dict[Precision, Program] = {FP32: program, BF16: coarse}
+    programs: dict[Precision, Any] = {
+        precision: torch.jit.script(each) if SCRIPTED else each for precision, each in plain.items()
+    }
     image = with_bands_hidden(sample.image[:CHECKED_ROWS], model.config.least_bands)
     told = None if of_others is None else of_others[:CHECKED_ROWS]
     double, told_double = copy.deepcopy(model).double(), None if told is None else told.double()
@@ -45,18 +51,23 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         torch.float64: disagreement(double, program_of(double), image.double(), told_double),
         torch.float32: disagreement(model, programs[FP32], image, told),
     }
-    for dtype, difference in agreement.items():
-        if not difference <= LIMITS[dtype]:
-            raise InputRefused(
-                f"the program and the full model differ by |dz| = {difference:.1e}: not written"
-            )
+    for dtype, largest in agreement.items():
+        if not largest <= LIMITS[dtype]:
+            raise InputRefused(f"the program and the full model differ by |dz| = {largest:.1e}: not written")
     exact, reduced = (
         best_redshift(estimates(program, sample.image[:MEASURED_ROWS], of_others), grid)
         for program in programs.values()
     )
     error = precision_error(exact, reduced)
     if not all(error[name] < bound for name, bound in BOUND.items()):
-        del programs[BF16]
+        del programs[BF16], plain[BF16]
+    recorded, apart = {}, {}
+    for precision, each in plain.items():
+        recorded[precision] = record(each, image, unknown(image) if told is None else told)
+        again = estimates(runnable(recorded[precision], image.device), image, told)
+        apart[precision] = difference(again, estimates(programs[precision], image, told))
+        if not apart[precision] <= LIMITS[torch.float32]:
+            raise InputRefused(f"what torch.export records is off by {apart[precision]:.1e}: not written")
 
     card = {
         "format": FORMAT,
@@ -70,12 +81,16 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         "training_data": state["data"],
         "metrics": state["metrics"],
         "step": state["step"],
-        "agreement": {"float64": agreement[torch.float64], "float32": agreement[torch.float32]},
+        "agreement": {
+            "float64": agreement[torch.float64],
+            "float32": agreement[torch.float32],
+            "recorded": apart,
+        },
         "reduced_precision": {"images": f"{len(exact)} {sample.name}", BF16: error},
         "code_version": __version__,
         "torch_version": torch.__version__,
     }
-    return write_files(out, programs, sample.roles, card)
+    return write_files(out, programs if SCRIPTED else {}, recorded, sample.roles, card)
 
 
 def check_out(out: Path) -> None:
@@ -86,22 +101,27 @@ def check_out(out: Path) -> None:
 
 def write_files(
     out: Path,
-    programs: Mapping[Precision, torch.jit.ScriptModule],
+    programs: Mapping[Precision, Any],
+    recorded: Mapping[Precision, ExportedProgram],
     roles: np.ndarray | None,
     card: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the files of a bundle, the card last; gives it with the sha256 of the others."""
     out.mkdir(parents=True, exist_ok=True)
-    for precision, compiled in programs.items():
-        with atomic.replacing(out / PROGRAMS[precision]) as temporary:
-            temporary.write_bytes(compiled.save_to_buffer())  # a file saved by name has that name in it
-    files = [PROGRAMS[precision] for precision in programs]
+    contents = {  # a file saved by name has that name in it
+        **{PROGRAMS[precision]: each.save_to_buffer() for precision, each in programs.items()},
+        **{RECORDED[precision]: to_bytes(each) for precision, each in recorded.items()},
+    }
+    for name, content in contents.items():
+        with atomic.replacing(out / name) as temporary:
+            temporary.write_bytes(content)
+    files = list(contents)
     if roles is not None:
         files.append(ROLES_FILE)
         with atomic.replacing(out / ROLES_FILE) as temporary, temporary.open("wb") as file:
             np.save(file, roles)
     card = card | {"files": {name: atomic.entry(out / name) for name in files}}
     atomic.write_json(out / CARD, atomic.sealed(card))
-    for stale in {path.name for path in (*out.glob("redshift*.ts"), *out.glob("*.npy"))} - set(files):
+    for stale in {path.name for path in (*out.glob("redshift.*"), *out.glob("*.npy"))} - set(files):
         (out / stale).unlink()
     return card

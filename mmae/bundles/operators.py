@@ -33,7 +33,7 @@ OPERATORS = {
 """What our programs are made of, by namespace, in both families and precisions. None touches a file."""
 RUN_BY_LOADING = (b"__setstate__", b"torch.classes", b"_hooks__")
 """Names in an archive whose code would run while it is loaded, or unseen by a look at its graphs."""
-_ADVICE = "a bundle is code; take it from those whose code you would run"
+ADVICE = "a bundle is code; take it from those whose code you would run"
 MAX_CODE = 2**24
 """Bytes of a file of code; ours have 20 kB."""
 
@@ -44,17 +44,17 @@ def check_archive(program: Path) -> None:
         with zipfile.ZipFile(program) as archive:
             files = [file for file in archive.infolist() if file.filename.endswith((".py", ".pkl"))]
             if len(set(archive.namelist())) < len(archive.namelist()):
-                raise InputRefused(f"{program} holds a file twice: {_ADVICE}")
+                raise InputRefused(f"{program} holds a file twice: {ADVICE}")
             for file in files:
                 if file.file_size > MAX_CODE:
-                    raise InputRefused(f"{program} holds {file.file_size} bytes of code: {_ADVICE}")
+                    raise InputRefused(f"{program} holds {file.file_size} bytes of code: {ADVICE}")
                 content = archive.read(file)
                 for name in (name for name in RUN_BY_LOADING if name in content):
                     raise InputRefused(
-                        f"{program} would run code when it is loaded ({name.decode()}): {_ADVICE}"
+                        f"{program} would run code when it is loaded ({name.decode()}): {ADVICE}"
                     )
     except zipfile.BadZipFile as error:
-        raise InputRefused(f"{program} is no TorchScript archive ({error}): {_ADVICE}") from None
+        raise InputRefused(f"{program} is no TorchScript archive ({error}): {ADVICE}") from None
 
 
 def check_program(path: Path, program: "torch.jit.ScriptModule") -> None:
@@ -64,7 +64,7 @@ def check_program(path: Path, program: "torch.jit.ScriptModule") -> None:
     methods = [module._get_method(name) for module in compiled for name in module._method_names()]
     for operator in (each for method in methods for each in _operators(method.inlined_graph)):
         if operator not in allowed:
-            raise InputRefused(f"{path} uses the operator {operator}, as no model of ours: {_ADVICE}")
+            raise InputRefused(f"{path} uses the operator {operator}, as no model of ours: {ADVICE}")
 
 
 def _operators(block: Any) -> Iterator[str]:

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from catalogs.errors import UsageError
 from mmae.bundles.agreement import precision_error
-from mmae.bundles.bundle import PROGRAMS, Bundle
+from mmae.bundles.bundle import RECORDED, Bundle
 from mmae.bundles.calibrate import AS_THEY_ARE, MOST_NOISE, Width, Widths, looked_at
 from mmae.bundles.compiler import write_files
 from mmae.bundles.program import best_redshift, estimates
+from mmae.bundles.recorded import with_state
 from mmae.bundles.sample import MEASURED_ROWS
 from mmae.bundles.stretch import Terms
-from mmae.hardware import BF16, FP32
+from mmae.hardware import BF16, FP32, Precision
 from mmae.layers.pdf import Grid
 
 
@@ -38,15 +39,15 @@ class Known:
 def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
     """Write a bundle whose p(z) is fitted to galaxies, for every set of bands; gives its card.
 
-    Raises UsageError for a model without p(z).
+    Raises UsageError for a model without p(z), and where there is no TorchScript.
     """
+    if not bundle.scripted:
+        raise UsageError("to calibrate p(z) anew takes TorchScript: use a Python before 3.14")
     if not bundle.card["grid"]:
         raise UsageError(f"{bundle.path} gives a redshift and no p(z): there is nothing to calibrate")
     grid, device = Grid(**bundle.card["grid"]), torch.device("cpu")
-    programs = {
-        precision: bundle.load(device, precision)
-        for precision, name in PROGRAMS.items()
-        if name in bundle.card["files"]
+    programs: dict[Precision, Any] = {
+        precision: bundle.load(device, precision) for precision in bundle.precisions
     }
     program = programs[FP32]
     sets = program.temperature.shape[1]
@@ -73,10 +74,15 @@ def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
     card = {key: value for key, value in bundle.card.items() if key != "files"} | {"calibration": calibration}
     if reduced:
         card["reduced_precision"] = {"images": name, BF16: precision_error(exact, reduced[0])}
-    return write_files(out, programs, bundle.roles(), card)
+    recorded = {
+        precision: same
+        for precision, each in programs.items()
+        if (same := with_state(bundle.path / RECORDED[precision], each.state_dict()))
+    }
+    return write_files(out, programs, recorded, bundle.roles(), card)
 
 
-def as_given(program: torch.jit.ScriptModule) -> list[dict[int, Width]]:
+def as_given(program: Any) -> list[dict[int, Width]]:
     """The widths of a program by depth and set."""
     terms = [getattr(program.stretch, name) for name in Terms._fields]
     parts = [program.temperature, program.levels, program.widths, *terms]
@@ -89,6 +95,6 @@ def as_given(program: torch.jit.ScriptModule) -> list[dict[int, Width]]:
     ]
 
 
-def as_the_model_says(program: torch.jit.ScriptModule, sets: int) -> None:
+def as_the_model_says(program: Any, sets: int) -> None:
     """Make the p(z) of a program as wide as its model gives it."""
     program.temperature, program.levels = torch.ones(2, sets), torch.zeros(2, sets, 2, 0)

@@ -8,9 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmae.layers.branches import is_recorded
+
 
 def by_onednn(x: Tensor) -> bool:
-    """Whether oneDNN multiplies tensors of this type and device; bfloat16 needs AVX-512 or better."""
+    """Whether oneDNN multiplies tensors of this type and device; bfloat16 needs AVX-512 or better.
+
+    What torch.export records is for any device: oneDNN takes its place when that is loaded (exported.py).
+    """
+    if is_recorded():
+        return False
     if x.is_cuda or x.dtype == torch.float64:
         return False
     return x.dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()

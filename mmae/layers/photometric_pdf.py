@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalogs.products.screen import LEAST_BANDS
+from mmae.layers.branches import are_free
 from mmae.layers.conditions import features_of
 from mmae.layers.linear import affine
 from mmae.layers.photometry import sets_of
@@ -56,7 +57,7 @@ class PhotometricPdf(nn.Module):
         """
         features = torch.cat([measured[:, : self.measured], conditions], 1)
         of_rows = self.place.index_select(0, bands)
-        if features.is_cuda:
+        if are_free(features):
             return self.of_rows(features, of_rows)
         logits = torch.zeros(
             features.shape[0], self.out.shape[0], dtype=features.dtype, device=features.device

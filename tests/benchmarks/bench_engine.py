@@ -39,7 +39,7 @@ RELEASED_WORK = 1294.6e6
 """FLOP a galaxy of the full model, for redshifts from images."""
 PIXELS, NOISE = len(HSC) * PATCH**2, 0.05
 """Pixels of a patch, and their noise."""
-CALIBRATED = 1024
+CALIBRATED = 256
 """Galaxies to which p(z) is calibrated, so that it costs what that of a real bundle does."""
 MASKING = Masking(0.25)
 SIZE = 2048

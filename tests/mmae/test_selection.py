@@ -11,6 +11,7 @@ from conftest import recipe
 
 from catalogs.store.cutouts import open_store
 from mmae import cli, export, train
+from mmae.bundles import bundle as bundles
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.program import estimates
 from mmae.hardware import FP32
@@ -55,7 +56,7 @@ def truth(survey, bundle, interval, tmp_path_factory):
 
 
 def test_p_of_z_becomes_as_wide_as_its_errors_on_other_galaxies(
-    survey, bundle, truth, interval, tmp_path, capsys
+    survey, bundle, truth, interval, tmp_path, capsys, monkeypatch
 ):
     z, table = truth
     words = [bundle, survey / "rubin_tile.zarr", "--truth", table, "--where", "Q >= 3"]
@@ -74,6 +75,9 @@ def test_p_of_z_becomes_as_wide_as_its_errors_on_other_galaxies(
     assert new.sha256 != old.sha256
     assert new.card["calibration"]["recalibrated"]["store"] == "rubin_tile.zarr"
     assert set(new.card["files"]) == set(old.card["files"])
+    scripted = interval(tmp_path / "mine")[0]
+    monkeypatch.setattr(bundles, "SCRIPTED", False)
+    np.testing.assert_allclose(interval(tmp_path / "mine")[0], scripted, atol=1e-3)
 
 
 def test_too_few_galaxies_are_one_sentence_and_nothing_is_written(survey, bundle, truth, tmp_path, capsys):

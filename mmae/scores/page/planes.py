@@ -40,10 +40,9 @@ def planes_of(store: CutoutStore, bundle: Bundle) -> Planes:
     Raises UsageError for a bundle that keeps no galaxies, InputRefused where its model does not take the
     images.
     """
-    program = bundle.load(torch.device("cpu"))
-    if not hasattr(program, "backing") or not len(program.backing.known):
+    known = bundle.galaxies()
+    if not len(known):
         raise UsageError(f"{bundle.path} keeps no galaxies with redshifts: export a model of ours again")
-    known = program.backing.known.masked_fill(program.backing.absent > 0, torch.nan).numpy()
     noise = torch.from_numpy(bundle.noise).float()
     seen = target_of(store, bundle.input, noise, bundle.own_light)
     zero_point = bundle.input.zero_point
