@@ -40,33 +40,40 @@ def _write_table(file: BinaryIO, header: fits.Header, blocks: Iterable[np.ndarra
     header["DATASUM"] = ("0".rjust(10), WHEN)
     start = file.tell()
     file.write(header.tostring().encode())
-    size = 0
+    size = data_sum = 0
     for block in blocks:
-        file.write(block.tobytes())
+        content = np.ascontiguousarray(block).view(np.uint8).data
+        file.write(content)
+        data_sum = add_bytes(content, data_sum, size)
         size += block.nbytes
     assert size == header["NAXIS1"] * header["NAXIS2"], (size, header["NAXIS1"], header["NAXIS2"])
     file.write(b"\0" * (-size % BLOCK))
-    _put_checksums(file, start, header)
-    file.seek(0, os.SEEK_END)
-
-
-def _put_checksums(file: BinaryIO, start: int, header: fits.Header) -> None:
-    file.seek(start + len(header.tostring()))
-    data_sum = 0
-    while block := file.read(BLOCK * 1024):
-        data_sum = add_words(block, data_sum)
     header["DATASUM"] = (str(data_sum), WHEN)
     header["CHECKSUM"] = (encode_checksum(add_words(header.tostring().encode(), data_sum)), WHEN)
     file.seek(start)
     file.write(header.tostring().encode())
+    file.seek(0, os.SEEK_END)
 
 
-def add_words(block: bytes, total: int = 0) -> int:
+def add_words(block: bytes | memoryview, total: int = 0) -> int:
     """Ones' complement sum of a block's big-endian 32-bit words, added to `total`."""
     total += int(np.frombuffer(block, ">u4").sum(dtype=np.uint64))
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total
+
+
+def add_bytes(block: memoryview, total: int, before: int) -> int:
+    """As `add_words`, of bytes that come after `before` others, and of any number.
+
+    In such a sum, words that are moved by a byte give what is moved by a byte (RFC 1071, section 2).
+    """
+    whole = len(block) - len(block) % 4
+    own = add_words(block[whole:].tobytes().ljust(4, b"\0"), add_words(block[:whole]))
+    moved = 8 * (before % 4)
+    turned = (own >> moved | own << 32 - moved) & 0xFFFFFFFF
+    total += turned
+    return (total & 0xFFFFFFFF) + (total >> 32)
 
 
 def encode_checksum(total: int) -> str:

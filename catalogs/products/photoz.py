@@ -9,7 +9,7 @@ import hashlib
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -212,6 +212,9 @@ def tables(table: str, n: int, blocks: Iterable[np.ndarray]) -> Iterator[fits_st
 # ---------------------------------------------------------------- parts
 
 
+DAMAGED = "is damaged since it was written: the same command makes it again"
+
+
 @dataclass(frozen=True)
 class Part:
     """Files with the rows of one unit; `unit` counts from 0 in the plan."""
@@ -275,10 +278,12 @@ class Part:
         intact = all(atomic.matches(path, files[path.name]) for path in (self.catalogue, self.rejects))
         return manifest if intact else None
 
-    def colours(self) -> dict[str, Any]:
-        """The sums of colours of its objects, as `colour_sums` gave them."""
+    def written(self, plan_sha256: str) -> dict[str, Any]:
+        """Its manifest, unread files trusted; OSError where there is none for this plan."""
         manifest = atomic.read_sealed(self.manifest)
-        return dict(manifest["colours"]) if manifest else {"objects": 0, "sums": []}
+        if manifest is None or manifest["plan"] != plan_sha256:
+            raise OSError(f"{self.manifest} {DAMAGED}")
+        return manifest
 
     def read(self, table: str, plan_sha256: str, dtype: np.dtype | None = None) -> np.ndarray:
         """Rows of one of its tables, as a structured big-endian array.
@@ -289,13 +294,12 @@ class Part:
         that were written.
         """
         path = self.rejects if table == REJECTS else self.catalogue
-        manifest = atomic.read_sealed(self.manifest)
+        expected = self.written(plan_sha256)["files"][path.name]["sha256"]
         content = b""
         with atomic.naming(path), contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
-        written = manifest and manifest["plan"] == plan_sha256 and manifest["files"][path.name]["sha256"]
-        if hashlib.sha256(content).hexdigest() != written:
-            raise OSError(f"{path} is damaged since it was written: the same command makes it again")
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise OSError(f"{path} {DAMAGED}")
         with fits.open(io.BytesIO(content)) as hdus:
             n, start = hdus[table].header["NAXIS2"], hdus[table].fileinfo()["datLoc"]
         return np.frombuffer(content, dtype or schema.dtype(table), n, start)
@@ -309,10 +313,13 @@ def merge(
     catalogue: Place,
     rejects: Place,
     colours: ColourDrift | None = None,
+    check: Callable[[Part, np.ndarray], None] = lambda part, rows: None,
 ) -> None:
     """Join the parts, in the order of their units, into one catalogue and one table of rejects.
 
     The header says how far their mean colours are off. `counts` are the total numbers of rows and of rejects.
+    check : called with each part and its rows of the catalogue as they pass; what it raises ends the merge
+
     The rejects are renamed first, so that a catalogue that exists is complete. Raises OSError where a part is
     damaged; then nothing is written.
     """
@@ -322,11 +329,15 @@ def merge(
         primary[COLOUR_CHANCE] = (round(colours.chance, 4), "that 1 % of good tiles exceed")
     row = pdf_dtype(provenance.pdf_bins)
     pdf = pdf_tables(provenance, counts[0], (part.read(PDF, plan_sha256, row) for part in parts))
-    for path, table, count, more in (
-        (rejects, REJECTS, counts[1], iter(())),
-        (catalogue, CATALOGUE, counts[0], pdf),
-    ):
-        blocks = (part.read(table, plan_sha256) for part in parts)
-        with atomic.replacing(path) as temporary:
-            written = itertools.chain(tables(table, count, blocks), more)
-            fits_stream.write_tables(temporary, primary, written)
+
+    def checked() -> Iterator[np.ndarray]:
+        for part in parts:
+            rows = part.read(CATALOGUE, plan_sha256)
+            check(part, rows)
+            yield rows
+
+    with atomic.replacing(catalogue) as last, atomic.replacing(rejects) as first:
+        of_rejects = (part.read(REJECTS, plan_sha256) for part in parts)
+        fits_stream.write_tables(first, primary, tables(REJECTS, counts[1], of_rejects))
+        of_catalogue = itertools.chain(tables(CATALOGUE, counts[0], checked()), pdf)
+        fits_stream.write_tables(last, primary, of_catalogue)

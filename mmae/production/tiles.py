@@ -25,8 +25,8 @@ from catalogs.place import Place, together
 from catalogs.products import photoz
 from catalogs.products.coverage import Coverage
 from catalogs.products.drift import ColourDrift, Drift
-from catalogs.products.photoz import Provenance
-from catalogs.products.schema import CATALOGUE, REJECTS
+from catalogs.products.photoz import Part, Provenance
+from catalogs.products.schema import REJECTS
 from catalogs.store.checks import open_group
 from catalogs.store.cutouts import open_store
 from catalogs.store.format import ImageMetadata, get_array
@@ -214,8 +214,15 @@ class Tile:
         colours = ColourDrift(self.task.provenance.colours)
         self.rows, self.rejects, self.reasons = 0, 0, Counter()
         for unit in self.plan.units:
-            self.count(self.check_unit(unit, coverage, drift))
-            colours.add(**self.files.part(unit).colours())
+            manifest = self.files.part(unit).written(self.plan.sha256)
+            self.count(manifest)
+            colours.add(**manifest["colours"])
+
+        def check(part: Part, catalogue: np.ndarray) -> None:
+            self.check_part(part, catalogue)
+            coverage.add(catalogue["HEALPIX29"].astype(np.int64))
+            drift.add(catalogue["OOD_SCORE"])
+
         photoz.merge(
             [self.files.part(unit) for unit in self.plan.units],
             self.plan.sha256,
@@ -224,6 +231,7 @@ class Tile:
             self.files.catalogue,
             self.files.rejects,
             colours,
+            check,
         )
         counts: dict[str, Any] = {"rows": self.rows, "rejects": self.rejects, "warning": self.warning}
         counts["reasons"] = dict(sorted(self.reasons.items()))
@@ -234,20 +242,17 @@ class Tile:
                 counts |= {name: found.distance, f"{name}_by_chance": found.chance}
         self.files.finish(self.plan, counts | {"coverage": coverage.moc()})
 
-    def check_unit(self, unit: int, coverage: Coverage, drift: Drift) -> dict[str, Any]:
-        """Check that a part holds the objects of its rows; returns counts made from what is in it."""
-        part, (start, stop) = self.files.part(unit), self.plan.span(unit)
-        catalogue, rejects = (part.read(table, self.plan.sha256) for table in (CATALOGUE, REJECTS))
+    def check_part(self, part: Part, catalogue: np.ndarray) -> None:
+        """Raise OSError where a part does not hold the objects of its rows; catalogue: its rows with p(z)."""
+        start, stop = self.plan.span(part.unit)
+        rejects = part.read(REJECTS, self.plan.sha256)
         written = np.concatenate([catalogue["OBJECT_ID"], rejects["OBJECT_ID"]])
         expected = self.store.column("object_id", start, stop)
         if not np.array_equal(np.sort(written), np.sort(expected)):
             raise OSError(
-                f"unit {unit} does not hold the objects of rows {start} to {stop}: remove {self.files.run}"
+                f"unit {part.unit} does not hold the objects of rows {start} to {stop}: "
+                f"remove {self.files.run}"
             )
-        coverage.add(catalogue["HEALPIX29"].astype(np.int64))
-        drift.add(catalogue["OOD_SCORE"])
-        reasons = Counter(rejects["REASON"].astype(str).tolist())
-        return {"rows": len(catalogue), "rejects": len(rejects), "reasons": reasons}
 
     def close(self) -> None:
         """Release the lock of the tile, and its memory."""
