@@ -61,9 +61,19 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         qkv = self.qkv(normed(tokens)).unflatten(2, (3, -1, self.head_dim))  # (B, N, 3, heads, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, d)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = attended(q, k, v).transpose(1, 2).flatten(2)
         tokens = tokens + self.out(mixed).to(tokens.dtype)
         return tokens + self.down(self.up(normed(tokens))).to(tokens.dtype)
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention: (B, heads, N, d) each -> the same.
+
+    In bfloat16 on a CPU two matrix products and a softmax take half of the time of torch's fused kernel.
+    """
+    if q.is_cuda or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v)
+    return (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
 
 
 def normed(tokens: Tensor) -> Tensor:
