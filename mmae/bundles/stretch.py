@@ -116,11 +116,16 @@ def three_of(seen: Tensor) -> list[int]:
 
 
 def stretched(mass: Tensor, shape: Tensor) -> Tensor:
-    """p(z) (B, K) whose CDF F is 1 - (1 - F^a)^b; shape (B, 2): a and b."""
-    total = cumulative(mass)
-    total = (total / total[:, -1:]).clamp(0, 1)
+    """p(z) (B, K) whose CDF F is 1 - (1 - F^a)^b; shape (B, 2): a and b.
+
+    Where F is near 1, what is above it is summed from above: if b is 0.3, an error of 1e-7 becomes one of a
+    hundredth.
+    """
+    below, above = cumulative(mass), cumulative(mass.flip(1)).flip(1)
+    total = below[:, -1:]
+    log = torch.where(below < above, (below / total).log(), (-above / total).clamp(min=-1).log1p())
     a, b = shape[:, :1], shape[:, 1:]
-    return (1 - (1 - total**a) ** b).diff(dim=1).clamp(min=0)
+    return (-(log * a).expm1()).pow(b).diff(dim=1).neg().clamp(min=0)
 
 
 def fit(stretch: Stretch, mass: Tensor, central: Tensor, number: int, pit: Tensor) -> Terms:

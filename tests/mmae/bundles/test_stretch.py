@@ -36,6 +36,17 @@ def test_a_stretch_is_kumaraswamys():
     assert stretched(mass, torch.ones(1, 2)).tolist() == [pytest.approx([0.25] * 4)]
 
 
+def test_the_tail_of_a_narrow_p_of_z_is_exact_in_single_precision():
+    """At either end F is within rounding of 0 or 1, and its slope is infinite there."""
+    x = torch.log1p(GRID.centres)
+    mass = (-0.5 * ((x - torch.tensor([[0.1], [0.5], [1.3]])) / 0.01) ** 2).softmax(1)
+    for a, b in ((0.3, 0.3), (3.0, 0.3), (0.3, 3.0), (3.0, 3.0)):
+        shape = torch.tensor([[a, b]], dtype=torch.float64)
+        exact, found = stretched(mass, shape), stretched(mass.float(), shape.float())
+        torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.sum(1), torch.ones(3))
+
+
 def test_blue_and_red_galaxies_get_the_width_of_their_own_errors():
     mass, central, blue, redshift = galaxies(4000, 0)
     assert held(mass, redshift, blue) < 0.45
