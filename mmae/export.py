@@ -19,7 +19,7 @@ from mmae import cli
 from mmae.bundles.bundle import CARD, bf16_report
 from mmae.bundles.compiler import check_out, write_bundle
 from mmae.bundles.likeness.typicality import MIN_TAIL, TAIL
-from mmae.bundles.sample import CALIBRATED_ROWS, Sample, noise_sample
+from mmae.bundles.sample import CALIBRATED_ROWS, MOST_STORES, Sample, noise_sample
 from mmae.models import checkpoint
 from mmae.models.families import config_of
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
@@ -93,7 +93,11 @@ def find_sample(config: Export, state: dict[str, Any]) -> Sample:
     for name in (name for name, path in earlier.items() if path is None):
         print(f"{name}, which the model began with, is not there: IN_TRAINING will lack its galaxies")
     stand_for(recipe.get("like"), data, state["data"])
-    rows = [data.sample(split, CALIBRATED_ROWS, model.classes) for split in (TRAIN, VALIDATION)]
+    number = CALIBRATED_ROWS * min(len(paths), MOST_STORES)
+    rows = [
+        data.sample(split, at_most, model.classes)
+        for split, at_most in ((TRAIN, CALIBRATED_ROWS), (VALIDATION, number))
+    ]
     trained, others = map(data.read, rows)
     return Sample(
         "galaxies of the validation split",

@@ -202,9 +202,8 @@ def estimates_of_sets(
     of_a_part = max(LEAST_ROWS, most // len(several))
     for number, seen in several.items():
         rows = (observed == seen).all(1).nonzero()[:, 0]
-        if len(rows) < LEAST_ROWS:
-            rows = observed[:, seen].all(1).nonzero()[:, 0]
-        rows = rows if seen.all() else rows[:of_a_part]
+        if len(rows) < LEAST_ROWS and not seen.all():
+            rows = observed[:, seen].all(1).nonzero()[:, 0][:of_a_part]
         if len(rows) >= 2:
             hidden = ~seen
             seen_only = image[rows].masked_fill(hidden[:, None, None], torch.nan)
