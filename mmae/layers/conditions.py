@@ -42,18 +42,16 @@ def border() -> Tensor:
     return side[~inside]
 
 
-def sky_noise(pixels: Tensor, weights: Tensor | None, border: Tensor, of_patch: int = 64) -> Tensor:
+def sky_noise(pixels: Tensor, weights: Tensor, border: Tensor, of_patch: int = 64) -> Tensor:
     """Noise of the sky (B, bands) in patches (B, 64, bands * 64) of images; NaN where it cannot be seen.
 
     The median of the standard deviations of the patches at the border, so that a neighbour or two do not
     count; of those with data in half of their pixels.
     weights, of the shape and type of the pixels, or (B, 64, 64) for all bands: 1 = seen, 0 = not, and the
-    pixel is 0; None: all are.
+    pixel is 0.
     """
     sky = pixels.index_select(1, border).unflatten(2, (-1, of_patch))  # (B, 28, bands, 64)
-    seen = torch.ones_like(sky)
-    if weights is not None:
-        seen = weights.index_select(1, border).unflatten(2, (-1, of_patch))
+    seen = weights.index_select(1, border).unflatten(2, (-1, of_patch))
     number = seen.sum(3)
     mean = (sky * seen).sum(3) / number.clamp(min=1)
     variance = ((sky - mean.unsqueeze(3)).square() * seen).sum(3) / (number - 1).clamp(min=1)
@@ -106,13 +104,11 @@ class Conditions(nn.Module):
         self.register_buffer("centre", torch.zeros(bands + 1))
         self.register_buffer("scale", torch.zeros(bands + 1))
 
-    def forward(
-        self, pixels: Tensor, weights: Tensor | None, noise: Tensor, told: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, weights: Tensor, noise: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         """Noise of images (B, bands), and features of all conditions (B, 3 * bands + 2).
 
         pixels (B, 64, bands * 64) in units of `noise` (bands,), that of the training set, as is the noise
-        returned; weights: 1 = seen, 0 = not, None: all are; told (B, 2 * bands + 1): see ModelInput, NaN: not
+        returned; weights: 1 = seen, 0 = not; told (B, 2 * bands + 1): see ModelInput, NaN: not
         known.
         """
         depth = self.depth(pixels, weights, noise, told)
@@ -124,7 +120,7 @@ class Conditions(nn.Module):
         absent = untold.to(depth.dtype) * (self.scale > 0).to(depth.dtype)
         return depth.exp(), torch.cat([depth, others, absent], 1)
 
-    def depth(self, pixels: Tensor, weights: Tensor | None, noise: Tensor, told: Tensor) -> Tensor:
+    def depth(self, pixels: Tensor, weights: Tensor, noise: Tensor, told: Tensor) -> Tensor:
         """Logarithm of the noise in units of that of the training set, (B, bands); NaN: not known."""
         given = told[:, : noise.shape[0]] / noise
         measured = sky_noise(pixels, weights, self.border)

@@ -69,13 +69,13 @@ class Photometry(nn.Module):
         self.register_buffer("centre", torch.zeros(width))
         self.register_buffer("whiten", torch.eye(width).repeat(2**bands, 1, 1))
 
-    def forward(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, 7 * bands + 6) of patches (B, 64, bands * 64) in units of the sky noise.
 
         And the numbers of the sets of bands of which anything is visible, (B,), and `central` magnitudes
         (B, bands), 0 where a band is not. What tells of pixels that are not there is 0 in whole images, which
         are most.
-        weights, of the shape and type of the pixels: 1 = visible, 0 = not; None: all are.
+        weights, of the shape and type of the pixels: 1 = visible, 0 = not.
         """
         magnitudes, visible = self.measure(pixels, weights)
         visible = visible.unflatten(1, (-1, self.rings.shape[0]))  # (B, bands, 6)
@@ -109,7 +109,7 @@ class Photometry(nn.Module):
         absent = (visible.sum(2) <= 0).to(members) @ members.T
         return torch.cat([asinh(white), hidden], 2), (absent == 0).T
 
-    def measure(self, pixels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    def measure(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """asinh of signal to noise in apertures, and the visible fraction of each ring: (B, bands * 6) each.
 
         The hidden part of a ring is assumed to be as bright as the visible part.

@@ -22,15 +22,12 @@ def rings(edges: Sequence[float]) -> Tensor:
     return patches(inside[:, None].float()).flatten(1)
 
 
-def sums(pixels: Tensor, weights: Tensor | None, rings: Tensor) -> tuple[Tensor, Tensor]:
+def sums(pixels: Tensor, weights: Tensor, rings: Tensor) -> tuple[Tensor, Tensor]:
     """Flux of the visible pixels of each ring, and their number: (B, bands, R) each.
 
     pixels (B, 64, bands * 64), finite; weights, of their shape and type: 1 = visible, 0 = not; or (B, 64, 64)
-    for all bands, and the pixels are 0 where not; None: all are visible. With the same bits in every way.
+    for all bands, and the pixels are 0 where not. With the same bits in either way.
     """
-    if weights is None:
-        flux = product(by_band(pixels, rings), rings)
-        return flux, rings.sum(1).expand_as(flux)
     number = product(by_band(weights, rings), rings)
     if weights.shape[2] != pixels.shape[2]:
         flux = product(by_band(pixels, rings), rings)
