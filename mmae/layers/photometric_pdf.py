@@ -39,8 +39,7 @@ class PhotometricPdf(nn.Module):
         numbers = (sets.sum(1) >= LEAST_BANDS).nonzero()[:, 0]
         place = torch.full((2**bands,), -1)
         place[numbers] = torch.arange(len(numbers))
-        richest_first = sorted(surveys, key=lambda number: -number.bit_count())
-        self.wholes: list[int] = place[torch.tensor(richest_first)].tolist()
+        self.wholes: list[int] = place[torch.tensor(surveys)].tolist()
         heard = torch.cat([torch.ones(len(numbers), measured), features_of(sets[numbers].float())], 1)
         for name, values in (("place", place), ("numbers", numbers), ("heard", heard)):
             self.register_buffer(name, values, persistent=False)
@@ -100,13 +99,12 @@ class PhotometricPdf(nn.Module):
 def shares(there: Tensor, wholes: Sequence[int]) -> Tensor:
     """Weights (B, S) of sets of bands in the loss; there (S, B): which sets a galaxy has all bands of.
 
-    Half is that of all bands of its survey: the first of the places `wholes` that a galaxy has. All share
-    the rest alike. No galaxy that lacks bands counts more than others for a set: where it did, the networks
-    of such sets learned little.
+    Half is that of the sets of all bands of a survey, at the places `wholes`; all share the rest alike. No
+    galaxy counts more than others for a set: where those that lack bands did, the networks of such sets
+    learned little.
     """
     weights = there.T / (2 * len(there))
-    of_surveys = there[wholes]
-    weights[:, wholes] += (of_surveys & (of_surveys.cumsum(0) == 1)).T / 2
+    weights[:, wholes] += there[wholes].T / (2 * len(wholes))
     return weights
 
 
