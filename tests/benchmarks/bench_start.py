@@ -65,13 +65,16 @@ def seconds(step: str, bundle: Path, tile: Path) -> float:
 
 
 def command(bundle: Path, tile: Path) -> float:
-    """Until the first part of the catalogue is on disk."""
+    """Until the first part of the catalogue is on disk; then it is stopped."""
     with tempfile.TemporaryDirectory() as out:
         began = time.time()
         flags = ["--catalog", tile, "--model", bundle, "--out", out, "--workers", 1]
         arguments = [sys.executable, "-m", "mmae.infer", *map(str, flags)]
-        subprocess.run(arguments, check=True, capture_output=True)
-        return min(path.stat().st_mtime for path in Path(out).glob("*/parts/*.json")) - began
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            while not (parts := list(Path(out).glob("*/parts/*.json"))) and run.poll() is None:
+                time.sleep(0.05)
+            run.terminate()
+        return min(path.stat().st_mtime for path in parts) - began
 
 
 def table(measured: dict[str, list[float]]) -> Iterator[str]:
