@@ -8,6 +8,7 @@ torch's default attention and AdamW. Every process uses one thread.
 
 import dataclasses
 import itertools
+import json
 import os
 import socket
 import statistics
@@ -32,12 +33,13 @@ from mmae.models.families import AnyModel, build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined
 from mmae.models.masking import Masks, random_mask, without_spectrum
+from mmae.train import data_parallel
 from mmae.training import distributed
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, TrainingSet
 from mmae.training.recipe import Train, backward, make_optimizer, step_masks
 
-GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 2, 3
+GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 4, 5
 OWN_STEPS = 24
 """Steps of our own model, which differ in their masks."""
 LOADED = 20
@@ -90,7 +92,7 @@ def own_step(model: nn.Module, inner: AnyModel, config: Train) -> Callable[[Batc
     def step(batch: Batch) -> None:
         masks = step_masks(len(batch.image), config, next(number))
         optimizer.zero_grad(set_to_none=True)
-        backward(model, batch, masks, config, masks.counts(model.loss_weights).clamp(min=1))
+        backward(model, batch, masks, config, masks.counts(inner.loss_weights).clamp(min=1))
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
 
@@ -143,40 +145,52 @@ def rank(number: int, port: int, results: Path) -> None:
     os.environ.update({name: str(value) for name, value in variables.items()})
     with distributed.world() as world:
         torch.set_num_threads(1)
-        config = dataclasses.replace(Train.preset("himes2025"), precision="bf16")
-        model, shared = Himes2025(), Himes2025()
-        parallel_step = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
-        single_step = own_step(model, model, config)
+        steps = {}
+        for family in ("himes2025", "mmae"):
+            config = dataclasses.replace(Train.preset(family), precision="bf16")
+            alone, shared = build(config.model), build(config.model)
+            steps[family] = (
+                own_step(alone, alone, config),
+                own_step(data_parallel(shared, world), shared, config),
+            )
+        config, shared = dataclasses.replace(Train.preset("himes2025"), precision="bf16"), Himes2025()
+        trusting = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
+        steps["himes2025, unused parameters not looked for"] = steps["himes2025"][0], trusting
         image = torch.randn(BATCH, 5, 64, 64)
-        batch = Batch.of_pairs(image, torch.randn(BATCH, 259), torch.rand(BATCH))
-        rates = []
+        rates: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
         for _ in range(ROUNDS + 1):
-            single_rate = rate(single_step, itertools.repeat(batch), STEPS) if world.is_main else 0.0
-            dist.barrier()
-            rates.append((single_rate, 2 * rate(parallel_step, itertools.repeat(batch), STEPS)))
-            dist.barrier()
+            for name, (single, parallel) in steps.items():
+                length = 1296 if name == "mmae" else 259
+                batch = Batch.of_pairs(image, torch.randn(BATCH, length), torch.rand(BATCH))
+                alone_rate = rate(single, itertools.repeat(batch), STEPS) if world.is_main else 0.0
+                dist.barrier()
+                rates[name].append((alone_rate, 2 * rate(parallel, itertools.repeat(batch), STEPS)))
+                dist.barrier()
         if world.is_main:
-            np.save(results, np.median(rates[1:], 0))
+            medians = {name: np.median(values[1:], 0).tolist() for name, values in rates.items()}
+            results.write_text(json.dumps(medians))
 
 
-def measure_ranks(folder: Path) -> np.ndarray:
-    """Median rates of one rank and of two, each with its own batch."""
+def measure_ranks(folder: Path) -> dict[str, tuple[float, float]]:
+    """Median rates of one rank and of two, each with its own batch, by model."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank, (port, folder / "ranks.npy"), nprocs=2)
-    return np.load(folder / "ranks.npy")
+    torch.multiprocessing.spawn(rank, (port, folder / "ranks.json"), nprocs=2)
+    return dict(json.loads((folder / "ranks.json").read_text()))
 
 
-def table(rates: dict[str, float], ranks: np.ndarray) -> Iterator[str]:
+def table(rates: dict[str, float], ranks: dict[str, tuple[float, float]]) -> Iterator[str]:
     yield "| | galaxies/s | against the released way |"
     yield "|---|---|---|"
     for name, value in sorted(rates.items()):
         base = rates[f"{name.partition(',')[0]}, released way"]
         yield f"| {name} | {value:,.1f} | {value / base:.2f} x |"
     yield ""
-    one, two = ranks
-    yield f"bf16, batch in memory: 1 rank {one:.1f} galaxies/s, 2 ranks {two:.1f} ({two / one:.2f} x)."
+    yield "| bf16, batch in memory | 1 rank, galaxies/s | 2 ranks | |"
+    yield "|---|---|---|---|"
+    for name, (one, two) in ranks.items():
+        yield f"| {name} | {one:.1f} | {two:.1f} | {two / one:.2f} x |"
 
 
 def main() -> None:
