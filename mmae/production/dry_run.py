@@ -23,7 +23,7 @@ COPIES = 2
 """A row is written twice: in its part, and in the catalogue."""
 PART_BYTES = 2 * 5 * 2880
 """Headers and padding of a unit's two files."""
-UNITS_A_SECOND, MERGED_A_SECOND = 700, 2.5e6
+UNITS_A_SECOND, MERGED_A_SECOND = 1400, 2e6
 """Units that the driver hands out, rows that it merges (tests/benchmarks/results/driver.md);
 it does both while actors compute."""
 

@@ -1,6 +1,6 @@
 """All tiles of a run: units prefetched ahead of the workers, catalogues merged behind them, progress shown.
 
-The workers never wait for this process: one thread opens the next tiles while they compute, another merges
+The workers never wait for this process: one thread opens the next tiles while they compute, others merge
 those that are done. Few tiles are open at a time, and of units only counts are kept.
 """
 
@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from operator import methodcaller
 from typing import Any, NamedTuple
 
+from catalogs.cpus import cpus
 from catalogs.errors import InputRefused, UsageError
 from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import Bundle
@@ -24,6 +25,9 @@ PREFETCHED_UNITS = 256
 """Units prefetched before a worker takes one; a tile of one unit keeps one file open meanwhile."""
 MAX_MERGES_WAITING = 64
 """Tiles that may wait for their merge before no more units are handed out (back-pressure)."""
+MERGERS = 4
+"""Tiles that are merged at once, at most, and no more than there are cores: most of a merge is hashing and
+writing, which leave the interpreter to others."""
 SIZE_THREADS = 16
 """Stores whose size is read at once: a shared file system takes its time for each."""
 BEGIN_POLL_SECONDS = 1.0
@@ -57,7 +61,7 @@ class Production:
         self.show: Callable[[], None] = lambda: None
         self.first: Unit[Tile] | None = None
         self.listed = Prefetch(self.list_units(), PREFETCHED_UNITS)
-        self.merger = ThreadPoolExecutor(1, "merge")
+        self.merger = ThreadPoolExecutor(min(MERGERS, cpus()), "merge")
         self.merging: deque[tuple[Tile, Future[None]]] = deque()
 
     def list_units(self) -> Iterator[ListedUnit]:
