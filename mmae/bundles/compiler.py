@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from catalogs import atomic
@@ -61,13 +62,7 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
     error = precision_error(exact, reduced)
     if not all(error[name] < bound for name, bound in BOUND.items()):
         del programs[BF16], plain[BF16]
-    recorded, apart = {}, {}
-    for precision, each in plain.items():
-        recorded[precision] = record(each, image, unknown(image) if told is None else told)
-        again = estimates(runnable(recorded[precision], image.device), image, told)
-        apart[precision] = difference(again, estimates(programs[precision], image, told))
-        if not apart[precision] <= LIMITS[torch.float32]:
-            raise InputRefused(f"what torch.export records is off by {apart[precision]:.1e}: not written")
+    recorded, apart = recordings(plain, programs, image, told)
 
     card = {
         "format": FORMAT,
@@ -91,6 +86,29 @@ def write_bundle(out: Path, model: AnyModel, state: dict[str, Any], sample: Samp
         "torch_version": torch.__version__,
     }
     return write_files(out, programs if SCRIPTED else {}, recorded, sample.roles, card)
+
+
+def recordings(
+    plain: Mapping[Precision, Program],
+    programs: Mapping[Precision, Any],
+    image: Tensor,
+    conditions: Tensor | None,
+) -> tuple[dict[Precision, ExportedProgram], dict[Precision, float]]:
+    """What torch.export records of programs, and how far each is from the compiled one.
+
+    By images (N, bands, 64, 64) and their conditions. One that is too far is left out; InputRefused if it is
+    that in fp32.
+    """
+    recorded, apart = {}, {}
+    for precision, each in plain.items():
+        made = record(each, image, unknown(image) if conditions is None else conditions)
+        again = estimates(runnable(made, image.device), image, conditions)
+        apart[precision] = difference(again, estimates(programs[precision], image, conditions))
+        if apart[precision] <= LIMITS[torch.float32]:
+            recorded[precision] = made
+        elif precision == FP32:
+            raise InputRefused(f"what torch.export records is off by {apart[precision]:.1e}: not written")
+    return recorded, apart
 
 
 def check_out(out: Path) -> None:
