@@ -7,6 +7,7 @@ from astropy import units as u
 from astropy_healpix import HEALPix
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from catalogs.products.coverage import FINEST, ROW_ORDER
 from mmae.scores.page.facts import Facts
@@ -99,7 +100,10 @@ def _drawn(corners: np.ndarray, values: dict[str, np.ndarray]) -> Figure:
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_formatter(lambda ra, _: f"{ra % 360:g}")
-        plot.colorbar(cells, ax=axes, location="bottom", shrink=0.8).ax.tick_params(labelsize=7)
+        if name.startswith("share"):
+            cells.set_clim(0, max(0.01, float(shown.max())))
+        scale = plot.colorbar(cells, ax=axes, location="bottom", shrink=0.8, ticks=MaxNLocator(5))
+        scale.ax.tick_params(labelsize=7)
     plot.supxlabel("right ascension, degrees", fontsize=8)
     plot.supylabel("declination, degrees", fontsize=8)
     return plot
