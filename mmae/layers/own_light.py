@@ -27,7 +27,7 @@ def own_pixels(image: Tensor, noise: Tensor, own_light: bool) -> tuple[Tensor, T
     asked for. It is (B, 1, 64, 64) where all bands have data everywhere, as most have: a fifth of the work.
     """
     known = torch.ones_like(image[:, :1])
-    if are_free(image) or image.isnan().any():
+    if are_free(image) or image.sum().isnan():  # a twentieth of the time of isnan().any()
         image, known = known_pixels(image)
     image = image / noise.view(-1, 1, 1)
     if not own_light:
