@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "aten": (
-        "Bool Int __and__ __getitem__ __is__ __isnot__ __not__ abs add add_ amax any append arange "
-        "bitwise_not cat clamp contiguous copy_ copysign copysign_ cumsum diff div einsum eq exp expm1 "
-        "expand  expand_as flatten flip floor_divide floordiv full full_like gather ge gelu gt "
+        "Bool Int __and__ __getitem__ __is__ __isnot__ __lshift__ __not__ abs add add_ amax any append "
+        "arange bitwise_not cat clamp contiguous copy_ copysign copysign_ cumsum diff div einsum eq exp "
+        "expm1 expand  expand_as flatten flip floor_divide floordiv full full_like gather ge gelu gt "
         "index_copy  index_select isnan layer_norm len lerp linear log log1p log_ lt masked_fill matmul "
         "maximum mean median minimum mul nan_to_num ne neg nonzero ones ones_like pad permute pow relu relu_ "
         "repeat_interleave  scaled_dot_product_attention scatter searchsorted select size slice "

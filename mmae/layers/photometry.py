@@ -39,7 +39,8 @@ def central_pixels() -> float:
 
 def set_numbers(present: Tensor) -> Tensor:
     """Numbers (B,) of sets of bands (B, bands), True = in it: bit k for the band at place k."""
-    return (present * 2 ** torch.arange(present.shape[1], device=present.device)).sum(1)
+    place = torch.arange(present.shape[1], device=present.device)
+    return (present * (torch.ones_like(place) << place)).sum(1)  # 2 ** place is wrong where inductor compiles
 
 
 def sets_of(numbers: Tensor, bands: int) -> Tensor:
