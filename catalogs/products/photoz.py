@@ -320,8 +320,8 @@ def merge(
     The header says how far their mean colours are off. `counts` are the total numbers of rows and of rejects.
     check : called with each part and its rows of the catalogue as they pass; what it raises ends the merge
 
-    The rejects are renamed first, so that a catalogue that exists is complete. Raises OSError where a part is
-    damaged; then nothing is written.
+    The rejects come first, so that a catalogue that exists is complete. Raises OSError where a part is
+    damaged; then there is no catalogue.
     """
     primary = primary_header(provenance)
     if colours and colours.known:
@@ -336,8 +336,9 @@ def merge(
             check(part, rows)
             yield rows
 
-    with atomic.replacing(catalogue) as last, atomic.replacing(rejects) as first:
+    with atomic.replacing(rejects) as temporary:
         of_rejects = (part.read(REJECTS, plan_sha256) for part in parts)
-        fits_stream.write_tables(first, primary, tables(REJECTS, counts[1], of_rejects))
+        fits_stream.write_tables(temporary, primary, tables(REJECTS, counts[1], of_rejects))
+    with atomic.replacing(catalogue) as temporary:
         of_catalogue = itertools.chain(tables(CATALOGUE, counts[0], checked()), pdf)
-        fits_stream.write_tables(last, primary, of_catalogue)
+        fits_stream.write_tables(temporary, primary, of_catalogue)
