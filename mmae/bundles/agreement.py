@@ -52,7 +52,7 @@ def disagreement(
 def difference(one: Estimate, other: Estimate) -> float:
     """Largest difference of two programs' redshifts, masses of p(z), and probabilities of classes."""
     pairs = ((one.point, other.point), (one.mass, other.mass), (one.spectype, other.spectype))
-    return max(float((a - b).abs().max()) for a, b in pairs if a.numel())
+    return float(torch.stack([(a - b).abs().max() for a, b in pairs if a.numel()]).max())  # NaN if any is
 
 
 def precision_error(exact: Tensor, reduced: Tensor) -> dict[str, float]:
