@@ -71,9 +71,10 @@ class Recorded(nn.Module):
 
 
 def record(program: Program, image: Tensor, conditions: Tensor) -> ExportedProgram:
-    """Record a program as it runs on images (N, bands, 64, 64) and conditions, N >= 2."""
+    """Record a program as it runs on images (N, bands, 64, 64) and conditions (N, size)."""
     rows = {"image": {0: ROWS}, "conditions": {0: ROWS}}
-    recorded = torch.export.export(Whole(program), (image, conditions), dynamic_shapes=rows)
+    twice = torch.cat([image, image]), torch.cat([conditions, conditions])  # a size of 1 would stay 1
+    recorded = torch.export.export(Whole(program), twice, dynamic_shapes=rows)
     recorded.example_inputs = None  # images of galaxies have no place in it
     for node in recorded.graph.nodes:  # nor have the folders of this machine
         for name in ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack"):
