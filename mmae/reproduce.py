@@ -30,7 +30,7 @@ from mmae.bundles.program import Program, program_of
 from mmae.models import checkpoint
 from mmae.models.batch import Batch, pooled
 from mmae.models.families import AnyModel
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.progress import bar
 from mmae.scores import line_scores, masking_study, photoz_scores, physical_masks, report_page
 from mmae.scores import reproduce_figures as figures

@@ -206,8 +206,8 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
                 size = batch_rows(galaxies, config.batch, state.step_in_epoch)
                 together = batch_order(order, config.batch, state.step_in_epoch)
                 masks = step_masks(size, config, state.step).of(*data.known(together))
-                own_masks = masks.rows(rank_slice(size, world.rank, world.size)).to(world.device)
-                counts = masks.counts(parts).clamp(min=1).to(world.device) / world.size
+                own_masks = masks.rows(rank_slice(size, world.rank, world.size))
+                counts = masks.counts(parts).clamp(min=1) / world.size
                 state.optimizer.zero_grad(set_to_none=True)
                 unseen.append(backward(model, batch.to(world.device), own_masks, config, counts))
                 skipped = torch.where(step(state, config, galaxies), 0, skipped + 1)
@@ -248,9 +248,9 @@ def data_parallel(model: nn.Module, world: World) -> nn.Module:
     """The model, wrapped so that ranks average its gradients if there are several."""
     if world.size == 1:
         return model
-    device_ids = [world.device] if world.device.type == "cuda" else None
-    # find_unused_parameters keeps the order in which ranks sum gradients the same from the first step on
-    return nn.parallel.DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True)
+    # without device_ids masks stay on the host; find_unused_parameters keeps the order in which ranks sum
+    # gradients the same from the first step on
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
 
 
 def end_epoch(

@@ -23,7 +23,7 @@ from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from mmae import export, train
 from mmae.models.himes2025 import Himes2025Config
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.training.recipe import Train
 
 ROOT = Path(__file__).parents[1]

@@ -17,6 +17,7 @@ from mmae.bundles.bundle import Bundle
 from mmae.bundles.image_mask import WHOLE, visible_tokens
 from mmae.hardware import FP32
 from mmae.layers.conditions import unknown
+from mmae.layers.gpu import sent
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.layers.pdf import Grid
 from mmae.layers.photometry import RADII
@@ -147,7 +148,7 @@ class Engine:
         ratio, draws, seed = astuple(self.masking)
         drawn = (visible_tokens(object_id, IMAGE_TOKENS, ratio, draw, seed) for draw in range(draws))
         estimates = [
-            program(pixels, torch.from_numpy(visible).to(self.device), conditions) for visible in drawn
+            program(pixels, sent(torch.from_numpy(visible), self.device), conditions) for visible in drawn
         ]
         return Estimate(*(torch.stack(parts).mean(0) for parts in zip(*estimates, strict=True)))
 
@@ -175,10 +176,7 @@ class Upload:
     def __call__(self, rows: list[Tensor]) -> list[Tensor]:
         """The tensors on the GPU; those in pinned memory must not change before they were computed with."""
         with torch.cuda.stream(self.stream):
-            there = [
-                (part if part.is_pinned() else part.pin_memory()).to(self.device, non_blocking=True)
-                for part in rows
-            ]
+            there = [sent(part, self.device) for part in rows]
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self.stream)
         for part in there:

@@ -27,7 +27,7 @@ OPERATORS = {
     "mkldnn": "_is_mkldnn_bf16_supported _linear_pointwise",
     "prim": (
         "Constant GetAttr If ListConstruct ListUnpack Loop TupleConstruct TupleUnpack device dtype "
-        "is_cuda max requires_grad tolist unchecked_cast"
+        "is_cpu is_cuda max requires_grad tolist unchecked_cast"
     ),
 }
 """What our programs are made of, by namespace, in both families and precisions. None touches a file."""

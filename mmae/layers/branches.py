@@ -16,4 +16,4 @@ def are_free(x: Tensor) -> bool:
 
     A GPU would have to be waited for to know them, and what is recorded is one way for all.
     """
-    return x.is_cuda or is_recorded()
+    return not x.is_cpu or is_recorded()

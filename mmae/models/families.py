@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmae.models.himes2025 import Himes2025, Himes2025Config
-from mmae.models.mmae import Model, ModelConfig
+from mmae.models.mmae import Model
+from mmae.models.mmae_config import ModelConfig
 
 AnyConfig = ModelConfig | Himes2025Config
 AnyModel = Model | Himes2025

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from catalogs.bands import HSC
 from catalogs.ranges import check_sizes
 from catalogs.store.spectra import POOL
+from mmae.layers.gpu import sent
 from mmae.layers.patches import IMAGE_TOKENS, PATCH, known_pixels, unpatch
 from mmae.models.batch import Batch
 from mmae.models.losses import hsc_loss, image_pixels, masked_mean, spectrum_pixels
@@ -204,9 +205,10 @@ class Himes2025(nn.Module):
         image (B, 5, 64, 64) flux at zero point 27; spectrum (B, 259) normalised and pooled; image_mask
         (B, 64) and spectrum_mask (B, 32) boolean, True = hidden.
         """
-        image, _ = known_pixels(image)
-        img = self.img_embed(image).masked_fill(image_mask.unsqueeze(2), 0.0)  # (B, 64, D)
-        spec = self.spec_embed(spectrum).masked_fill(spectrum_mask.unsqueeze(2), 0.0)  # (B, 32, D)
+        (image, _), device = known_pixels(image), image.device
+        img_hidden, spec_hidden = (sent(mask.unsqueeze(2), device) for mask in (image_mask, spectrum_mask))
+        img = self.img_embed(image).masked_fill(img_hidden, 0.0)  # (B, 64, D)
+        spec = self.spec_embed(spectrum).masked_fill(spec_hidden, 0.0)  # (B, 32, D)
         return self.fuse(self.img_encoder(img), self.spec_encoder(spec))
 
     def fuse(self, img: Tensor, spec: Tensor) -> Tensor:

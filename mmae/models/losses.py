@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmae.layers.branches import are_free
 from mmae.layers.patches import pixels_of
 from mmae.layers.pdf import hsc
 
@@ -20,7 +21,8 @@ class Losses(NamedTuple):
 
 def combined(parts: Tensor, weights: Mapping[str, float]) -> Losses:
     """Losses (P,) of what a model learns, in the order of their weights by name, and their weighted sum."""
-    return Losses((parts * parts.new_tensor(list(weights.values()))).sum(), parts)
+    weighted = [weight * part for weight, part in zip(weights.values(), parts, strict=True)]
+    return Losses(torch.stack(weighted).sum(), parts)
 
 
 def hsc_loss(predicted: Tensor, redshift: Tensor, right: Tensor, known: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ def crossed(logits: Tensor, labels: Tensor, right: Tensor, others: Tensor) -> Te
     the masses of n(z)
     """
     log_p = logits.log_softmax(-1)
-    if (right < 1).any():
+    if are_free(right) or (right < 1).any():
         share = right.view(-1, *[1] * (logits.ndim - 1))
         log_p = torch.logaddexp(log_p + share.log(), ((1 - share) * others).log())
     return -(labels * log_p).sum(-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmae.layers.conditions import SHALLOWEST, border, sky_noise
+from mmae.layers.gpu import sent
 from mmae.layers.patches import known_pixels, patches
 
 UNTOLD = 0.2
@@ -68,10 +69,8 @@ class Masks(NamedTuple):
         return Masks(*(tensor[which] for tensor in self))
 
     def to(self, device: torch.device) -> "Masks":
-        """Copy on a device; a GPU is not waited for, as it would be by copies from pageable memory."""
-        if device.type != "cuda":
-            return Masks(*(tensor.to(device) for tensor in self))
-        return Masks(*(tensor.contiguous().pin_memory().to(device, non_blocking=True) for tensor in self))
+        """Copy on a device."""
+        return Masks(*(sent(tensor, device) for tensor in self))
 
     def counts(self, parts: Iterable[str]) -> Tensor:
         """How many there are of what the parts of a loss are means over, (P,).
@@ -137,19 +136,29 @@ def random_noise(batch: int, share: float, generator: torch.Generator) -> Tensor
 
 
 def shallower(image: Tensor, conditions: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
-    """Images (B, bands, 64, 64) with white noise added, and their conditions (B, 2 * bands + 1)."""
-    rows, bands = (masks.noise > 1).nonzero()[:, 0], image.shape[1]
-    if not len(rows):
+    """Images (B, bands, 64, 64) with white noise added, and their conditions (B, 2 * bands + 1).
+
+    masks : on the host
+    """
+    chosen, bands, device = (masks.noise > 1).nonzero()[:, 0], image.shape[1], image.device
+    if not len(chosen):
         return image, conditions
+    rows, factor = sent(chosen, device), sent(masks.noise[chosen], device)
     pixels, known = map(patches, known_pixels(image[rows]))
-    sky = sky_noise(pixels, known, border().to(image.device)).nan_to_num(0.0)
-    added = sky * (masks.noise[rows] ** 2 - 1).sqrt().unsqueeze(1)  # (m, bands)
-    seeds = masks.noise_seed[rows].tolist()
-    white = [torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    noisy = image[rows] + torch.stack(white).to(image.device) * added[:, :, None, None]
+    sky = sky_noise(pixels, known, sent(border(), device)).nan_to_num(0.0)
+    added = sky * (factor**2 - 1).sqrt().unsqueeze(1)  # (m, bands)
+    noisy = image[rows] + white(masks.noise_seed[chosen], image) * added[:, :, None, None]
     noise = (conditions[rows, :bands] ** 2 + added**2).sqrt()
     told = torch.cat([noise, conditions[rows, bands:]], 1)
     return image.index_copy(0, rows, noisy), conditions.index_copy(0, rows, told)
+
+
+def white(seeds: Tensor, image: Tensor) -> Tensor:
+    """Noise (m, bands, 64, 64) of unit scatter, on the device of images; seeds (m,), on the host."""
+    drawn = torch.empty(len(seeds), *image.shape[1:], device=image.device)
+    for noise, seed in zip(drawn, seeds.tolist(), strict=True):
+        noise.normal_(generator=torch.Generator(image.device).manual_seed(seed))
+    return drawn
 
 
 def without_spectrum(mask: Tensor, present: Tensor) -> Tensor:
@@ -158,12 +167,15 @@ def without_spectrum(mask: Tensor, present: Tensor) -> Tensor:
 
 
 def turned(image: Tensor, turn: Tensor) -> Tensor:
-    """Images (B, bands, S, S), each rotated by `turn` (B,) quarter turns, and flipped first from 4 on."""
+    """Images (B, bands, S, S), each rotated by `turn` (B,) quarter turns, and flipped first from 4 on.
+
+    turn : on the host
+    """
     if not turn.any():
         return image
     result = image.clone()
     for symmetry in range(1, 8):
-        rows = turn == symmetry
+        rows = sent((turn == symmetry).nonzero()[:, 0], image.device)
         flipped = image[rows].flip(3) if symmetry > 3 else image[rows]
-        result[rows] = torch.rot90(flipped, symmetry % 4, (2, 3))
+        result.index_copy_(0, rows, torch.rot90(flipped, symmetry % 4, (2, 3)))
     return result

@@ -24,132 +24,36 @@ the visible pixels (template_fit.py), and the image as the residual from a symme
 """
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tyro.conf import Suppress
 
-from catalogs.bands import HSC
-from catalogs.products.screen import LEAST_BANDS
-from catalogs.ranges import check_range, check_sizes
 from catalogs.store.format import SPECTYPES
-from catalogs.store.spectra import STORED_POOL
 from mmae.layers.columns import Columns, column_pdf, together
 from mmae.layers.conditions import SHALLOWEST, Conditions, shallowness, split_told, unknown
+from mmae.layers.gpu import sent
 from mmae.layers.own_light import own_pixels
 from mmae.layers.patches import IMAGE_TOKENS, PATCH, patches, pixels_of, unpatch
-from mmae.layers.pdf import Grid, best, distribution
+from mmae.layers.pdf import best, distribution
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
 from mmae.layers.photometry import Photometry, asinh
 from mmae.layers.radial_profile import RadialProfile
-from mmae.layers.rest_frame import LOG_STEP, RestFrame
+from mmae.layers.rest_frame import RestFrame
 from mmae.layers.template_fit import TemplateFit
 from mmae.layers.transformer import Block, Embedding
 from mmae.models.batch import Batch
+from mmae.models.decoder import Decoder
 from mmae.models.losses import crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
 from mmae.models.masking import Masks
+from mmae.models.mmae_config import HEAD_DIM, ModelConfig
 from mmae.models.output import Output
 
-HEAD_DIM, DECODER_HEAD_DIM = 64, 32
-"""Width of an attention head. A CPU is fastest with 64, and with 64 tokens: so there is no class token."""
 PHOTOMETRY_RATE = 6.0
 """Learning rate of the networks of photometry, in units of that of the trunk."""
 MAX_ASINH = 15.0
 """Largest output of the decoder on the asinh scale, 10^6 times the noise: sinh must not overflow."""
-
-
-MAX_Z = 20.0
-"""Largest redshift of a grid: nothing brighter than the noise is beyond."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Architecture of our own model."""
-
-    embed_dim: int = 192
-    """Width of a token; a multiple of 64, the width of a head."""
-    photometry_dim: int = 256
-    """Width of the networks that read p(z) from photometry alone."""
-    depth: int = 6
-    """Layers of the trunk."""
-    decoder_dim: int = 96
-    """Width of a token in the decoder; a multiple of 32."""
-    decoder_depth: int = 2
-    """Layers of the decoder."""
-    templates: int = 24
-    """Rest-frame templates, whose sum is the spectrum before the decoder's correction."""
-    bins: int = 320
-    """Bins of p(z), equal in ln(1 + z)."""
-    z_max: float = 4.5
-    """Upper end of p(z)."""
-
-    own_light: bool = True
-    """Whether light of other sources than the one in the middle is left out (own_light.py)."""
-
-    bands: Annotated[tuple[str, ...], Suppress] = HSC
-    """Names of the planes of images, in the table of bands; those of the training store."""
-    surveys: Annotated[tuple[tuple[str, ...], ...], Suppress] = ()
-    """Which of them each training store has; none: all."""
-    classes: Annotated[bool, Suppress] = False
-    """Whether it tells stars, galaxies and quasars apart: where there are stars in the training stores."""
-    columns: Annotated[tuple[str, ...], Suppress] = ()
-    """Columns of the training stores (`columns/NAME`) that it takes beside images, where they are known."""
-
-    family: ClassVar[str] = "mmae"
-    least_bands: ClassVar[int] = LEAST_BANDS
-    """Observed bands that it needs of an object."""
-    hears: ClassVar[bool] = True
-    """Whether seeing and extinction can be told to it."""
-    spectrum_pool: ClassVar[int] = STORED_POOL
-    spectrum_patch: ClassVar[int] = 27
-    """Pixels of a token: 130 angstrom."""
-    spectrum_tokens: ClassVar[int] = 48
-
-    def __post_init__(self) -> None:
-        for name in ("bands", "columns"):  # JSON has lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "surveys", tuple(map(tuple, self.surveys)))
-        check_sizes(
-            {"depth": self.depth, "decoder_depth": self.decoder_depth},
-            {"embed_dim": self.embed_dim, "decoder_dim": self.decoder_dim, "bins": self.bins}
-            | {"photometry_dim": self.photometry_dim, "templates": self.templates},
-        )
-        check_range("--model.z-max", self.z_max, 0, MAX_Z)
-        for width, head in ((self.embed_dim, HEAD_DIM), (self.decoder_dim, DECODER_HEAD_DIM)):
-            if width < head or width % head:
-                raise ValueError(
-                    f"embed_dim must be a multiple of {HEAD_DIM}, decoder_dim of {DECODER_HEAD_DIM}"
-                )
-        if min(self.depth, self.decoder_depth, self.photometry_dim) < 1:
-            raise ValueError("depths and photometry_dim must be at least 1")
-        if self.bins < 8 or not self.z_max > 0:
-            raise ValueError("bins must be at least 8, z_max positive")
-        if self.templates < 0:
-            raise ValueError("templates must be at least 0")
-        if self.grid.step < LOG_STEP:  # every bin needs at least one shift of the templates
-            raise ValueError(f"bins must be wider than {LOG_STEP} in ln(1 + z): have fewer")
-
-    @property
-    def spectrum_length(self) -> int:
-        return self.spectrum_tokens * self.spectrum_patch
-
-    @property
-    def joint_dim(self) -> int:
-        """Width of the joint representation."""
-        return self.embed_dim
-
-    @property
-    def sets_of_surveys(self) -> list[int]:
-        """Numbers of the sets of bands of the training stores."""
-        surveys = self.surveys or (self.bands,)
-        return [sum(1 << self.bands.index(name) for name in bands) for bands in surveys]
-
-    @property
-    def grid(self) -> Grid:
-        return Grid(self.bins, self.z_max)
 
 
 def features(pixels: Tensor, known: Tensor, noise: Tensor, patch: int = PATCH) -> Tensor:
@@ -168,35 +72,34 @@ def features(pixels: Tensor, known: Tensor, noise: Tensor, patch: int = PATCH) -
     return torch.cat([asinh(torch.cat([of_band.flatten(2), means], 2)), missing], 2)
 
 
-class Decoder(nn.Module):
-    """Visible tokens at their positions, and learned ones for the hidden -> pixels of all tokens."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        width = config.decoder_dim
-        self.narrow = nn.Linear(config.embed_dim, width)
-        self.whole = nn.Linear(config.embed_dim, width)
-        self.hidden = nn.Parameter(0.02 * torch.randn(1, IMAGE_TOKENS + config.spectrum_tokens, width))
-        self.blocks = nn.Sequential(*(Block(width, DECODER_HEAD_DIM) for _ in range(config.decoder_depth)))
-        self.norm = nn.LayerNorm(width)
-        self.image = nn.Linear(width, len(config.bands) * PATCH**2)
-        self.spectrum = nn.Linear(width, config.spectrum_patch)
-
-    def forward(self, encoded: Tensor, indices: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
-        """encoded (B, V, D); indices (B, V) of them among 64 + 48 tokens; joint (B, D)."""
-        narrow = self.narrow(encoded)
-        width = narrow.shape[2]
-        seen = torch.zeros(len(narrow), self.hidden.shape[1], width, dtype=narrow.dtype, device=narrow.device)
-        seen = seen.scatter(1, indices.unsqueeze(2).expand(-1, -1, width), narrow)
-        tokens = self.norm(self.blocks(self.hidden + seen + self.whole(joint).unsqueeze(1)))
-        return self.image(tokens[:, :IMAGE_TOKENS]), self.spectrum(tokens[:, IMAGE_TOKENS:])
-
-
 def class_head(width: int) -> nn.Sequential:
     """Joint representations (B, D) -> logits (B, 3) of star, galaxy and quasar, at first all alike."""
     last = nn.Linear(width, len(SPECTYPES) - 1)
     nn.init.zeros_(last.weight)
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
+
+
+class Read(NamedTuple):
+    """What the trunk, its heads and the decoder make of visible tokens."""
+
+    pixels: Tensor
+    """(B, 64, bands * 64) of the image, beside the symmetric galaxy, in units of the noise, asinh"""
+    flux: Tensor
+    """(B, 48, 27) of the spectrum, beside the templates"""
+    joint: Tensor
+    """(B, D)"""
+    point: Tensor
+    """(B, 1)"""
+    photometric: Tensor
+    """(B, K) logits of p(z) from photometry alone"""
+    correction: Tensor
+    """(B, K) of these"""
+    spectype: Tensor
+    """(B, 3) logits of classes, or (B, 0)"""
+    beside: Tensor
+    """(B, F) features of photometry and conditions"""
+    central: Tensor
+    """(B, bands) magnitudes in the middle"""
 
 
 class Model(nn.Module):
@@ -332,36 +235,20 @@ class Model(nn.Module):
 
         image (B, bands, 64, 64) flux, NaN: no data; spectrum (B, 1296) normalised; image_mask (B, 64),
         spectrum_mask (B, 48): every row hides the same number of image tokens, and the same number of
-        spectrum tokens, or all. conditions (B, 2 * bands + 1), or with the columns (B, 2 * bands + 1 + C): of
-        the images; NaN, or None: not known.
+        spectrum tokens, or all; on the host, where a GPU is not to be waited for. conditions
+        (B, 2 * bands + 1), or (B, 2 * bands + 1 + C) with columns: of the images; NaN, or None: not known.
         redshift (B,): that of the lines of the spectrum, in training; NaN: that of p(z). By default it is the
         one from p(z) and the visible pixels of the spectrum.
         """
-        (whole, own), shown = self.pixels(image), (~image_mask).to(image.dtype)
+        (whole, own), hidden = self.pixels(image), sent(image_mask, image.device)
         seen, known = whole, own
         if image_mask.any():  # what is hidden does not tell whose light is whose
-            seen, known = self.pixels(image.masked_fill(pixels_of(image_mask), math.nan))
-        visible = ~torch.cat([image_mask, spectrum_mask], 1)
+            seen, known = self.pixels(image.masked_fill(pixels_of(hidden), math.nan))
+        shown = (~hidden).to(image.dtype)
         conditions = unknown(image) if conditions is None else conditions
         told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
-        outputs: list[tuple[Tensor, ...]] = []
-        has_spectrum = ~spectrum_mask.all(1)
-        groups = [rows for rows in (has_spectrum, ~has_spectrum) if rows.any()]
-        for rows in groups:
-            indices = visible[rows].nonzero()[:, 1].view(int(rows.sum()), -1)
-            present = spectrum[rows] if rows is has_spectrum else None
-            encoded, joint, photometric, beside, central = self.encode(
-                seen[rows], known[rows], shown[rows], told[rows], present, indices
-            )
-            point, correction = self.head(joint).split([1, self.config.bins], 1)
-            spectype = joint[:, :0] if self.class_head is None else self.class_head(joint)
-            answers = (point, photometric, correction, spectype, beside, central)
-            outputs.append((*self.decoder(encoded, indices, joint), joint, *answers))
-        order = torch.cat([rows.nonzero()[:, 0] for rows in groups]).argsort()
-        pixels, flux, joint, point, by_photometry, correction, spectype, beside, central = (
-            torch.cat(parts)[order].to(image.dtype) for parts in zip(*outputs, strict=True)
-        )
-        logits = by_photometry + correction
+        read = self.read(seen, known, shown, told, spectrum, image_mask, spectrum_mask)
+        logits = read.photometric + read.correction
         with torch.autocast(image.device.type, enabled=False):
             photometric, weights = self.by_photometry(whole, own, seen, known, told)
             rebuilt = columns
@@ -369,33 +256,66 @@ class Model(nn.Module):
                 of_columns, any_known = self.columns(columns)
                 if self.training:
                     also = [(logits, torch.ones_like(any_known))]
-                    if not shown.all():
+                    if seen is not whole:
                         also.append((self.whole_with_columns(of_columns, whole, own, told), any_known))
                     photometric = torch.cat([photometric, *(each.unsqueeze(1) for each, _ in also)], 1)
                     weights = torch.cat([weights, *(weight for _, weight in also)], 1)
-                with_columns = self.column_pdf(together(of_columns, beside, by_photometry))
-                logits = torch.where(any_known > 0, with_columns + correction.detach(), logits.detach())
-                rebuilt = self.column_decoder(torch.cat([of_columns, joint.detach()], 1))
-            pixels = pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
-            shown = (~spectrum_mask).to(image.dtype).repeat_interleave(self.config.spectrum_patch, 1)
+                with_columns = self.column_pdf(together(of_columns, read.beside, read.photometric))
+                logits = torch.where(any_known > 0, with_columns + read.correction.detach(), logits.detach())
+                rebuilt = self.column_decoder(torch.cat([of_columns, read.joint.detach()], 1))
+            pixels = read.pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
+            visible = (~spectrum_mask).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
-                logits, redshift = self.with_lines(logits, joint, spectrum, shown)
+                logits, redshift = self.with_lines(logits, read.joint, spectrum, visible)
             else:
                 redshift = torch.where(redshift.isnan(), self.least_risk(logits).detach(), redshift)
-            flux = flux.flatten(1) + self.rest_frame(joint, redshift, spectrum, shown)
+            visible = sent(visible, image.device).to(image.dtype)
+            flux = read.flux.flatten(1) + self.rest_frame(read.joint, redshift, spectrum, visible)
         return Output(
             image=unpatch(pixels.clamp(-MAX_ASINH, MAX_ASINH).sinh()) * self.noise.view(-1, 1, 1),
             spectrum=flux,
-            joint=joint,
-            point=point[:, 0],
+            joint=read.joint,
+            point=read.point[:, 0],
             logits=logits,
             photometric=photometric,
             weights=weights,
-            spectype=spectype,
-            shallow=self.shallow(beside),
-            central=central,
+            spectype=read.spectype,
+            shallow=self.shallow(read.beside),
+            central=read.central,
             columns=rebuilt,
         )
+
+    def read(
+        self,
+        seen: Tensor,
+        known: Tensor,
+        shown: Tensor,
+        told: Tensor,
+        spectrum: Tensor,
+        image_mask: Tensor,
+        spectrum_mask: Tensor,
+    ) -> Read:
+        """What the visible tokens say, galaxies with a spectrum and those without apart.
+
+        seen, known: as from `pixels`, of what is visible; shown, told: as for `encode`; the others: as for
+        `forward`.
+        """
+        visible, has_spectrum = ~torch.cat([image_mask, spectrum_mask], 1), ~spectrum_mask.all(1)
+        of_groups: list[tuple[Tensor, ...]] = []
+        groups = [each.nonzero()[:, 0] for each in (has_spectrum, ~has_spectrum) if each.any()]
+        for group in groups:
+            rows = sent(group, seen.device)
+            indices = sent(visible[group].nonzero()[:, 1].view(len(group), -1), seen.device)
+            present = spectrum[rows] if has_spectrum[group[0]] else None
+            encoded, joint, photometric, beside, central = self.encode(
+                seen[rows], known[rows], shown[rows], told[rows], present, indices
+            )
+            point, correction = self.head(joint).split([1, self.config.bins], 1)
+            spectype = joint[:, :0] if self.class_head is None else self.class_head(joint)
+            answers = (point, photometric, correction, spectype, beside, central)
+            of_groups.append((*self.decoder(encoded, indices, joint), joint, *answers))
+        order = sent(torch.cat(groups).argsort(), seen.device)
+        return Read(*(torch.cat(parts)[order].to(seen.dtype) for parts in zip(*of_groups, strict=True)))
 
     def shallow(self, beside: Tensor) -> Tensor:
         """How shallow images are, (B,), by their features of photometry and conditions (B, F)."""
@@ -436,11 +356,13 @@ class Model(nn.Module):
         """Logits of p(z), (B, K), updated with the visible pixels of spectra; and the redshifts, (B,).
 
         Where no pixel of a spectrum (B, L) is visible, p(z) stays, and the redshift is that of least risk.
+        shown (B, L) bool, True = visible, on the host
         """
         logits, z = logits.clone(), self.least_risk(logits)
         rows = shown.any(1).nonzero()[:, 0].tolist() if self.config.templates else []
         if rows:
             fit = TemplateFit(self.rest_frame, self.config.grid)
+            shown = shown.to(spectrum)
         for row in rows:
             logits[row], z[row] = fit.sharpened(logits[row], joint[row], spectrum[row], shown[row])
         return logits, z

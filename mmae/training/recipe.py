@@ -21,6 +21,7 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store.checks import check_folder
 from mmae.hardware import BF16, FP32, Precision, has_bf16
+from mmae.layers.gpu import sent
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.layers.photometry import MAX_BANDS
 from mmae.layers.transformer import Block
@@ -39,7 +40,7 @@ from mmae.models.masking import (
     turned,
     without_spectrum,
 )
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.models.output import Output
 
 DATA, CONFIG_FILE = Path("train.zarr"), Path("train.toml")
@@ -390,19 +391,23 @@ def unwrapped(model: nn.Module) -> AnyModel:
 
 
 def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
-    """Forward pass; the parts of the loss, (P,)."""
-    device = batch.image.device.type
+    """Forward pass; the parts of the loss, (P,).
+
+    masks : on the host, which they tell what a GPU would have to be asked
+    """
+    device = batch.image.device
     batch = batch._replace(image=turned(batch.image, masks.turn), right=batch.right * (1 - config.wrong))
-    attention = sdpa_kernel(CPU_ATTENTION) if device == "cpu" else contextlib.nullcontext()
-    with attention, torch.autocast(device, torch.bfloat16, enabled=config.arithmetic == BF16):
-        image = batch.image.masked_fill(masks.bands[:, :, None, None], math.nan)
+    attention = sdpa_kernel(CPU_ATTENTION) if device.type == "cpu" else contextlib.nullcontext()
+    with attention, torch.autocast(device.type, torch.bfloat16, enabled=config.arithmetic == BF16):
+        there = masks.to(device)
+        image = batch.image.masked_fill(there.bands[:, :, None, None], math.nan)
         image, conditions = shallower(image, batch.conditions, masks)
         of_image = conditions.shape[1] - masks.columns.shape[1]
-        hidden = torch.cat([masks.untold.unsqueeze(1).expand(-1, of_image), masks.columns], 1)
+        hidden = torch.cat([there.untold.unsqueeze(1).expand(-1, of_image), there.columns], 1)
         conditions = conditions.masked_fill(hidden, math.nan)
         output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift, conditions)
     output = Output(*(tensor.float() for tensor in output))
-    return unwrapped(model).losses(output, batch, masks)
+    return unwrapped(model).losses(output, batch, there)
 
 
 def without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
@@ -417,7 +422,8 @@ def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, counts
 
     Every loss is a mean, so a micro-batch is weighted by its fraction of `counts`, (P,): the counts of all
     masks of the step, divided by the number of ranks, as ranks average their gradients. So the sum is that of
-    the whole batch, however it is divided. Ranks exchange gradients once, at the end.
+    the whole batch, however it is divided. Ranks exchange gradients once, at the end. Masks and counts are on
+    the host.
     """
     micro_batches = torch.arange(len(batch.image)).chunk(config.accumulate)
     weights = unwrapped(model).loss_weights
@@ -425,8 +431,9 @@ def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, counts
     for indices in micro_batches:
         rows = slice(int(indices[0]), int(indices[-1]) + 1)
         part = masks.rows(rows)
+        share = sent(part.counts(weights) / counts, sums.device)
         with without_sync(model) if indices is not micro_batches[-1] else contextlib.nullcontext():
-            losses = forward(model, batch.rows(rows), part, config) * (part.counts(weights) / counts)
+            losses = forward(model, batch.rows(rows), part, config) * share
             combined(losses, weights).total.backward()
         sums += losses.detach()
     return combined(sums, weights)

@@ -23,7 +23,8 @@ from mmae.layers.photometry import MAX_BANDS
 from mmae.models import checkpoint
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel, build
-from mmae.models.mmae import Model, ModelConfig
+from mmae.models.mmae import Model
+from mmae.models.mmae_config import ModelConfig
 from mmae.models.more_bands import adopt
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World

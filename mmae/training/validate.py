@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmae.layers.gpu import sent
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models.batch import Batch
 from mmae.models.families import AnyModel
@@ -42,8 +43,8 @@ def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) ->
         batch = batch.to(world.device)
         size = len(batch.image)
         indices = own[start : start + size]
-        own_masks = masks.rows(indices).to(world.device)
-        number = own_masks.counts(parts).double()
+        own_masks = masks.rows(indices)
+        number = sent(own_masks.counts(parts).double(), world.device)
         sums += forward(model, batch, own_masks, config) * number
         counts += number
         redshifts[0, indices] = predict(model, batch, config).double().cpu()
@@ -58,9 +59,9 @@ def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) ->
 
 def predict(model: AnyModel, batch: Batch, config: Train) -> Tensor:
     """Redshifts (B,) of images without hidden tokens, spectra hidden, as from the exported model."""
-    size, device = len(batch.image), batch.image.device
-    image_mask = torch.zeros(size, IMAGE_TOKENS, dtype=torch.bool, device=device)
-    spectrum_mask = torch.ones(size, config.model.spectrum_tokens, dtype=torch.bool, device=device)
+    size = len(batch.image)
+    image_mask = torch.zeros(size, IMAGE_TOKENS, dtype=torch.bool)
+    spectrum_mask = torch.ones(size, config.model.spectrum_tokens, dtype=torch.bool)
     return model.redshift(
         model(batch.image, batch.spectrum, image_mask, spectrum_mask, conditions=batch.conditions)
     )

@@ -37,7 +37,8 @@ from mmae.models import checkpoint
 from mmae.models.batch import Batch, pooled
 from mmae.models.families import AnyModel
 from mmae.models.masking import Masks
-from mmae.models.mmae import Model, ModelConfig
+from mmae.models.mmae import Model
+from mmae.models.mmae_config import ModelConfig
 from mmae.models.output import Output
 from mmae.scores import line_scores, photoz_scores
 from mmae.scores.line_scores import LineFits

@@ -32,7 +32,8 @@ from mmae.hardware import BF16, FP32, Precision
 from mmae.layers.patches import IMAGE_TOKENS, PATCH
 from mmae.models.families import AnyModel
 from mmae.models.himes2025 import Himes2025, Himes2025Config
-from mmae.models.mmae import Model, ModelConfig
+from mmae.models.mmae import Model
+from mmae.models.mmae_config import ModelConfig
 
 OBJECTS, BATCH, ROUNDS = 128, 64, 9
 RELEASED_WORK = 1294.6e6

@@ -33,7 +33,8 @@ from catalogs.store import cutouts
 from catalogs.store.format import SHARD, get_array, manifest_path, shard_key
 from mmae.bundles import compiler
 from mmae.bundles.sample import noise_sample
-from mmae.models.mmae import Model, ModelConfig
+from mmae.models.mmae import Model
+from mmae.models.mmae_config import ModelConfig
 from mmae.production.plan import IDS_PER_PASS
 
 MODEL = ModelConfig(embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1)

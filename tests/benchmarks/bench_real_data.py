@@ -44,7 +44,7 @@ from catalogs import atomic
 from mmae.models import checkpoint
 from mmae.models.batch import pooled
 from mmae.models.families import AnyModel
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.progress import bar
 from mmae.scores.line_scores import CLEAR_SNR, LineFits, detected, errors, flux, median
 from mmae.scores.lines import LINES, signal_to_noise

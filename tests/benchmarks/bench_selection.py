@@ -26,7 +26,7 @@ from mmae.bundles.program import estimates
 from mmae.layers import pdf
 from mmae.layers.pdf import Grid
 from mmae.models.batch import Batch
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.recalibrate import Recalibrate
 from mmae.recalibrate import main as recalibrate
 from mmae.training.data import VALIDATION, sky_noise, split

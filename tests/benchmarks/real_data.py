@@ -13,7 +13,7 @@ from bench_mock_realism import SKY
 from catalogs.store.format import SIZE
 from catalogs.store.spectra import STORED_POOL, normalise, pool, pooled_noise
 from mmae.models.batch import Batch
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.scores.image_scores import RADIUS, magnitude, measure
 from mmae.scores.rebuilding import Truth, truth_of
 from mmae.scores.spectrum_scores import COARSE, coarse_noise

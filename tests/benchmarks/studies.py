@@ -27,7 +27,7 @@ from mmae.layers import pdf
 from mmae.layers.pdf import Grid
 from mmae.models.batch import Batch
 from mmae.models.families import config_of
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.models.output import Estimate
 from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
 from mmae.training.data import TEST, TrainingSet
@@ -55,12 +55,14 @@ def model_of(options: argparse.Namespace) -> ModelConfig:
     return SMALL if options.small else ModelConfig()
 
 
-def drawn(folder: Path, galaxies: int, columns: Sequence[str] = (), stars: float | None = None) -> Path:
+def drawn(
+    folder: Path, galaxies: int, columns: Sequence[str] = (), stars: float | None = None, seed: int = 5
+) -> Path:
     """A training store of HSC's mock, drawn once."""
     store = folder / "train.zarr"
     if not store.exists():
         if not (folder / "galaxies.hdf5").exists():
-            mock(Mock(folder, galaxies=galaxies, tile=1, seed=5, stars=stars))
+            mock(Mock(folder, galaxies=galaxies, tile=1, seed=seed, stars=stars))
         ingest(Ingest(folder / "galaxies.hdf5", store, columns=tuple(columns)))
     return store
 

@@ -10,7 +10,7 @@ import toy
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import Engine, device_of_this_process
 from mmae.bundles.image_mask import WHOLE
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 
 TINY = ModelConfig(embed_dim=64, depth=1, decoder_dim=32, decoder_depth=1, bins=60)
 FULL = {

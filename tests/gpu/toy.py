@@ -12,7 +12,8 @@ from catalogs.store import cutouts
 from catalogs.store.format import SIZE
 from mmae.bundles import compiler
 from mmae.bundles.sample import noise_sample
-from mmae.models.mmae import Model, ModelConfig
+from mmae.models.mmae import Model
+from mmae.models.mmae_config import ModelConfig
 
 NOISE, Z_MAX = 0.05, 1.5
 """Of the sky a pixel; redshifts are even from 0 to Z_MAX."""

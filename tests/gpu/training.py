@@ -45,9 +45,9 @@ def trainer(bench: Bench, config: Train, compiled: bool) -> tuple[Model, Callabl
         absent, there = torch.zeros(size, dtype=torch.bool), torch.ones(size, dtype=torch.bool)
         known = absent, there, absent, absent[:, None][:, :0]  # spectrum, redshift, class, columns
         masks = step_masks(size, config, next(number)).of(*known)
-        counts = masks.counts(model.loss_weights).clamp(min=1).to(bench.device)
+        counts = masks.counts(model.loss_weights).clamp(min=1)
         optimizer.zero_grad(set_to_none=True)
-        losses = backward(model, batch.to(bench.device), masks.to(bench.device), config, counts)
+        losses = backward(model, batch.to(bench.device), masks, config, counts)
         finite = nn.utils.clip_grad_norm_(model.parameters(), config.clip).isfinite()
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()

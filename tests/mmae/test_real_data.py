@@ -17,7 +17,7 @@ from matplotlib.image import imread
 from catalogs.products import schema
 from catalogs.store import cutouts
 from catalogs.store.spectra import POOLED_LENGTH, STORED_POOL, normalise, pool
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.scores.rebuilding import image_errors, spectrum_errors, truth_of
 from mmae.scores.spectrum_scores import COARSE
 from mmae.training.data import TRAIN, TrainingSet

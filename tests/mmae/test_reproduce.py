@@ -12,7 +12,7 @@ from conftest import TINY
 from catalogs.store.cutouts import open_store
 from mmae import cli, reproduce
 from mmae.models import checkpoint
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.reproduce import Reproduce, main
 from mmae.scores import physical_masks
 from mmae.scores.metrics import point_metrics

@@ -9,13 +9,17 @@ from conftest import TINY
 from catalogs.products import schema
 from catalogs.store.cutouts import open_store
 from mmae import export
-from mmae.bundles import columns, compiler
+from mmae.bundles import columns, compiler, summary
 from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.engine import Engine
 from mmae.bundles.image_mask import WHOLE, Masking, visible_tokens
+from mmae.bundles.program import program_of
 from mmae.hardware import BF16, FP32, PRECISIONS
 from mmae.layers import pdf
+from mmae.layers.conditions import unknown
 from mmae.models import checkpoint
+from mmae.models.families import build
+from mmae.models.output import Estimate
 
 CPU = torch.device("cpu")
 MASKINGS = {"whole": WHOLE, "masked": Masking(0.25, draws=2)}
@@ -55,6 +59,18 @@ def test_a_row_does_not_depend_on_its_company(both, galaxies, precision, masking
     parts = [engine.table(image[rows], object_id[rows]) for rows in np.split(order, [1, 63, 140])]
     assert np.concatenate(parts).tobytes() == whole[order].tobytes()
     assert engine.table(image[:0], object_id[:0]).shape == (0, whole.shape[1])
+
+
+def test_inference_asks_nothing_of_the_device_until_the_table_is_fetched(preset):
+    """The meta device has no values: whoever asks for one gets an error, where a GPU would be waited for."""
+    meta = torch.device("meta")
+    with torch.inference_mode():
+        program = program_of(build(TINY[preset])).eval().to(meta)
+        image = torch.ones(6, 5, 64, 64, device=meta)
+        estimate = Estimate(*program(image, None, unknown(image)))
+        grid = getattr(TINY[preset], "grid", None)
+        table = summary.table(estimate, grid, torch.ones(6, device=meta))
+    assert (table.device, len(table)) == (meta, 6)
 
 
 def test_masked_redshifts_are_the_full_models_mean_over_draws(runs, preset, both, galaxies):

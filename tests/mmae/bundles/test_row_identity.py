@@ -18,7 +18,7 @@ from mmae.bundles import summary
 from mmae.bundles.program import program_of
 from mmae.bundles.rounding import reduce_precision
 from mmae.models.himes2025 import Himes2025Config
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.models.output import Estimate
 
 BATCH = 64

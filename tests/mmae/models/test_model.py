@@ -10,7 +10,7 @@ from shaken import images, shaken
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.layers.patches import patches, unpatch
 from mmae.models.masking import random_mask, turned
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 
 CONFIGS = {
     "default": ModelConfig(),

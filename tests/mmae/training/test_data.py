@@ -16,7 +16,7 @@ from mmae.bundles.bundle import open_bundle
 from mmae.models import checkpoint
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.masking import random_mask
-from mmae.models.mmae import ModelConfig
+from mmae.models.mmae_config import ModelConfig
 from mmae.training.batches import batches, epoch_order, steps_per_epoch
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet, split
 

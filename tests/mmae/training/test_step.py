@@ -1,18 +1,48 @@
 """A step of training asks nothing of the device; to ask every few steps is as good as to ask after each."""
 
+import contextlib
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from conftest import TINY, recipe
 
 from mmae import train
-from mmae.models import checkpoint
+from mmae.models import checkpoint, masking
+from mmae.models.batch import Batch
 from mmae.models.families import build
-from mmae.training.recipe import make_optimizer
+from mmae.training.recipe import backward, make_optimizer, step_masks
 from mmae.training.runlog import METRICS
-from mmae.training.state import State
+from mmae.training.state import State, update_average
+
+META = torch.device("meta")
+"""It has no values: whoever asks for one gets an error, where a GPU would be waited for."""
+GALAXIES = 12
+
+
+@pytest.mark.parametrize("preset", TINY)
+def test_a_step_asks_nothing_of_the_device(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # not of this device
+    monkeypatch.setattr(masking, "white", lambda seeds, image: torch.zeros_like(image[: len(seeds)]))
+    of_model = TINY[preset]
+    if preset == "mmae":
+        of_model = replace(of_model, classes=True, columns=("size",))
+    columns = len(getattr(of_model, "columns", ()))
+    config = recipe(preset, tmp_path, tmp_path, model=of_model, accumulate=2, wrong=0.05)
+    model, average = build(of_model).to(META), build(of_model).to(META)
+    spectrum = torch.zeros(GALAXIES, of_model.spectrum_length)
+    batch = Batch.of_pairs(torch.ones(GALAXIES, 5, 64, 64), spectrum, torch.ones(GALAXIES))
+    told = torch.cat([batch.conditions, torch.ones(GALAXIES, columns)], 1)
+    batch = batch._replace(conditions=told).to(META)
+    odd = torch.arange(GALAXIES) % 2 > 0
+    for step in range(4):
+        masks = step_masks(GALAXIES, config, step).of(odd, ~odd, odd, odd[:, None].expand(-1, columns))
+        losses = backward(model, batch, masks, config, masks.counts(model.loss_weights).clamp(min=1))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        update_average(average, model, 0.9, step + 1)
+    assert losses.total.device == META
 
 
 def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_optimiser(tmp_path):
