@@ -1,6 +1,8 @@
 """The order of an epoch, which reads whole blocks of chunks, and its batches as ranks share them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,14 +46,39 @@ def epoch_order(rows: np.ndarray, block: np.ndarray, batch: int, seed: int, epoc
     return order
 
 
+@dataclass(frozen=True)
+class Epochs:
+    """The galaxies of a training split as the epochs see them."""
+
+    rows: np.ndarray
+    """(N,)"""
+    times: np.ndarray
+    """(N,), how often an epoch sees each in the mean"""
+    kind: np.ndarray
+    """(N,)"""
+    block: np.ndarray
+    """That of each row of the training set."""
+    batch: int
+    seed: int
+
+    @cached_property
+    def galaxies(self) -> int:
+        """That an epoch sees."""
+        return len(self.seen(0))
+
+    def seen(self, epoch: int) -> np.ndarray:
+        """Rows that an epoch sees, ascending."""
+        return epoch_rows(self.rows, self.times, self.kind, self.seed, epoch)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """These rows in the order of the epoch."""
+        seen = self.seen(epoch)
+        return epoch_order(seen, self.block[seen], self.batch, self.seed, epoch)
+
+
 def steps_per_epoch(rows: int, batch: int, ranks: int) -> int:
     """Batches in an epoch; a last batch with fewer galaxies than ranks is dropped."""
     return rows // batch + (rows % batch >= ranks)
-
-
-def batch_rows(rows: int, batch: int, step: int) -> int:
-    """Galaxies in a batch of an epoch, over all ranks; the last batch may be smaller."""
-    return min(batch, rows - step * batch)
 
 
 def batch_order(order: np.ndarray, batch: int, step: int) -> np.ndarray:

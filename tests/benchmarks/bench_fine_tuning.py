@@ -2,10 +2,12 @@
 
 python tests/benchmarks/bench_fine_tuning.py FOLDER --from RUN [--redshifts 500] [--epochs 20] [--seeds 2]
 
-RUN was trained on HSC; the survey is the Legacy Surveys' mock, in three bands, other pixels and another unit.
+RUN was trained on HSC, and what begins with nothing is as large; the survey is the Legacy Surveys' mock, in
+three bands, other pixels and another unit.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
 MMAE = Path(sys.executable).with_name("mmae")
 RATES = (3e-3, 1e-3, 3e-4)
 BATCH, TILE = 32, 3000
+SIZES = ("embed_dim", "depth", "decoder_dim", "decoder_depth", "photometry_dim")
 
 
 def call(log: Path, *words: object) -> None:
@@ -30,7 +33,9 @@ def call(log: Path, *words: object) -> None:
 
 def variants(start: Path) -> dict[str, list[object]]:
     """Ways to train, by name."""
-    ways: dict[str, list[object]] = {"from nothing, lr 0.003": []}
+    model = json.loads((start / "config.json").read_text())["config"]["model"]
+    size = [word for name in SIZES for word in (f"--model.{name}".replace("_", "-"), model[name])]
+    ways: dict[str, list[object]] = {"from nothing, lr 0.003": size}
     return ways | {f"from HSC, lr {rate:g}": ["--from", start, "--lr", rate] for rate in RATES}
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import report
 import studies
-from studies import held_out, make_all, measured, opened, part
+from studies import make_all, measured, opened, part
 
 from mmae.models import checkpoint
 from mmae.training.data import SHARES, TRAIN, TrainingSet
@@ -70,7 +70,7 @@ def judged(run: Path, store: Path, ranks: World, batch: int) -> list[float]:
     bundle = opened(run)
     model, state = checkpoint.load_model(checkpoint.find(run))
     data = TrainingSet(store, model.config, state["data"])
-    galaxies = held_out(bundle, store)
+    galaxies = studies.whole(bundle, store)
     losses = validate(model, data, Train((store,), run, batch=batch, model=model.config), ranks).metrics
     return [*measured(bundle, galaxies)[:5], losses["spectrum"]]
 

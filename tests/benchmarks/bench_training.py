@@ -33,10 +33,10 @@ from mmae.models.families import AnyModel, build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined
 from mmae.models.masking import Masks, random_mask, without_spectrum
-from mmae.train import data_parallel
 from mmae.training import distributed
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, TrainingSet
+from mmae.training.loop import data_parallel
 from mmae.training.recipe import Train, backward, make_optimizer, step_masks
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 4, 5

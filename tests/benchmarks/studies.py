@@ -141,6 +141,12 @@ def held_out(bundle: Bundle, store: Path) -> Batch:
     return data.read(data.rows(TEST))
 
 
+def whole(bundle: Bundle, store: Path) -> Batch:
+    """All galaxies of a store that was not trained on, as a bundle takes them."""
+    data = data_for(bundle, store)
+    return data.read(np.flatnonzero(data.usable))
+
+
 def measured(bundle: Bundle, batch: Batch, conditions: Tensor | None = None) -> list[float]:
     """The SCORES of a bundle for objects with redshifts; conditions: in place of their own."""
     told = batch.conditions if conditions is None else conditions

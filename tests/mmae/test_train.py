@@ -23,11 +23,12 @@ from mmae.bundles.bundle import open_bundle
 from mmae.models import checkpoint
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025, Himes2025Config
-from mmae.training import distributed
+from mmae.training import distributed, loop
 from mmae.training.batches import steps_per_epoch
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
 from mmae.training.recipe import Train, backward, draw_masks, make_optimizer, rate_factor
 from mmae.training.runlog import METRICS
+from mmae.training.state import update_average
 from mmae.training.validate import Validation
 
 SMALL = ["--model.embed-dim=64", "--model.depth=1", "--model.decoder-dim=32", "--model.decoder-depth=1"]
@@ -57,7 +58,7 @@ def test_a_finished_run_is_not_touched(trained, survey, capsys):
 def test_a_report_is_of_all_steps_since_the_last(survey, tmp_path, monkeypatch):
     rows = {}
     for steps in (1, 3):
-        monkeypatch.setattr(train, "REPORT_STEPS", steps)
+        monkeypatch.setattr(loop, "REPORT_STEPS", steps)
         out = tmp_path / str(steps)
         train.main(recipe("himes2025", survey / "train.zarr", out, epochs=1))
         reports = map(json.loads, (out / METRICS).read_text().splitlines())
@@ -143,23 +144,23 @@ def data(survey, mixed, preset):
 def undisturbed(data, preset, tmp_path_factory):
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "REPORT_STEPS", 2)
+        patch.setattr(loop, "REPORT_STEPS", 2)
         train.main(recipe(preset, data, out, **HARD[preset]))
     return outcome(out)
 
 
 def test_a_run_stopped_after_every_step_has_the_same_result(data, preset, undisturbed, tmp_path, monkeypatch):
     """Each session takes one step and stops; at the end of an epoch also after the validation."""
-    monkeypatch.setattr(train, "REPORT_STEPS", 2)
-    agree = train.agree
-    monkeypatch.setattr(train, "agree", lambda world, stop, *flags: agree(world, True, *flags))
+    monkeypatch.setattr(loop, "REPORT_STEPS", 2)
+    agree = loop.agree
+    monkeypatch.setattr(loop, "agree", lambda world, stop, *flags: agree(world, True, *flags))
     config = recipe(preset, data, tmp_path / "run", **HARD[preset])
     config.out.mkdir()
     galaxies, stopped = TrainingSet(config.data, config.model, complete=config.complete), 0
     with distributed.world() as world:
         for _ in range(100):
             try:
-                train.train(config, world, galaxies, train.Stop())
+                train.train(config, world, galaxies, loop.Stop())
                 break
             except Interrupted:
                 stopped += 1
@@ -171,9 +172,9 @@ def test_a_run_killed_after_every_checkpoint_has_the_same_result(
     data, preset, undisturbed, tmp_path, monkeypatch
 ):
     """Each session saves after its first step and is killed in its third, or before the save of an epoch."""
-    monkeypatch.setattr(train, "REPORT_STEPS", 2)
+    monkeypatch.setattr(loop, "REPORT_STEPS", 2)
     config = recipe(preset, data, tmp_path / "run", **HARD[preset])
-    agree, save, calls, validated = train.agree, train.save, 0, set()
+    agree, save, calls, validated = loop.agree, loop.save, 0, set()
 
     def agree_or_die(world, stop, *flags):
         nonlocal calls
@@ -189,8 +190,8 @@ def test_a_run_killed_after_every_checkpoint_has_the_same_result(
             raise Killed
         save(*arguments, best=best)
 
-    monkeypatch.setattr(train, "agree", agree_or_die)
-    monkeypatch.setattr(train, "save", save_or_die)
+    monkeypatch.setattr(loop, "agree", agree_or_die)
+    monkeypatch.setattr(loop, "save", save_or_die)
     killed = 0
     for _ in range(100):
         calls = 0
@@ -209,10 +210,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from mmae import train
+from mmae.training import loop
 from conftest import recipe
 
 data, out, seen, last = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-redshifts, batches, agree = [], train.batches, train.agree
+redshifts, batches, agree = [], loop.batches, loop.agree
 
 def recorded(*arguments):
     for batch in batches(*arguments):
@@ -222,7 +224,7 @@ def recorded(*arguments):
 def stop_at_last(world, stop, *flags):
     return agree(world, len(redshifts) == last, *flags)
 
-train.batches, train.agree = recorded, stop_at_last
+loop.batches, loop.agree = recorded, stop_at_last
 try:
     flags = {"batch": int(sys.argv[5]), "epochs": int(sys.argv[6]), "schedule": sys.argv[7], "lr": 1e-4}
     train.main(recipe("mmae", data, out, **flags))
@@ -375,7 +377,7 @@ def test_a_damaged_checkpoint_is_skipped(config):
 def test_patience_ends_a_run_that_does_not_improve(config, monkeypatch):
     metrics = {"loss": 1.0}
     validation = Validation(metrics, np.array([0.5]), np.array([0.5]))
-    monkeypatch.setattr(train, "validate", lambda *_: validation)
+    monkeypatch.setattr(loop, "validate", lambda *_: validation)
     train.main(replace(config, epochs=9, patience=2))
     assert checkpoint.load(checkpoint.newest(config.out))["epoch"] == 3  # the first was the best
     train.main(replace(config, epochs=4))  # the rest of the epochs
@@ -409,7 +411,7 @@ def test_the_moving_average_lags_by_the_last_steps():
     mean, weight = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     for step in range(1, 200):
         weight.weight.data.fill_(float(step))
-        train.update_average(mean, weight, 0.9, step)
+        update_average(mean, weight, 0.9, step)
     assert mean.weight.item() == pytest.approx(199 - 9, abs=1e-3)  # a line lags by 0.9 / (1 - 0.9)
 
 
@@ -426,7 +428,7 @@ def test_positions_and_queries_learn_slowly_and_do_not_decay(config):
 def test_the_papers_model_at_full_size_needs_steps_with_spectra(config, monkeypatch):
     """Its first gradients overflow where no spectrum is visible; it learns with the paper's recipe."""
     paper = recipe("himes2025", config.data, config.out, epochs=1, batch=16, model=Himes2025Config())
-    monkeypatch.setattr(train, "MAX_SKIPPED", 8)
+    monkeypatch.setattr(loop, "MAX_SKIPPED", 8)
     train.main(paper)
     learned, _ = checkpoint.load_model(config.out / checkpoint.BEST)
     assert learned.redshift_head[2].bias.abs() > 1e-5

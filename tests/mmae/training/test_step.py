@@ -13,6 +13,7 @@ from mmae import train
 from mmae.models import checkpoint, masking
 from mmae.models.batch import Batch
 from mmae.models.families import build
+from mmae.training import loop
 from mmae.training.recipe import backward, make_optimizer, step_masks
 from mmae.training.runlog import METRICS
 from mmae.training.state import State, update_average
@@ -58,7 +59,7 @@ def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_optimiser(tmp
         if spoilt:
             model.head[2].weight.grad[0, 0] = torch.nan
         before, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()["state"])
-        finite = bool(train.step(state, config, 320))
+        finite = bool(loop.optimise(state, config, 320))
         weights = model.state_dict()
         same = all(torch.equal(weights[name], before[name]) for name in before)
         after = optimizer.state_dict()["state"]
@@ -76,7 +77,7 @@ def test_a_device_that_is_waited_for_every_few_steps_learns_and_reports_the_same
 ):
     found = []
     for steps in (1, 5):  # of 6 in an epoch
-        monkeypatch.setitem(train.WAITING_STEPS, "cpu", steps)
+        monkeypatch.setitem(loop.WAITING_STEPS, "cpu", steps)
         out = tmp_path / str(steps)
         train.main(recipe("mmae", survey / "train.zarr", out))
         lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
