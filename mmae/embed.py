@@ -21,7 +21,6 @@ from typing import ClassVar
 import numpy as np
 from tyro.conf import OmitArgPrefixes
 
-from catalogs import s3
 from catalogs.errors import InputRefused, Interrupted, UsageError
 from catalogs.products import embeddings
 from catalogs.products.embeddings import Origin, open_embeddings
@@ -31,10 +30,10 @@ from catalogs.store.shard_writer import Blocks, write_shards
 from mmae import __version__, cli
 from mmae.hardware import Precision
 from mmae.production import ray_session
-from mmae.production.embedder import Embedder, ImageEncoder, PairEncoder, Task, open_encoder
+from mmae.production.embedder import Embedder, ImageEncoder, PairEncoder, Setup, Task, open_encoder
 from mmae.production.in_order import InOrder
 from mmae.production.launch import check_flags, default_workers, find_bundle, session_of
-from mmae.production.plan import check_input, unit_rows
+from mmae.production.plan import batch_here, check_input, unit_rows
 from mmae.production.production import LOG_SECONDS
 from mmae.production.ray_session import IN_FLIGHT
 from mmae.production.scheduler import Scheduler
@@ -108,12 +107,12 @@ class Product:
 
     @property
     def unit_rows(self) -> int:
-        return unit_rows(self.store.n, self.store.shard_rows)
+        return unit_rows(self.store.n, self.store.shard_rows, batch_here())
 
 
 def main(config: Embed) -> None:
     """All stores are checked before anything is computed."""
-    encoder = open_encoder(find_bundle(config.model), config.precision)
+    encoder = open_encoder(find_bundle(config.model), config.precision, batch_here())
     made_of, survey = encoder.made_of, encoder.trained_on["survey"]
     print(f"model: {encoder.path} ({made_of}, {encoder.precision}, trained on {survey})", flush=True)
     products = [
@@ -164,9 +163,7 @@ def work(products: Sequence[Product], encoder: ImageEncoder | PairEncoder, confi
     with session_of(config.ray_address)(min(config.workers or default_workers(), units)):
         kind = ray_session.actor_type(Embedder)
         capacity = ray_session.Capacity(config.workers, alone=not config.ray_address)
-        model = encoder.path.resolve(), encoder.precision, encoder.sha256
-        start = partial(kind.remote, *model, s3.Environment.here())
-        scheduler = Scheduler(start, capacity)
+        scheduler = Scheduler(partial(kind.remote, Setup.of(encoder)), capacity)
         for product in products:
             write(product, encoder.width, partial(embedded, scheduler, product, IN_FLIGHT * capacity()))
 

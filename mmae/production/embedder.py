@@ -19,14 +19,14 @@ from catalogs.products.model_input import Cutouts, ModelInput
 from catalogs.store.cutouts import CutoutStore
 from catalogs.store.format import ImageMetadata
 from mmae.bundles.bundle import CARD, open_bundle
-from mmae.bundles.engine import Engine, device_of_this_process, engine_of_this_process, filled
+from mmae.bundles.engine import Engine, device_of_this_process, engine_of_this_process, filled, pinned
 from mmae.hardware import FP32, Precision
+from mmae.layers.gpu import sent
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models import checkpoint
 from mmae.models.batch import check_spectra, pooled
 from mmae.models.families import config_of
 from mmae.production.actor import Actor
-from mmae.production.plan import BATCH
 from mmae.production.units import Rows
 
 
@@ -35,8 +35,8 @@ class ImageEncoder:
 
     made_of: ClassVar[str] = "image"
 
-    def __init__(self, path: Path, precision: Precision | None):
-        self.bundle = open_bundle(path, precision)
+    def __init__(self, path: Path, precision: Precision | None, batch: int):
+        self.bundle, self.batch = open_bundle(path, precision), batch
         card = self.bundle.card
         self.path, self.precision, self.sha256 = path, self.bundle.precision, self.bundle.sha256
         self.trained_on: dict[str, Any] = card["training_data"]
@@ -45,7 +45,11 @@ class ImageEncoder:
 
     @cached_property
     def engine(self) -> Engine:
-        return engine_of_this_process(self.bundle, BATCH)
+        return engine_of_this_process(self.bundle, self.batch)
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.device
 
     def check(self, store: CutoutStore) -> None:
         """Any store has images."""
@@ -62,8 +66,8 @@ class PairEncoder:
     made_of: ClassVar[str] = "image and spectrum"
     precision: ClassVar[Precision] = FP32
 
-    def __init__(self, path: Path):
-        self.path = checkpoint.find(path)
+    def __init__(self, path: Path, batch: int):
+        self.path, self.batch = checkpoint.find(path), batch
         self.model, state = checkpoint.load_model(self.path)
         self.sha256 = atomic.sha256(self.path)
         self.trained_on: dict[str, Any] = state["data"]
@@ -87,26 +91,45 @@ class PairEncoder:
     @torch.inference_mode()
     def joint(self, store: CutoutStore, start: int, stop: int, cutouts: Cutouts) -> np.ndarray:
         """As that of ImageEncoder; the batches have one shape, or a row would depend on others."""
-        config = self.model.config
+        config, size = self.model.config, self.batch
         spectrum = pooled(store.column("spectrum", start, stop), config).astype(np.float32)
         columns = cutouts.image, spectrum, cutouts.conditions
         hidden = (
-            torch.zeros(BATCH, tokens, dtype=torch.bool, device=self.device)
-            for tokens in (IMAGE_TOKENS, config.spectrum_tokens)
+            torch.zeros(size, tokens, dtype=torch.bool) for tokens in (IMAGE_TOKENS, config.spectrum_tokens)
         )
         masks, parts = tuple(hidden), []
-        unasked = torch.zeros(BATCH, device=self.device)  # or it would look for the redshift of each spectrum
-        for a in range(0, stop - start, BATCH):
-            batch = (torch.from_numpy(filled(rows[a : a + BATCH], BATCH)) for rows in columns)
-            images, spectra, conditions = (part.to(self.device) for part in batch)
+        unasked = torch.zeros(size, device=self.device)  # or it would look for the redshift of each spectrum
+        for a in range(0, stop - start, size):
+            batch = (torch.from_numpy(filled(rows[a : a + size], size)) for rows in columns)
+            images, spectra, conditions = (sent(part, self.device) for part in batch)
             output = self.model(images, spectra, *masks, unasked, conditions)
             parts.append(output.joint.cpu().numpy())
         return np.concatenate(parts)[: stop - start]
 
 
-def open_encoder(path: Path, precision: Precision | None) -> ImageEncoder | PairEncoder:
-    """The encoder in a bundle; or in a checkpoint, or the best of a run directory."""
-    return ImageEncoder(path, precision) if (path / CARD).is_file() else PairEncoder(path)
+def open_encoder(path: Path, precision: Precision | None, batch: int) -> ImageEncoder | PairEncoder:
+    """The encoder in a bundle; or in a checkpoint, or the best of a run directory. batch: rows together."""
+    is_bundle = (path / CARD).is_file()
+    return ImageEncoder(path, precision, batch) if is_bundle else PairEncoder(path, batch)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an actor needs to begin."""
+
+    model: Path
+    precision: Precision
+    sha256: str
+    """Of the model, as the driver read it."""
+    batch: int
+    """Rows computed together."""
+    s3: s3.Environment
+
+    @classmethod
+    def of(cls, encoder: ImageEncoder | PairEncoder) -> "Setup":
+        """That of actors like the driver."""
+        model = encoder.path.resolve(), encoder.precision, encoder.sha256
+        return cls(*model, encoder.batch, s3.Environment.here())
 
 
 @dataclass(frozen=True)
@@ -122,16 +145,19 @@ class Task:
 class Embedder(Actor):
     """The actor: rows become their embeddings."""
 
-    def __init__(self, model: Path, precision: Precision, sha256: str, environment: s3.Environment):
+    def __init__(self, setup: Setup):
         super().__init__()
-        self.model, self.precision, self.sha256, self.environment = model, precision, sha256, environment
+        self.setup = setup
 
     def begin(self) -> None:
-        os.environ |= self.environment
-        self.encoder = open_encoder(self.model, self.precision)
-        if self.encoder.sha256 != self.sha256:
-            raise InputRefused(f"{self.model} was changed while it was being read: start again")
+        setup = self.setup
+        os.environ |= setup.s3
+        self.encoder = open_encoder(setup.model, setup.precision, setup.batch)
+        if self.encoder.sha256 != setup.sha256:
+            raise InputRefused(f"{setup.model} was changed while it was being read: start again")
         self.input = self.encoder.input
+        if self.encoder.device.type == "cuda":
+            self.feed_gpu(pinned, setup.batch)
 
     def compute(
         self, task: Task, store: CutoutStore, span: tuple[int, int], cutouts: Cutouts, object_id: np.ndarray

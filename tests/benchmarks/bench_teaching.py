@@ -8,9 +8,10 @@ FOLDER keeps a mock survey of HSC, stores of its parts, and the runs. Every mode
 import argparse
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import report
@@ -27,18 +28,34 @@ HEADER = ["trained on", *studies.SCORES[:5], "loss of hidden spectra", "ratio of
 
 
 class Kind(NamedTuple):
-    """What is trained on: a number of stores, and the share of galaxies without a redshift an epoch sees."""
+    """What is trained on: numbers of stores, and the share of galaxies without a redshift an epoch sees."""
 
     name: str
-    stores: int
+    stores: tuple[int, ...]
     unlabelled: float = 1.0
+    flags: Mapping[str, Any] = {}
+    """Other than the usual ones."""
+    first: "Kind | None" = None
+    """What is trained before, whose model then goes on learning."""
+    tried: bool = False
+    """Whether with one seed alone."""
 
 
+SPECTRA, REDSHIFTS, IMAGES = range(3)
+ALL = (SPECTRA, REDSHIFTS, IMAGES)
 KINDS = [
-    Kind("few with spectra", 1),
-    Kind("and more with a redshift alone", 2),
-    Kind("and as many images", 3),
-    Kind("and a fifth of the images an epoch", 3, 0.2),
+    Kind("few with spectra", (SPECTRA,)),
+    Kind("and more with a redshift alone", (SPECTRA, REDSHIFTS)),
+    Kind("and as many images", ALL),
+    Kind("and a fifth of the images an epoch", ALL, 0.2),
+    Kind("the same, 3/4 of images hidden", ALL, 0.2, {"image_mask": (0.75, 0.75)}, tried=True),
+    Kind("the same, bands of half of the galaxies hidden", ALL, 0.2, {"band_dropout": 0.5}, tried=True),
+    Kind(
+        "images first, then those with a redshift",
+        (SPECTRA, REDSHIFTS),
+        first=Kind("few with spectra, and images", (SPECTRA, IMAGES)),
+        tried=True,
+    ),
 ]
 
 
@@ -55,14 +72,24 @@ def stores_of(folder: Path, few: int, more: int, galaxies: int) -> tuple[list[Pa
     return stores, part(source, folder / "judged.zarr", range(int(ends[-1]), galaxies))
 
 
-def recipe(stores: list[Path], kind: Kind, seed: int, sizes: list[int], options: argparse.Namespace) -> Train:
-    labelled = sum(sizes[: min(kind.stores, 2)]) * SHARES[TRAIN]
-    others = kind.unlabelled * sum(sizes[2 : kind.stores]) * SHARES[TRAIN]
-    epochs = max(1, round(options.seen / (labelled + others)))
-    used = tuple(stores[: kind.stores])
-    out = options.folder / "runs" / f"{kind.name} {seed}"
-    common = {"batch": options.batch, "seed": seed, "model": studies.model_of(options)}
-    return Train(used, out, epochs=epochs, unlabelled=kind.unlabelled, **common)
+def recipe(
+    stores: list[Path], kind: Kind, seed: int, sizes: list[int], options: argparse.Namespace, seen: int
+) -> Train:
+    """The training of a kind that sees about so many galaxies, in whole epochs."""
+    epoch = sum(
+        sizes[store] * SHARES[TRAIN] * (kind.unlabelled if store == IMAGES else 1) for store in kind.stores
+    )
+    out = options.folder / "runs" / f"{kind.name} {seed}".replace("/", " of ")
+    return Train(
+        tuple(stores[store] for store in kind.stores),
+        out,
+        epochs=max(1, round(seen / epoch)),
+        unlabelled=kind.unlabelled,
+        batch=options.batch,
+        seed=seed,
+        model=studies.model_of(options),
+        **kind.flags,
+    )
 
 
 def judged(run: Path, store: Path, ranks: World, batch: int) -> list[float]:
@@ -95,10 +122,18 @@ def main() -> None:
     arguments = options.parse_args()
     sizes = [arguments.few, arguments.more, arguments.more]
     stores, store = stores_of(arguments.folder, arguments.few, arguments.more, arguments.galaxies)
-    recipes = {
-        kind.name: [recipe(stores, kind, seed, sizes, arguments) for seed in range(arguments.seeds)]
-        for kind in KINDS
-    }
+    recipes: dict[str, list[Train]] = {kind.name: [] for kind in KINDS}
+    before = []
+    for kind in KINDS:
+        for seed in range(1 if kind.tried else arguments.seeds):
+            parts = (stores, kind, seed, sizes, arguments)
+            whole = recipe(*parts, arguments.seen)
+            if kind.first:
+                first = recipe(stores, kind.first, seed, sizes, arguments, arguments.seen // 3)
+                before.append(first)
+                whole = replace(recipe(*parts, arguments.seen * 2 // 3), start=first.out)
+            recipes[kind.name].append(whole)
+    make_all(before)
     make_all(each for of_kind in recipes.values() for each in of_kind)
     runs = {name: [each.out for each in of_kind] for name, of_kind in recipes.items()}
     command = " ".join(["bench_teaching.py", "FOLDER", *sys.argv[2:]])

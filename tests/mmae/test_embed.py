@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -17,7 +18,6 @@ from conftest import TINY
 from killing import WAIT_SECONDS, wait_for
 
 from catalogs.errors import InputRefused
-from catalogs.s3 import Environment
 from catalogs.store import cutouts
 from catalogs.store.cutouts import open_store
 from catalogs.store.format import NO_METADATA
@@ -27,7 +27,8 @@ from mmae import cli, export
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import device_of_this_process
 from mmae.models import checkpoint
-from mmae.production.embedder import Embedder, Task, open_encoder
+from mmae.production.embedder import Embedder, Setup, Task, open_encoder
+from mmae.production.plan import BATCH
 from mmae.production.units import Rows
 from mmae.training.data import TrainingSet
 
@@ -98,15 +99,15 @@ def test_what_cannot_be_used_is_nan_and_its_neighbours_are_not(survey, bundle, u
     columns = {name: store.column(name, 0, 128) for name in ("object_id", "ra", "dec")} | {"image": image}
     path = tmp_path / "holes.zarr"
     cutouts.write(path, lambda a, b: {name: of[a:b] for name, of in columns.items()}, n=128, survey="mock")
-    opened = open_bundle(bundle)
-    actor = Embedder(bundle, opened.precision, opened.sha256, Environment())
+    setup = Setup.of(open_encoder(bundle, None, BATCH))
+    actor = Embedder(setup)
     actor.begin()
     found = actor.process(0, Task(path, NO_METADATA, open_store(path).stamp), Rows(0, 0, 128))["embedding"]
     expected = zarr.open_group(undisturbed / PRODUCT, mode="r")["embedding"][:128]
     expected[[3, 70]] = np.nan
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(InputRefused, match="was changed while it was being read"):
-        Embedder(bundle, opened.precision, "another", Environment()).begin()
+        Embedder(replace(setup, sha256="another")).begin()
 
 
 def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle, undisturbed, tmp_path):
@@ -130,7 +131,7 @@ def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle
 
 @pytest.mark.parametrize("preset", TINY)
 def test_a_checkpoint_makes_one_vector_of_image_and_spectrum(survey, runs, preset):
-    encoder = open_encoder(runs(preset), None)
+    encoder = open_encoder(runs(preset), None, BATCH)
     store = open_store(survey / "train.zarr")
     read = encoder.input.read
     found = encoder.joint(store, 0, 100, read(store, 0, 100))
