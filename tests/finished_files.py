@@ -32,13 +32,18 @@ def rows(ra, dec, seed):
     return photoz.rows(ids, ra, dec, columns, rng.integers(0, 2, n) << 6, np.full(n, ""), observed)[0]
 
 
-def write(path, catalogue, provenance=PROVENANCE, pdf=None):
-    """Write rows as a finished catalogue, with the whole p(z) where provenance has bins; returns its path."""
-    n = len(catalogue)
+def write(path, catalogue, provenance=PROVENANCE, pdf=None, drift=None):
+    """Write rows as a finished catalogue, with the whole p(z) where provenance has bins; returns its path.
+
+    drift : of its mean colours, which a tile without rows has not
+    """
+    n, primary = len(catalogue), photoz.primary_header(provenance)
+    if drift is not None:
+        primary[photoz.COLOUR_DRIFT], primary[photoz.COLOUR_CHANCE] = drift, 0.1
     whole = [] if pdf is None else [pdf.astype(">f4")]
     more = photoz.pdf_tables(provenance, n, whole)
     tables = itertools.chain(photoz.tables(CATALOGUE, n, [catalogue]), more)
-    fits_stream.write_tables(path, photoz.primary_header(provenance), tables)
+    fits_stream.write_tables(path, primary, tables)
     return path
 
 

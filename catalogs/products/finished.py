@@ -17,7 +17,7 @@ from catalogs import fits_stream, fits_strict
 from catalogs.atomic import naming
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products import photoz, schema
-from catalogs.products.photoz import table_header
+from catalogs.products.photoz import COLOUR_CHANCE, COLOUR_DRIFT, table_header
 from catalogs.products.schema import CATALOGUE, LEVELS, PDF, PDF_BINS, REJECTS
 from catalogs.regular_file import refuse_special
 from catalogs.store.checks import refusing
@@ -25,7 +25,7 @@ from catalogs.store.checks import refusing
 BLOCK_ROWS = 1 << 18
 """Rows read at a time: some 60 MB."""
 ENDING, REJECTS_ENDING = ".photoz.fits", ".rejects.fits"
-OF_A_TILE = {"PZINPUT", "PZINZERO", "PZINPIX", "PZCODE", "PZPDF"}
+OF_A_TILE = {"PZINPUT", "PZINZERO", "PZINPIX", "PZCODE", "PZPDF", COLOUR_DRIFT, COLOUR_CHANCE}
 """Cards in which tiles of one model may differ."""
 AGAIN = "copy it again from where it is whole, or make it again with `mmae infer`"
 

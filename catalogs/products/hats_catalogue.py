@@ -125,14 +125,12 @@ def properties(tiles: Sequence[Finished]) -> dict[str, Any]:
 def write_tiles(tiles: Sequence[Finished], path: Path) -> None:
     """A row a catalogue: its name, rows and sha256, and what it says of its input."""
     cards = sorted(set().union(*(tile.provenance for tile in tiles)))
-    columns = {
-        "CATALOGUE": [tile.path.name for tile in tiles],
-        "ROWS": [tile.n for tile in tiles],
-        "SHA256": [atomic.sha256(tile.path) for tile in tiles],
-    }
-    Table(columns | {name: [tile.provenance[name] for tile in tiles] for name in cards}).write(
-        path, format="ascii.ecsv"
-    )
+    known = [
+        {"CATALOGUE": tile.path.name, "ROWS": tile.n, "SHA256": atomic.sha256(tile.path)} | tile.provenance
+        for tile in tiles
+    ]
+    # what the header of a tile lacks, such as the drift of one without rows, is masked
+    Table(known, names=["CATALOGUE", "ROWS", "SHA256", *cards]).write(path, format="ascii.ecsv")
 
 
 def collect(folder: Path, name: str, margin: str) -> None:

@@ -42,8 +42,8 @@ class Qp:
     Writes one HDF5 file: `qp.read(FILE)`. Each p(z) is its 20 quantiles, and two ends (levels 0 and 1) that
     continue the first and the last step; or with --grid its density at redshifts that all share. All
     other columns of the catalogues are in its ancil table, under their names there, but for zmode, zmean,
-    zmedian and zbest, as RAIL calls PHOTOZ_MODE, _MEAN, _MEDIAN and _BEST. The headers' keywords (model,
-    training set, code) are attributes of the file.
+    zmedian and zbest, as RAIL calls PHOTOZ_MODE, _MEAN, _MEDIAN and _BEST. Those of the headers' keywords
+    that all catalogues share (model, training set, code) are attributes of the file.
 
     qp (1.1) gives the quantiles back as they are: its ppf at their levels. Between them it lays a quadratic
     spline, which need not rise and can leave 0 to 1, and its pdf is not normalized: for metrics, and whatever
@@ -188,7 +188,9 @@ def describe(file: h5py.File, tiles: Sequence[Finished], grid: np.ndarray | None
             said |= {"unit": column.unit} if column.unit else {}
             said |= {"null": schema.NULL} if column.nullable else {}
             file[f"ancil/{ancil_name(column.name)}"].attrs.update(said)
-    file.attrs.update({name: value for name, value in tiles[0].provenance.items() if name != "PZINPUT"})
+    first, *others = (tile.provenance for tile in tiles)
+    shared = {name: value for name, value in first.items() if all(o.get(name) == value for o in others)}
+    file.attrs.update({name: value for name, value in shared.items() if name != "PZINPUT"})
     file.attrs.update(tiles[0].flags)
     file.attrs["catalogues"] = [f"{tile.path.name} {atomic.sha256(tile.path)}" for tile in tiles]
 

@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -266,6 +267,25 @@ def test_what_is_no_catalogue_is_refused(tiles, tmp_path):
     with pytest.raises(UsageError, match="letters, digits"):
         Hats(tuple(tiles), tmp_path / "my survey")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_of_a_tile_stands_beside_it(tmp_path):
+    """Each tile has a drift of its own, one without rows has none; one alone keeps the whole p(z)."""
+    kept, pdf = replace(PROVENANCE, pdf_bins=8, pdf_z_max=4.0), np.full((5, 8), 1 / 8)
+    paths = [
+        write(tmp_path / "a.photoz.fits", rows(*around(10, 10, 5, 1), 1), drift=0.02),
+        write(tmp_path / "b.photoz.fits", rows(*around(10, 10, 5, 2), 2), kept, pdf, drift=0.03),
+        write(tmp_path / "c.photoz.fits", rows(np.zeros(0), np.zeros(0), 3)),
+    ]
+    main(Hats(tuple(paths), tmp_path / "out", margin=0))
+    tiles = Table.read(tmp_path / "out" / TILES)
+    assert tiles["PZCDRIFT"].tolist() == [0.02, 0.03, None]
+    assert tiles["PZPDF"].tolist() == [None, 8, None]
+    assert (
+        lsdb.open_catalog(tmp_path / "out")
+        .hc_structure.catalog_info.extra_dict()["PZCDRIFT"]
+        .startswith("see")
+    )
 
 
 def test_right_ascensions_are_from_0_to_360(tmp_path):

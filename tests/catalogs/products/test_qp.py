@@ -84,6 +84,18 @@ def test_provenance_and_what_columns_mean_survive(tiles, tmp_path):
         assert file["ancil/zmedian"].attrs["ucd"] == "src.redshift.phot;stat.median"
 
 
+def test_tiles_of_one_model_may_differ_in_what_is_of_a_tile(tmp_path):
+    """Each tile has a drift of its own; one without rows has none."""
+    paths = [
+        write(tmp_path / f"{n}.photoz.fits", rows(*around(10, 10, n, n), n), drift=drift)
+        for n, drift in ((5, 0.02), (6, 0.03), (0, None))
+    ]
+    assert ensemble(paths, tmp_path / "tiles.hdf5").npdf == 9  # one of each has no p(z)
+    with h5py.File(tmp_path / "tiles.hdf5") as file:
+        assert file.attrs["PZMODEL"] == PROVENANCE.model_sha256
+        assert "PZCDRIFT" not in file.attrs  # that of one of them would pass for that of all
+
+
 def test_what_cannot_be_written_is_refused(tiles, tmp_path, capsys):
     point = rows(*around(10, 10, 9, 1), 1)
     point["PDF_QUANT"] = np.nan
