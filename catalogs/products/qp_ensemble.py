@@ -4,6 +4,7 @@ The file is laid out as qp writes HDF5: tables `data` (p(z)), `ancil` (the other
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,8 +112,9 @@ def blocks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """The rows of all that have a p(z), some at a time, and its density at a grid; None without one."""
     for tile in tiles:
-        whole = tile.pdf_blocks(ROWS) if tile.pdf and grid is not None else itertools.repeat(None)
-        for block, mass in zip(tile.blocks(ROWS), whole, strict=False):
+        nothing = itertools.repeat(None, math.ceil(tile.n / ROWS))
+        whole = tile.pdf_blocks(ROWS) if tile.pdf and grid is not None else nothing
+        for block, mass in zip(tile.blocks(ROWS), whole, strict=True):  # to the end, where sums are checked
             kept = known(block)
             rows = block[kept]
             if grid is None:

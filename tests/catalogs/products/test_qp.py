@@ -147,6 +147,21 @@ def test_a_grid_is_of_the_whole_p_of_z_where_it_was_kept(tmp_path):
     assert np.allclose(made.cdf(at), [0, 0.02, 1], atol=1e-3)
 
 
+def test_a_whole_p_of_z_that_is_damaged_is_refused(tmp_path):
+    """The checksum of the table is known where its last row was read."""
+    pdf = np.full((5, 80), 1 / 80, np.float32)
+    kept = replace(PROVENANCE, pdf_bins=80, pdf_z_max=4.0)
+    path = write(tmp_path / "t.photoz.fits", rows(*around(10, 10, 5, 1), 1), kept, pdf)
+    with fits.open(path) as hdus:
+        start = hdus["PDF"].fileinfo()["datLoc"]
+    content = bytearray(path.read_bytes())
+    content[start : start + 4] = np.array(0.5, ">f4").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InputRefused, match="do not add up to DATASUM"):
+        main(Qp((path,), tmp_path / "out.hdf5", grid=11))
+    assert not (tmp_path / "out.hdf5").exists()
+
+
 @pytest.mark.parametrize("lost", [2000, 2880 * 2, 2880 * 4])
 def test_a_catalogue_whose_p_of_z_is_cut_short_is_refused(tmp_path, lost):
     pdf = np.full((5, 80), 1 / 80, np.float32)
