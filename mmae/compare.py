@@ -100,7 +100,8 @@ def main(config: Compare) -> None:
 def read(path: Path) -> Side:
     """A catalogue, and the rejects beside it; raises as `open_finished`."""
     tile = open_finished(path)
-    rows = np.concatenate([native(block, COLUMNS) for block in tile.blocks()])
+    none = np.zeros(0, tile.rows.dtype)  # of a tile whose objects were all rejected
+    rows = np.concatenate([native(block, COLUMNS) for block in (none, *tile.blocks())])
     rejects: dict[int, str] = {}
     for block in rejects_beside(path):
         rejects |= zip(block[ID].tolist(), reasons_of(block), strict=True)

@@ -85,3 +85,9 @@ def test_catalogues_of_other_objects_are_refused(pair, tmp_path, capsys):
     Table({"a": [1.0]}).write(tmp_path / "a.fits")
     assert compare(pair[0], tmp_path / "a.fits") == cli.REFUSED
     assert not list(tmp_path.rglob("*.comparison"))
+
+
+def test_a_catalogue_of_rejects_alone_has_no_object_in_common(pair, tmp_path, capsys):
+    none = write(tmp_path / "c", reason=np.full(N, Reject.NO_DATA.value, REASON_DTYPE))
+    assert compare(pair[0], none) == cli.REFUSED
+    assert "no object in common" in capsys.readouterr().err
