@@ -114,7 +114,8 @@ def magnitudes(config: Report, facts: Facts) -> Planes | None:
 def judge(config: Report, facts: Facts) -> tuple[Judged | None, np.ndarray | None]:
     """The objects with a redshift of the truth, or of the catalogues; none where there is none.
 
-    And the quantiles of their p(z). Raises InputRefused where a truth was given and no object has any.
+    And the quantiles of their p(z). Raises InputRefused where a truth was given and no object has any, and
+    says why the first catalogue has none.
     """
     truth = None
     if config.truth:
@@ -123,23 +124,30 @@ def judge(config: Report, facts: Facts) -> tuple[Judged | None, np.ndarray | Non
         raise UsageError("--z-column and --where are for --truth TABLE")
     elif not np.isfinite(facts.sample["Z_SPEC"]).any():
         return None, None
-    found = [pairs for path in facts.paths if (pairs := _pairs(path, truth)) is not None]
+    without = InputRefused if config.truth else (InputRefused, UsageError)  # a tile may have no Z_SPEC
+    found, refused = [], []
+    for path in facts.paths:
+        try:
+            found.append(_pairs(path, truth))
+        except without as error:
+            refused.append(error)
     if not found:
         if config.truth:
-            raise InputRefused(f"no object of the catalogues has a redshift in {config.truth}")
+            raise InputRefused(
+                f"no object of the catalogues has a redshift in {config.truth}: {refused[0]}"
+            ) from refused[0]
         return None, None
     return pooled(found), np.concatenate([pairs.columns[QUANTILES] for pairs in found])
 
 
-def _pairs(path: Path, truth: TruthTable | None) -> Pairs | None:
-    """Objects of a catalogue with a redshift, and a p(z); None where there is none."""
-    try:
-        pairs = read_pairs(path, truth, by=(RISK, CONFIDENCE))
-    except InputRefused:
-        return None
+def _pairs(path: Path, truth: TruthTable | None) -> Pairs:
+    """Objects of a catalogue with a redshift, and a p(z); raises as `read_pairs`, also where none has."""
+    pairs = read_pairs(path, truth, by=(RISK, CONFIDENCE))
     needed = (pairs.columns[QUANTILES], *(pairs.columns[name] for name in INTERVALS), pairs.by[RISK])
     pairs = pairs.take(np.isfinite(np.column_stack(needed)).all(1))
-    return pairs if len(pairs.z_spec) else None
+    if not len(pairs.z_spec):
+        raise InputRefused(f"no object of {path} with a spectroscopic redshift has a p(z)")
+    return pairs
 
 
 def pooled(found: Sequence[Pairs]) -> Judged:

@@ -133,3 +133,21 @@ def test_what_is_no_catalogue_is_refused(tmp_path, capsys):
     assert report(catalogue, "--truth", tmp_path / "none.csv") == cli.REFUSED
     assert "has a redshift" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_what_is_wrong_with_a_truth_is_said(tmp_path, capsys):
+    path = write(tmp_path / "a")
+    truth = Table.read(tmp_path / "a" / "truth.csv")
+    truth["z_spec"], truth["zspec"] = truth["z"], truth["z"]
+    truth.write(tmp_path / "two.csv")
+    assert report(path, "--truth", tmp_path / "two.csv") == cli.REFUSED
+    assert "z_spec and zspec: pass one of them as --z-column" in capsys.readouterr().err
+
+
+def test_a_tile_may_lack_the_redshifts_that_others_bring(tmp_path):
+    z_spec = np.where(np.arange(N) < 300, 0.5, np.nan)
+    paths = [write(tmp_path / "a", columns={"Z_SPEC": z_spec}), write(tmp_path / "b", first=2**61)]
+    assert report(*paths) == cli.OK
+    assert (
+        "300 objects that the model was not made with" in read(tmp_path / "a" / "tile.photoz.report.html")[0]
+    )
