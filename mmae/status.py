@@ -71,9 +71,9 @@ def tile_lines(files: RunFiles) -> Iterator[str]:
         done, units = units_done(files)
         yield f"state        {index.UNFINISHED}"
         yield f"units        {done} of {units}"
-    if files.log.is_file():
+    if files.log.is_file() and (notes := files.log.read_text().splitlines()):
         minutes = (time.time() - files.log.stat().st_mtime) / 60
-        yield f"log          {files.log.read_text().splitlines()[-1]} ({minutes:.1f} minutes ago)"
+        yield f"log          {notes[-1]} ({minutes:.1f} minutes ago)"
 
 
 def units_done(files: RunFiles) -> tuple[int, int]:

@@ -187,8 +187,13 @@ class RunFiles:
             atomic.write_json(self.plan, atomic.sealed(asdict(plan) | {"store_stamp": store_stamp}))
 
     def record(self) -> dict[str, Any] | None:
-        """The record of the finished tile; None while it is not finished, or where the record is damaged."""
-        return atomic.read_sealed(self.finished)
+        """The record of the finished tile; None while it is not finished, or where the record is damaged.
+
+        None, too, where it is of products of another name: somebody has renamed the tile.
+        """
+        record = atomic.read_sealed(self.finished)
+        ours = {self.catalogue.name, self.rejects.name}
+        return record if record is not None and record["files"].keys() == ours else None
 
     def is_finished(self, plan: Plan) -> bool:
         """Whether both products exist, match their sha256, and were made by this plan."""

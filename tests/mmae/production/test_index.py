@@ -3,8 +3,9 @@
 from concurrent.futures import ProcessPoolExecutor
 
 from mmae.production import index
-from mmae.production.plan import RunFiles
+from mmae.production.plan import Plan, RunFiles
 from mmae.production.tiles import Tile
+from mmae.status import lines
 
 
 def tile(folder, name, error=None):
@@ -21,6 +22,29 @@ def test_two_runs_over_a_folder_keep_each_others_rows(tmp_path):
     index.write(tmp_path, [tile(tmp_path, "a")])  # in a run of its own it fails no more
     states = {row["TILE"]: row["STATE"] for row in index.read(tmp_path)}
     assert states == {"a": "unfinished", "b": "failed", "c": "unfinished"}
+
+
+def test_a_record_of_another_name_is_not_of_this_tile(tmp_path):
+    """Somebody has renamed a finished tile, and all that is of it."""
+    old, new = RunFiles(tmp_path, "old"), RunFiles(tmp_path, "new")
+    plan = Plan(0, 64, 64, *["x"] * 11)
+    old.run.mkdir()
+    for product in (old.catalogue, old.rejects):
+        product.touch()
+    old.finish(plan, {"rows": 3, "rejects": 0, "coverage": "", "warning": ""})
+    assert index.row(old)["STATE"] == index.DONE
+    old.run.rename(new.run)
+    old.catalogue.rename(new.catalogue)
+    old.rejects.rename(new.rejects)
+    assert not new.is_finished(plan)
+    assert index.row(new)["STATE"] == index.UNFINISHED
+
+
+def test_the_status_of_a_tile_whose_log_is_empty(tmp_path):
+    files = RunFiles(tmp_path, "tile")
+    files.run.mkdir()
+    files.log.touch()
+    assert list(lines(files.run)) == ["state        unfinished", "units        0 of 0"]
 
 
 def write_failures(folder, run):
