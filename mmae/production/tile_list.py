@@ -55,7 +55,7 @@ def _listed(file: Path, within: tuple[Path, ...]) -> Iterator[Place]:
     if file.resolve() in within:
         raise UsageError(f"the list {file} names itself")
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the list {file} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):

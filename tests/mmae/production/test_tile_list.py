@@ -28,6 +28,11 @@ def test_paths_globs_and_lists_give_each_store_once(folder):
     ]
 
 
+def test_a_list_may_begin_with_a_byte_order_mark(folder):
+    (folder / "tiles.txt").write_text("a.zarr\n", encoding="utf-8-sig")
+    assert [path.name for path in named_stores(["@tiles.txt"])] == ["a.zarr"]
+
+
 def test_a_glob_passes_over_embeddings(folder):
     for name, attributes in (("a.embeddings.zarr", origin().attributes), ("b.embeddings.zarr", {})):
         zarr.create_group(folder / name, attributes=attributes)
