@@ -52,12 +52,13 @@ def interval(name: str, low: float, high: float) -> str:
 
 def json_row(row: NamedTuple) -> dict[str, Any]:
     """A row for JSON, with null for NaN."""
-    return _without_nan(row._asdict())
+    return without_nan(row._asdict())
 
 
-def _without_nan(content: Any) -> Any:
+def without_nan(content: Any) -> Any:
+    """The content, of dictionaries, with null for NaN, which JSON does not have."""
     if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
+        return {key: without_nan(value) for key, value in content.items()}
     return None if isinstance(content, float) and math.isnan(content) else content
 
 

@@ -1,6 +1,7 @@
 """Stars, galaxies and quasars: a store that says which is which, a model that learns it, a catalogue."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -140,6 +141,12 @@ def test_evaluate_scores_classes_where_the_truth_tells_them(tmp_path, capsys):
     np.testing.assert_allclose(scores["completeness"][:3], [1, 6 / 7, 5 / 6])
     np.testing.assert_allclose(scores["purity"][:3], [7 / 9, 1, 1])
     assert "completeness" in capsys.readouterr().out
+    truth[truth["SPECTYPE"] != "QSO"].write(tmp_path / "truth.fits", overwrite=True)
+    evaluate.main(evaluate.Evaluate(tmp_path / "tile.photoz.fits", tmp_path / "truth.fits", draws=5))
+    report = json.loads(
+        (tmp_path / "tile.photoz.evaluation/metrics.json").read_text(), parse_constant=pytest.fail
+    )
+    assert report["classes"][2]["completeness"] is None  # of no quasars
     truth.remove_column("SPECTYPE")
     truth.write(tmp_path / "truth.fits", overwrite=True)
     evaluate.main(evaluate.Evaluate(tmp_path / "tile.photoz.fits", tmp_path / "truth.fits", draws=5))

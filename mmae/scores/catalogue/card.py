@@ -13,7 +13,7 @@ from rich.table import Table as TextTable
 from mmae.scores import calibration, metrics
 from mmae.scores.catalogue.requirements import Outcome, Preset
 from mmae.scores.catalogue.tomography import Bin, stacked
-from mmae.scores.score_tables import cell, flat_table, interval, json_row, text_table
+from mmae.scores.score_tables import cell, flat_table, interval, json_row, text_table, without_nan
 
 WIDTH = 100
 """Columns of a terminal that the printed tables fit."""
@@ -123,7 +123,10 @@ def report(card: Card) -> dict[str, object]:
         "requirements": [json_row(outcome) for outcome in card.outcomes],
         "tomography": [json_row(row) for row in card.bins],
         "classes": card.classes
-        and [dict(zip(card.classes.colnames, row.as_void().tolist(), strict=True)) for row in card.classes],
+        and [
+            without_nan(dict(zip(card.classes.colnames, row.as_void().tolist(), strict=True)))
+            for row in card.classes
+        ],
     }
 
 
