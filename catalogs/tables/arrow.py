@@ -12,20 +12,28 @@ from catalogs.tables.columns import Columns, plain
 
 __all__ = ["ArrowException", "from_arrow", "opened"]
 
+MASK = ".mask"
+"""Ending of a column of astropy that says where the one of the name before it has no value, beside any."""
+
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Columns]:
     """Open a Parquet file, of which columns are read one by one."""
     with parquet.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
+        rows, names = file.metadata.num_rows, file.schema_arrow.names
+        masks = {field.name for field in file.schema_arrow if pa.types.is_boolean(field.type)}
+        masks &= {name + MASK for name in names}
 
         def read(name: str) -> np.ma.MaskedArray:
             column = file.read([name]).column(name)
             if len(column) != rows:
                 raise ValueError(f"{name} has {len(column)} rows of {rows}")
-            return from_arrow(column)
+            values = from_arrow(column)
+            if name + MASK in masks:
+                values[read(name + MASK).filled(False)] = np.ma.masked
+            return values
 
-        yield Columns(path, tuple(file.schema_arrow.names), rows, read)
+        yield Columns(path, tuple(name for name in names if name not in masks), rows, read)
 
 
 def from_arrow(column: pa.ChunkedArray) -> np.ma.MaskedArray:

@@ -144,3 +144,18 @@ def test_numbers_are_brought_to_a_unit(tmp_path, unit, expected):
                 table.numbers("ra", "deg")
         else:
             np.testing.assert_allclose(table.numbers("ra", "deg"), [expected])
+
+
+def test_parquet_of_astropy_has_masks_in_columns_of_their_own(tmp_path):
+    path = tmp_path / "a.parquet"
+    masked = {
+        "z": ([0.5, 9.0, 0.7], [0, 1, 0]),
+        "n": ([1, 2, 3], [1, 0, 0]),
+        "name": (["a", "b", "c"], [0, 0, 1]),
+    }
+    Table({name: MaskedColumn(values, mask=mask) for name, (values, mask) in masked.items()}).write(path)
+    with formats.opened(path) as table:
+        assert table.names == ("z", "n", "name")
+        assert table.read("z").tolist() == [0.5, None, 0.7]
+        assert table.read("n").tolist() == [None, 2, 3]
+        assert table.read("name").tolist() == ["a", "b", None]
