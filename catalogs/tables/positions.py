@@ -7,6 +7,9 @@ import numpy as np
 from catalogs.tables import names
 from catalogs.tables.columns import Columns
 
+TURNS = 720
+"""Degrees up to which a right ascension is one: one across 0 h may count on, as in `photoz.healpix29`."""
+
 
 class Positions(NamedTuple):
     """Positions of N objects, as the table has them."""
@@ -29,7 +32,6 @@ def find(
     for pair in names.positions(table.path, table.names, ra, dec, flags):
         if ra or all(table.read(name).dtype.kind in "fiu" for name in pair):
             a, d = (table.numbers(name, "deg") for name in pair)
-            return Positions(
-                pair, np.where(np.abs(a) <= 360, a, np.nan), np.where(np.abs(d) <= 90, d, np.nan)
-            )
+            known = np.abs(a) <= TURNS
+            return Positions(pair, np.where(known, a, np.nan), np.where(np.abs(d) <= 90, d, np.nan))
     return None

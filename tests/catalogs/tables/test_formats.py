@@ -11,7 +11,7 @@ from astropy.table import MaskedColumn, Table
 from pyarrow import parquet
 
 from catalogs.errors import InputRefused, UsageError
-from catalogs.tables import formats
+from catalogs.tables import formats, positions
 
 IDS = np.array([2**53 + 1, 7, 2**62])
 COLUMNS = {
@@ -159,3 +159,11 @@ def test_parquet_of_astropy_has_masks_in_columns_of_their_own(tmp_path):
         assert table.read("z").tolist() == [0.5, None, 0.7]
         assert table.read("n").tolist() == [None, 2, 3]
         assert table.read("name").tolist() == ["a", "b", None]
+
+
+def test_a_right_ascension_may_count_on_beyond_a_turn(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("ra,dec\n359.9,0\n360.1,0\n-0.1,0\n999,0\n")
+    with formats.opened(path) as table:
+        found = positions.find(table, None, None)
+    assert np.array_equal(found.ra, [359.9, 360.1, -0.1, np.nan], equal_nan=True)
