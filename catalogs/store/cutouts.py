@@ -177,7 +177,8 @@ class CutoutStore:
     def column(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows start:stop of any array but `image`, in native byte order.
 
-        Raises InputRefused, naming the file, if it does not match the manifest or does not decode.
+        Raises InputRefused, naming the file, if it does not match the manifest or does not decode, and where
+        an object has no id.
         """
         array, stop = self.array(name), self.n if stop is None else stop
         for file in self._files(array, start, stop):
@@ -185,7 +186,11 @@ class CutoutStore:
                 raise InputRefused(f"{self.path / file} is damaged: {REPAIR}")
         with refusing(f"{self.path}/{name} does not decode"):
             values = self._stored(array, start, stop)
-        return self.encoding(name).decode(values.astype(values.dtype.newbyteorder("="), copy=False))
+        values = self.encoding(name).decode(values.astype(values.dtype.newbyteorder("="), copy=False))
+        if name == "object_id" and values.dtype.kind == "f":
+            row = start + int(np.isnan(values).argmax())
+            raise InputRefused(f"{self.path}/{name} has no id in row {row}, but a _FillValue: give it one")
+        return values
 
     def redshifts(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Redshifts of rows start:stop, float64; NaN: not known, or of a star."""

@@ -38,13 +38,19 @@ class Encoding:
         return (self.scale, self.offset) != (1.0, 0.0)
 
     def decode(self, stored: np.ndarray) -> np.ndarray:
-        """Values of stored numbers, NaN where they are missing; `stored` itself where nothing is encoded."""
+        """Values of stored numbers, NaN where they are missing; `stored` itself where nothing is encoded.
+
+        Integers that are not packed stay what they are unless one is missing: float64 ends at 2^53, and ids
+        do not.
+        """
         if self == PLAIN:
             return stored
         low, high = self.valid
         missing = (stored < low) | (stored > high)
         for number in self.missing:  # compared in the precision in which it was stored
             missing |= stored == np.asarray(number).astype(stored.dtype)
+        if stored.dtype.kind in "iub" and not self.is_packed and not missing.any():
+            return stored
         kind = stored.dtype if stored.dtype.kind == "f" else np.dtype(np.float64)
         values = stored.astype(kind) if not self.is_packed else stored * kind.type(self.scale) + self.offset
         return np.where(missing, kind.type(np.nan), values).astype(kind)
