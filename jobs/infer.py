@@ -91,6 +91,13 @@ def main(config: InferJob) -> None:
     folder = out / "slurm" if isinstance(out, Path) else Path.cwd() / f"{out.name or out.bucket}.slurm"
     task = Inference(resolved, folder, asked.cpus_per_task)
     submit = partial(
-        submission.submit, task, folder, "mmae-infer", slurm, flags=NODE_LOSS_FLAGS, straggler_seconds=0
+        submission.submit,
+        task,
+        folder,
+        "mmae-infer",
+        slurm,
+        flags=NODE_LOSS_FLAGS,
+        straggler_seconds=0,
+        run=out,
     )
     submission.run(folder, submit)

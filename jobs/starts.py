@@ -16,6 +16,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from catalogs import atomic
+from catalogs.place import Place
+from catalogs.place_flag import PlaceFlag
 from mmae import cli
 from mmae.models import checkpoint
 from mmae.production import index
@@ -29,14 +31,16 @@ MAX_STARTS = 3
 class Starts:
     """Count a start of a job; refuse one more after three that came to nothing."""
 
-    run: Positional[Path]
-    """Run directory of a training, or the folder of the catalogues."""
+    run: Positional[PlaceFlag]
+    """Run directory of a training, or the folder of the catalogues, here or on S3."""
+    folder: Path | None = None
+    """Folder of the job, where starts are counted; by default RUN/slurm."""
 
 
 def main(config: Starts) -> None:
     """Raises OSError where the job has started MAX_STARTS times from the same place."""
     place = {"job": os.environ.get("SLURM_JOB_ID", ""), "next": next_step(config.run)}
-    path = config.run / "slurm" / STARTS
+    path = (config.folder or Path(str(config.run)) / "slurm") / STARTS
     last = atomic.read_sealed(path) or {}
     starts = last.pop("starts", 0) if last.items() >= place.items() else 0
     if starts >= MAX_STARTS:
@@ -47,9 +51,10 @@ def main(config: Starts) -> None:
     atomic.write_json(path, atomic.sealed(place | {"starts": starts + 1}))
 
 
-def next_step(run: Path) -> str:
+def next_step(run: Place) -> str:
     """The progress that a start must make, in words that change once it is made."""
-    if tiles := index.runs(run):
+    tiles = index.runs(run)
+    if tiles or not isinstance(run, Path):  # only catalogues are made on S3
         return f"a unit more than {sum(1 for tile in tiles for _ in tile.parts.glob('unit-*.json'))}"
     newest = checkpoint.newest(run)
     return f"a checkpoint newer than {newest.name if newest else 'none'}"

@@ -23,6 +23,7 @@ from submitit.core.utils import FailedJobError
 from submitit.helpers import clean_env
 
 from catalogs.errors import Interrupted, UsageError
+from catalogs.place import Place
 from jobs import queue
 from mmae import cli
 
@@ -185,14 +186,17 @@ def submit(
     tasks_per_node: int = 1,
     flags: Sequence[str] = (),
     straggler_seconds: int = STRAGGLER_SECONDS,
+    run: Place | None = None,
 ) -> submitit.Job[None]:
     """Submit a job called `name` that runs `task` in each of its tasks; logs and script are in `folder`.
 
+    `run` is where its progress shows, by default the folder that `folder` is in.
     `flags` are for both sbatch and srun, without their dashes. With `straggler_seconds` 0, tasks may end any
     time before the others. Raises UsageError where sbatch refuses, with nothing left of the job, or OSError
     where Slurm may accept it later.
     """
     asked = resources(slurm, tasks_per_node)
+    starts = ("-m", "jobs.starts", str(run or folder.parent), "--folder", str(folder))
     created = [directory for directory in (folder, *folder.parents) if not directory.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)  # submitit unpickles what lies there
@@ -206,7 +210,7 @@ def submit(
         time=max(1, round(60 * slurm.hours)),
         signal_delay_s=WARNING_SECONDS,
         additional_parameters={"requeue": True, **dict.fromkeys(flags, True), **slurm.parameters},
-        setup=[f"{shlex.join((sys.executable, '-m', 'jobs.starts', str(folder.parent)))} 2>&1 || exit"],
+        setup=[f"{shlex.join((sys.executable, *starts))} 2>&1 || exit"],
         srun_args=["--kill-on-bad-exit=0", f"--wait={straggler_seconds}", *(f"--{flag}" for flag in flags)],
         teardown=[AFTER_TASKS],
         **({"gpus_per_node": asked.gpus_per_node} if asked.gpus_per_node else {}),

@@ -1,11 +1,12 @@
 """Starts of a training job are counted, and its state is told with and without Slurm."""
 
 import re
+from functools import partial
 
 import pytest
 
 from catalogs.errors import UsageError
-from jobs import starts, status
+from jobs import queue, starts, status
 from mmae.models import checkpoint
 
 
@@ -69,3 +70,20 @@ def test_an_inference_may_start_again_for_every_unit(begin, tmp_path):
         begin("7")
     (parts / "unit-000000.json").touch()
     begin("7")
+
+
+def test_starts_of_an_inference_on_s3_are_counted_in_the_folder_of_the_job(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    begin = partial(starts.main, starts.Starts(bucket / "catalogues", tmp_path))
+    for _ in range(starts.MAX_STARTS):
+        begin()
+    with pytest.raises(OSError, match="started 3 times without a unit more than 0"):
+        begin()
+    (tmp_path / "unit").touch()
+    (bucket / "catalogues/tile.photoz/parts/unit-000000.json").write_file(tmp_path / "unit")
+    begin()
+
+
+def test_a_command_of_slurm_that_fails_without_a_word_has_no_answer():
+    with pytest.raises(OSError, match=r"false gets no answer .*code 1"):
+        queue.query("false")
