@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 
 import numpy as np
 
@@ -35,6 +36,9 @@ def show(tiles: Sequence[Tile], bundle: Bundle, described: ImageMetadata, worker
     for tile in tiles:
         try:
             tile.check(bundle, described)
+            # all but the fingerprint, for which a store of others is read
+            known = {name: value for name, value in asdict(tile.plan).items() if name != "store_fingerprint"}
+            tile.files.refuse_other_plan(known)
         except (UsageError, InputRefused) as error:
             print(f"{tile.name}: would be refused: {error}")
             continue

@@ -167,20 +167,25 @@ class RunFiles:
         """The plan on disk; None where there is none, or it is damaged."""
         return atomic.read_sealed(self.plan)
 
+    def refuse_other_plan(self, plan: dict[str, Any]) -> None:
+        """Raise InputRefused where the plan on disk is damaged, or says anything else than this one."""
+        if not self.plan.exists():
+            return
+        old = self.begun()
+        if old is None:
+            raise InputRefused(f"{self.plan} is damaged: remove {self.run} to start afresh")
+        if changed := [name for name in plan if old.get(name) != plan[name]]:
+            raise InputRefused(
+                f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
+                "or write elsewhere with --out"
+            )
+
     def freeze(self, plan: Plan, store_stamp: str) -> None:
         """Write the plan and the stamp of its store, or check that the plan on disk is the same.
 
         Raises InputRefused where the run directory belongs to another model, input or version.
         """
-        if self.plan.exists():
-            old, new = self.begun(), asdict(plan)
-            if old is None:
-                raise InputRefused(f"{self.plan} is damaged: remove {self.run} to start afresh")
-            if changed := [name for name in new if old.get(name) != new[name]]:
-                raise InputRefused(
-                    f"{self.run} was begun with another {', '.join(changed)}: remove it to start afresh, "
-                    "or write elsewhere with --out"
-                )
+        self.refuse_other_plan(asdict(plan))
         if not self.parts.exists():  # of a new run, or lost: then its units are done again
             self.parts.mkdir()
         if not self.plan.exists():

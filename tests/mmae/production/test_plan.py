@@ -1,12 +1,18 @@
 """The plan: every row in one unit, whatever the store is cut into."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from catalogs.errors import InputRefused
 from catalogs.store import cutouts
-from mmae.production import plan
+from catalogs.store.format import NO_METADATA
+from mmae.bundles.bundle import open_bundle
+from mmae.bundles.image_mask import Masking
+from mmae.production import dry_run, plan
 from mmae.production.plan import BATCH, GPU_BATCH, MAX_UNIT, MIN_UNIT, Plan, check_input, unit_rows
+from mmae.production.tiles import named_tiles
 
 
 def make_plan(rows, size):
@@ -60,3 +66,21 @@ def test_the_input_has_one_name_however_many_passes_it_takes(tmp_path, monkeypat
     name = check_input(store)
     monkeypatch.setattr(plan, "IDS_PER_PASS", 7)
     assert check_input(store) == name
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_that_a_tile_was_begun_with_another_plan(tmp_path, bundle, capsys):
+    """Of a finished tile, too, which a run would refuse."""
+    cutouts.write(
+        tmp_path / "a.zarr", lambda a, b: {}, n=0, survey="s", bands=open_bundle(bundle).input.bands
+    )
+    (tile,) = named_tiles([str(tmp_path / "a.zarr")], None)
+    model = open_bundle(bundle)
+    tile.open(model, NO_METADATA)
+    tile.finish()
+    tile.close()
+    dry_run.show([tile], model, NO_METADATA, 1)
+    assert "a: 0 objects, finished before" in capsys.readouterr().out
+    dry_run.show([tile], replace(model, masking=Masking(0.25, 2)), NO_METADATA, 1)
+    assert "a: would be refused" in (said := capsys.readouterr().out)
+    assert "was begun with another image_mask, draws" in said
