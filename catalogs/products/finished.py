@@ -122,7 +122,7 @@ def open_finished(path: Path) -> Finished:
     if names != expected:
         raise InputRefused(f"{path} has tables {', '.join(names)}, not {', '.join(expected)}: {AGAIN}")
     flags = {name: f"{header[name]}: {header.comments[name]}" for name in header if name.startswith("PZFLAG")}
-    rows = Rows(start, schema.dtype(CATALOGUE), int(header["DATASUM"]))
+    rows = Rows(start, schema.dtype(CATALOGUE), _data_sum(path, header))
     return Finished(path, primary, flags, n, rows, pdf, edges)
 
 
@@ -132,6 +132,13 @@ def _whole_pdf(hdus: fits.HDUList) -> tuple[Rows, np.ndarray]:
     dtype = photoz.pdf_dtype(len(bins))
     rows = Rows(hdus[PDF].fileinfo()["datLoc"], dtype, int(header["DATASUM"]))
     return rows, np.append(bins["Z_MIN"], bins["Z_MAX"][-1:])
+
+
+def _data_sum(path: Path, header: fits.Header) -> int:
+    """The checksum of the rows of a table."""
+    if "DATASUM" not in header:
+        raise InputRefused(f"{path} has no DATASUM, by which its rows are checked: {AGAIN}")
+    return int(header["DATASUM"])
 
 
 def _check_kind(path: Path, primary: fits.Header, header: fits.Header) -> None:

@@ -147,6 +147,15 @@ def test_a_grid_is_of_the_whole_p_of_z_where_it_was_kept(tmp_path):
     assert np.allclose(made.cdf(at), [0, 0.02, 1], atol=1e-3)
 
 
+def test_a_catalogue_without_checksums_is_refused(tiles, tmp_path):
+    """As a program leaves it that does not keep them up."""
+    with fits.open(tiles[0]) as hdus:
+        del hdus[CATALOGUE].header["DATASUM"]
+        hdus.writeto(tmp_path / "t.photoz.fits")
+    with pytest.raises(InputRefused, match="has no DATASUM"):
+        main(Qp((tmp_path / "t.photoz.fits",), tmp_path / "out.hdf5"))
+
+
 def test_a_whole_p_of_z_that_is_damaged_is_refused(tmp_path):
     """The checksum of the table is known where its last row was read."""
     pdf = np.full((5, 80), 1 / 80, np.float32)
