@@ -26,8 +26,11 @@ def combined(parts: Tensor, weights: Mapping[str, float]) -> Losses:
 
 
 def hsc_loss(predicted: Tensor, redshift: Tensor, right: Tensor, known: Tensor) -> Tensor:
-    """Mean of `hsc`, times the probability that the redshift is right, where one is known; inputs (B,)."""
-    return masked_mean(hsc(predicted, redshift) * right, known)
+    """Mean of `hsc`, times the probability that the redshift is right, where one is known; inputs (B,).
+
+    What is not known is not looked at: a NaN that is left out of a mean is in its gradient.
+    """
+    return masked_mean(hsc(predicted, redshift.nan_to_num(0.0)) * right, known)
 
 
 def crossed(logits: Tensor, labels: Tensor, right: Tensor, others: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         image=torch.zeros_like(image),
         spectrum=torch.zeros_like(spectrum),
         joint=torch.zeros(4, config.joint_dim),
-        point=torch.tensor([0.1, 0.4, 0.2, 0.9]),
+        point=torch.tensor([0.1, 0.4, 0.2, 0.9], requires_grad=True),
         logits=torch.randn(4, bins, generator=generator),
         photometric=torch.randn(4, 3, bins, generator=generator),
         weights=torch.rand(4, 3, generator=generator),
@@ -147,6 +147,8 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
         some = Output(*(values[rows] for values in output))
         expected = model.losses(some, batch.rows(rows), masks.rows(rows))
         assert found[part].item() == pytest.approx(expected[part].item(), rel=1e-5)
+    found.sum().backward()
+    assert (output.point.grad != 0).tolist() == [True, True, False, False]  # NaN is not 0, either
 
 
 def test_n_of_z_is_that_of_the_known_redshifts():
