@@ -24,7 +24,7 @@ from catalogs.store.cutouts import CutoutStore, open_store
 from mmae import cli, environment
 from mmae.models import checkpoint
 from mmae.training import distributed
-from mmae.training.batches import Epochs
+from mmae.training.batches import Epochs, steps_per_epoch
 from mmae.training.data import TRAIN, TrainingSet, has_stars
 from mmae.training.distributed import World
 from mmae.training.loop import Loop, Stop, agree, finished
@@ -131,6 +131,11 @@ def train(config: Train, world: World, data: TrainingSet, stop: Stop, start: Beg
         description["like"] = dataclasses.asdict(standing)
     times = data.times(rows, config.shares, config.unlabelled)
     epochs = Epochs(rows, times, data.kind(rows), data.block, config.batch, config.seed)
+    if not steps_per_epoch(epochs.galaxies, config.batch, world.size):
+        raise UsageError(
+            f"an epoch would see {epochs.galaxies} galaxies, too few for a step of {world.size} ranks: give "
+            "larger --shares"
+        )
     state = begin_or_resume(config, world, description, sample, start)
     del sample
     if finished(state, config):

@@ -181,6 +181,12 @@ def test_what_cannot_be_one_training_set_is_refused(stores, draw_training, tmp_p
     assert not out.out.exists()
 
 
+def test_an_epoch_without_a_step_is_refused(survey, tmp_path):
+    config = recipe("mmae", survey / "train.zarr", tmp_path / "run", shares=(0.001,))
+    with pytest.raises(UsageError, match="would see 0 galaxies, too few for a step of 1 ranks"):
+        train.main(config)
+
+
 def test_bands_of_one_filter_become_one():
     assert united([HSC]) == HSC
     assert united([HSC[::-1]]) == HSC[::-1]  # a single store stays as it is
