@@ -272,6 +272,12 @@ def describe(data: TrainingSet, sample: torch.Tensor, start: Beginning | None = 
         before = np.pad(before, ((0, 0), (more, 0)), constant_values=np.nan)
         statistics, told = np.where(np.isnan(statistics), before, statistics), start.trained_on["told"]
     noise, *percentiles = statistics.tolist()
+    without = [band for band, sigma in zip(data.input.bands, noise, strict=True) if not sigma > 0]
+    if without and isinstance(data.model, ModelConfig):
+        raise InputRefused(
+            f"{data.name} has no noise of the sky at the corners of images in the band {', '.join(without)}, "
+            "in units of which the model takes them: leave it out"
+        )
     redshift = data.redshift[rows[np.isfinite(data.redshift[rows])]]
     description = {
         "survey": ", ".join(dict.fromkeys(store.survey for store in data.stores)),

@@ -173,6 +173,23 @@ def test_a_new_band_is_learned_from(trained, with_u, tmp_path):
     assert open_bundle(config.out / "bundle").card["agreement"]["float64"] < 1e-10
 
 
+def test_a_new_band_without_data_is_refused(trained, with_u, tmp_path):
+    source, path = open_store(with_u), tmp_path / "train.zarr"
+    columns = {name: source.column(name) for name in ("object_id", "ra", "dec", "redshift")}
+    columns["image"], _ = source.images(0, source.n)
+    columns["image"][:, 0] = np.nan
+    cutouts.write(
+        path,
+        lambda a, b: {name: values[a:b] for name, values in columns.items()},
+        n=source.n,
+        survey="dark u",
+        bands=source.bands,
+        known=("redshift",),
+    )
+    with pytest.raises(InputRefused, match="no noise of the sky at the corners of images in the band lsst_u"):
+        fine_tuned(trained, path, tmp_path / "run")
+
+
 def test_too_many_bands_are_refused(trained, with_u):
     start = load_beginning(checkpoint.find(trained))
     with pytest.raises(InputRefused, match="are more than 8 bands: leave some out"):
