@@ -78,12 +78,20 @@ def main(config: Recalibrate) -> None:
     bundle.input.check(store)
     known = galaxies(config, bundle, store)
     card = recalibrated(bundle, known, config.out)
-    before, after = (each["calibration"]["p(z)"]["temperature"] for each in (bundle.card, card))
-    print(f"{card['calibration']['galaxies']}: p(z) is flatter by {after:.2f}, before by {before:.2f}")
+    tell(bundle.card, card)
     if config.like:
         counted, unlike = (known.description[name] for name in ("effective", "target_unlike"))
         print(f"they stand for {config.like} as {counted:.0f}; {unlike:.1%} of it is unlike any of them")
     print(f"wrote {', '.join(str(config.out / name) for name in (*card['files'], CARD))}")
+
+
+def tell(before: dict[str, Any], card: dict[str, Any]) -> None:
+    """Print how wide p(z) became, by the cards; one that was made without galaxies says so in words."""
+    said, fitted = (each["calibration"]["p(z)"] for each in (before, card))
+    earlier = said if isinstance(said, str) else f"by {said['temperature']:.2f}"
+    print(
+        f"{card['calibration']['galaxies']}: p(z) is flatter by {fitted['temperature']:.2f}, before {earlier}"
+    )
 
 
 def galaxies(config: Recalibrate, bundle: Bundle, store: CutoutStore) -> Known:

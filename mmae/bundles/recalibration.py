@@ -83,7 +83,9 @@ def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
 
 
 def as_given(program: Any) -> list[dict[int, Width]]:
-    """The widths of a program by depth and set."""
+    """The widths of a program by depth and set; none where p(z) is as the model gives it."""
+    if not program.levels.shape[3]:
+        return [{}, {}]
     terms = [getattr(program.stretch, name) for name in Terms._fields]
     parts = [program.temperature, program.levels, program.widths, *terms]
     return [

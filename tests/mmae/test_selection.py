@@ -10,12 +10,16 @@ from astropy.table import Table
 from conftest import recipe
 
 from catalogs.store.cutouts import open_store
-from mmae import cli, export, train
+from mmae import cli, export, recalibrate, train
 from mmae.bundles import bundle as bundles
+from mmae.bundles import compiler
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.program import estimates
+from mmae.bundles.recalibration import Known, recalibrated
+from mmae.bundles.sample import noise_sample
 from mmae.hardware import FP32
 from mmae.layers import pdf
+from mmae.layers.conditions import unknown
 from mmae.layers.pdf import Grid
 from mmae.models import checkpoint
 from mmae.training.data import TrainingSet
@@ -86,6 +90,24 @@ def test_too_few_galaxies_are_one_sentence_and_nothing_is_written(survey, bundle
     assert "has 10 galaxies with a redshift" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
     assert cli.run_command("recalibrate", [*map(str, words), "--out", str(bundle)]) == cli.USAGE
+
+
+def test_a_bundle_that_was_never_calibrated_is(trained, tmp_path, capsys):
+    """As one that was made where the training store was not."""
+    model, state = checkpoint.load_model(checkpoint.find(trained))
+    card = compiler.write_bundle(tmp_path / "plain", model, state, noise_sample(5, 64, 64))
+    assert card["calibration"]["p(z)"] == "as the model gives it"
+    plain = open_bundle(tmp_path / "plain", FP32)
+    image, z = torch.randn(100, 5, 64, 64), torch.linspace(0.1, 1, 100)
+    known = Known(image, unknown(image), z, torch.ones(100), {"store": "here"})
+    card = recalibrated(plain, known, tmp_path / "mine")
+    assert card["calibration"]["p(z)"]["temperature"] > 0
+    program = open_bundle(tmp_path / "mine", FP32).load(torch.device("cpu"))
+    mass = estimates(program, image).mass
+    torch.testing.assert_close(mass.sum(1), torch.ones(100))
+    assert (mass - estimates(plain.load(torch.device("cpu")), image).mass).abs().max() > 1e-3
+    recalibrate.tell(plain.card, card)
+    assert "before as the model gives it" in capsys.readouterr().out
 
 
 def test_the_galaxies_trained_on_are_not_calibrated_on(survey, bundle, tmp_path, capsys):
