@@ -47,8 +47,8 @@ class Embed:
 
     Writes for each store TILE.embeddings.zarr: `embedding` (N, J), `object_id`, `ra`, `dec`, in the order of
     the store; NaN where a cutout cannot be used. With a bundle the embedding is made of the image alone, with
-    a checkpoint of image and spectrum. Run again, the same command does what is not done yet.
-    `mmae neighbours` shows which galaxies are alike by it.
+    a checkpoint of image and spectrum, or of the image where there is no spectrum. Run again, the same
+    command does what is not done yet. `mmae neighbours` shows which galaxies are alike by it.
     """
 
     catalog: tuple[str, ...]

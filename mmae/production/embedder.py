@@ -61,7 +61,11 @@ class ImageEncoder:
 
 
 class PairEncoder:
-    """The whole model of a checkpoint: what it makes of images and spectra, with nothing hidden."""
+    """The whole model of a checkpoint: what it makes of images and spectra, with nothing hidden.
+
+    Of a galaxy without a spectrum it is what it makes of the image alone: a spectrum that is not there is 0,
+    and would be taken for one that was observed.
+    """
 
     made_of: ClassVar[str] = "image and spectrum"
     precision: ClassVar[Precision] = FP32
@@ -92,19 +96,21 @@ class PairEncoder:
     def joint(self, store: CutoutStore, start: int, stop: int, cutouts: Cutouts) -> np.ndarray:
         """As that of ImageEncoder; the batches have one shape, or a row would depend on others."""
         config, size = self.model.config, self.batch
-        spectrum = pooled(store.column("spectrum", start, stop), config).astype(np.float32)
-        columns = cutouts.image, spectrum, cutouts.conditions
-        hidden = (
-            torch.zeros(size, tokens, dtype=torch.bool) for tokens in (IMAGE_TOKENS, config.spectrum_tokens)
-        )
-        masks, parts = tuple(hidden), []
+        stored = store.column("spectrum", start, stop)
+        has_spectrum = np.asarray(stored.any(1))
+        columns = cutouts.image, pooled(stored, config).astype(np.float32), cutouts.conditions
+        whole = torch.zeros(size, IMAGE_TOKENS, dtype=torch.bool)
         unasked = torch.zeros(size, device=self.device)  # or it would look for the redshift of each spectrum
+        joint = np.empty((stop - start, self.width), np.float32)
         for a in range(0, stop - start, size):
             batch = (torch.from_numpy(filled(rows[a : a + size], size)) for rows in columns)
             images, spectra, conditions = (sent(part, self.device) for part in batch)
-            output = self.model(images, spectra, *masks, unasked, conditions)
-            parts.append(output.joint.cpu().numpy())
-        return np.concatenate(parts)[: stop - start]
+            seen = has_spectrum[a : a + size]
+            for which in np.unique(seen):
+                no_spectrum = torch.full((size, config.spectrum_tokens), not which)
+                output = self.model(images, spectra, whole, no_spectrum, unasked, conditions)
+                joint[a : a + size][seen == which] = output.joint.cpu().numpy()[: len(seen)][seen == which]
+        return joint
 
 
 def open_encoder(path: Path, precision: Precision | None, batch: int) -> ImageEncoder | PairEncoder:

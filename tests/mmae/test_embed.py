@@ -148,6 +148,23 @@ def test_a_checkpoint_makes_one_vector_of_image_and_spectrum(survey, runs, prese
     assert (joint - blind).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("preset", TINY)
+def test_a_galaxy_without_a_spectrum_is_embedded_by_its_image_alone(mixed, runs, preset):
+    encoder, store = open_encoder(runs(preset), None, BATCH), open_store(mixed)
+    read = encoder.input.read
+    found = encoder.joint(store, 0, 100, read(store, 0, 100))
+    parts = [encoder.joint(store, a, b, read(store, a, b)) for a, b in ((0, 1), (1, 37), (37, 100))]
+    assert np.concatenate(parts).tobytes() == found.tobytes()
+    model, _ = checkpoint.load_model(encoder.path)
+    data = TrainingSet(mixed, model.config)
+    batch, absent = data.read(np.arange(100)), torch.from_numpy(~data.has_spectrum[:100])
+    assert 30 < absent.sum() < 70
+    hidden = absent[:, None].expand(-1, model.config.spectrum_tokens)
+    with torch.inference_mode():
+        joint = model(batch.image, batch.spectrum, torch.zeros(100, 64, dtype=torch.bool), hidden).joint
+    np.testing.assert_allclose(found, joint, atol=1e-5)
+
+
 def test_a_training_store_is_embedded_with_its_spectra(survey, trained, tmp_path):
     done = embed(survey / "train.zarr", "--model", trained, "--out", tmp_path)
     assert done.returncode == cli.OK, done.stderr
