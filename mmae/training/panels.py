@@ -19,10 +19,14 @@ def redshifts(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
 
 
 def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.device) -> Figure:
-    """The figure of `mmae reconstruct`, for the first galaxy of the validation split, with fixed masks."""
-    row = data.rows(VALIDATION)[:1]
+    """The figure of `mmae reconstruct`, for the first galaxy of the validation split, with fixed masks.
+
+    The first that has a spectrum, if any has.
+    """
+    rows = data.rows(VALIDATION)
+    row = rows[np.argsort(~data.has_spectrum[rows], kind="stable")[:1]]
     truth = data.read(row)
-    generator, present = torch.Generator().manual_seed(VALIDATION_SEED), torch.ones(1, dtype=torch.bool)
+    generator, present = torch.Generator().manual_seed(VALIDATION_SEED), data.known(row)[0]
     masks = draw_masks(present, config, generator, whole_images=False, turn=False)
     inputs = (truth.image, truth.spectrum, masks.image, masks.spectrum, truth.conditions)
     rebuilt_batch = reconstruct(model, *(tensor.to(device) for tensor in inputs))
