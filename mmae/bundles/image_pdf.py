@@ -1,7 +1,7 @@
 """Our own model as a program for images: p(z), and nothing that only training needs.
 
 What is hidden never enters the trunk, so there is nothing to collapse as in the paper's model
-(specialise.py): decoder and spectrum embedding drop out, and gains and biases of the norms move into the
+(image_redshift.py): decoder and spectrum embedding drop out, and gains and biases of the norms move into the
 weights after them. In reduced precision (rounding.py) the products of all tokens are in bfloat16; residuals,
 norms and head are not.
 """

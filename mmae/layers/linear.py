@@ -14,7 +14,7 @@ from mmae.layers.branches import is_recorded
 def by_onednn(x: Tensor) -> bool:
     """Whether oneDNN multiplies tensors of this type and device; bfloat16 needs AVX-512 or better.
 
-    What torch.export records is for any device: oneDNN takes its place when that is loaded (exported.py).
+    What torch.export records is for any device: oneDNN takes its place when that is loaded (recorded.py).
     """
     if is_recorded():
         return False
