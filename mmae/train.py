@@ -78,12 +78,20 @@ def check_columns(config: Train, stores: Sequence[CutoutStore]) -> None:
 
 
 def beginning(config: Train) -> Beginning | None:
-    """The model that a run begins with, where it is another's; UsageError where it is of another preset."""
+    """The model that a run begins with, where it is another's.
+
+    UsageError where it is of another preset, or other sizes are asked for.
+    """
     if config.start is None:
         return None
     start = load_beginning(checkpoint.find(config.start))
     if start.config.family != config.model.family:
         raise UsageError(f"{config.start} is of --preset {start.config.family}: give it, too")
+    for size in dataclasses.fields(config.model):
+        asked, has = getattr(config.model, size.name), getattr(start.config, size.name)
+        if asked not in (size.default, has):
+            flag = f"--model.{size.name.replace('_', '-')}"
+            raise UsageError(f"{flag} {asked}: {config.start} has {has}, leave it out")
     return start
 
 

@@ -15,6 +15,7 @@ from mmae import export, train
 from mmae.bundles.bundle import TRAINED_ON, open_bundle
 from mmae.flags import parse
 from mmae.models import checkpoint
+from mmae.models.mmae_config import ModelConfig
 from mmae.training.data import TRAIN, TrainingSet
 from mmae.training.recipe import Train
 from mmae.training.state import load_beginning
@@ -103,6 +104,14 @@ def test_a_beginning_of_another_preset_or_of_nothing_is_one_sentence(trained, ot
     with pytest.raises(UsageError, match="does not exist"):
         train.main(recipe("mmae", other, tmp_path / "run", start=tmp_path / "absent"))
     assert not (tmp_path / "run").exists()
+
+
+def test_sizes_are_those_of_the_model_to_begin_with(trained, other, tmp_path):
+    config = recipe("mmae", other, tmp_path / "run", start=trained)
+    assert train.beginning(config).config.depth == 1
+    assert train.beginning(replace(config, model=ModelConfig())).config.depth == 1  # nothing is asked for
+    with pytest.raises(UsageError, match=r"--model.depth 3: .* has 1, leave it out"):
+        train.beginning(replace(config, model=replace(config.model, depth=3)))
 
 
 def test_the_flag_is_from_on_the_command_line_and_in_a_file(tmp_path, monkeypatch):
