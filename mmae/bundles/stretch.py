@@ -138,19 +138,33 @@ def fit(stretch: Stretch, mass: Tensor, central: Tensor, number: int, pit: Tenso
     features = stretch.features(mass, central, torch.full((len(mass),), number))
     centre, scale = features.mean(0), features.std(0).clamp(min=1e-3)
     terms = stretch.terms((features - centre) / scale).double()
-    u = pit.double().clamp(EDGE, 1 - EDGE)
-    weights = torch.zeros(TERMS, 2, dtype=torch.float64, requires_grad=True)
+    weights = torch.zeros(TERMS, 2, dtype=torch.float64)
     optimiser = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optimiser.zero_grad()
-        log_a, log_b = (terms @ weights).clamp(-MOST_LOG, MOST_LOG).unbind(1)
-        a, b = log_a.exp(), log_b.exp()
-        density = log_a + log_b + (a - 1) * u.log() + (b - 1) * torch.log1p(-(u**a))
-        total = PRIOR * weights[1:].square().sum() - density.sum()
-        total.backward()
+        total, weights.grad = unlikelihood(weights, terms, pit.double().clamp(EDGE, 1 - EDGE))
         return total
 
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.no_grad():
         optimiser.step(loss)
-    return Terms(centre, scale, weights.detach().float())
+    return Terms(centre, scale, weights.float())
+
+
+def unlikelihood(weights: Tensor, terms: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the log likelihood of the PIT u (N,) and of weights (TERMS, 2) before it was seen; its gradient.
+
+    The density of u is a b u^(a-1) (1 - u^a)^(b-1). Its derivatives are written out: torch's own take two to
+    four times as long, and a bundle has hundreds of fits.
+    """
+    exponents = terms @ weights
+    log_a, log_b = exponents.clamp(-MOST_LOG, MOST_LOG).unbind(1)
+    a, b, log_u = log_a.exp(), log_b.exp(), u.log()
+    power = u**a
+    log_rest = torch.log1p(-power)
+    likelihood = log_a + log_b + (a - 1) * log_u + (b - 1) * log_rest
+    by_log_a = 1 + a * log_u * (1 - (b - 1) * power / (1 - power))
+    by_log_b = 1 + b * log_rest
+    slopes = torch.stack([by_log_a, by_log_b], 1) * (exponents.abs() < MOST_LOG)
+    prior = PRIOR * weights
+    prior[0] = 0.0
+    return (prior * weights).sum() - likelihood.sum(), 2 * prior - terms.T @ slopes

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmae.bundles.stretch import PRIOR, Stretch, fit, stretched, three_of
+from mmae.bundles.stretch import MOST_LOG, PRIOR, TERMS, Stretch, fit, stretched, three_of, unlikelihood
 from mmae.layers import pdf
 from mmae.layers.pdf import Grid
 
@@ -45,6 +45,18 @@ def test_the_tail_of_a_narrow_p_of_z_is_exact_in_single_precision():
         exact, found = stretched(mass, shape), stretched(mass.float(), shape.float())
         torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=0)
         torch.testing.assert_close(found.sum(1), torch.ones(3))
+
+
+def test_the_gradient_of_the_fit_is_that_of_its_likelihood():
+    generator = torch.Generator().manual_seed(2)
+    terms = torch.randn(40, TERMS, dtype=torch.float64, generator=generator)
+    u = torch.rand(40, dtype=torch.float64, generator=generator)
+    weights = 0.1 * torch.randn(TERMS, 2, dtype=torch.float64, generator=generator)
+    assert ((terms @ weights).abs() > MOST_LOG).any()  # and some are not
+    weights.requires_grad_()
+    total, gradient = unlikelihood(weights, terms, u)
+    total.backward()
+    torch.testing.assert_close(gradient, weights.grad, rtol=1e-12, atol=1e-9)
 
 
 def test_blue_and_red_galaxies_get_the_width_of_their_own_errors():
