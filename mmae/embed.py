@@ -144,6 +144,7 @@ def product_of(tile: Tile, described: ImageMetadata, encoder: ImageEncoder | Pai
         made_of=encoder.made_of,
         model_sha256=encoder.sha256,
         precision=encoder.precision,
+        batch=encoder.batch,
         training_set=encoder.trained_on["survey"],
         input_sha256=check_input(store),
         store_fingerprint=store.fingerprint,

@@ -72,8 +72,9 @@ def main(config: Recalibrate) -> None:
     check_out(config.out)
     if config.out.resolve() == config.bundle.resolve():
         raise UsageError("--out is the bundle itself: write another, so that its catalogues keep their model")
-    if config.truth is None and (config.where or config.z_column or config.id_column):
-        raise UsageError("--where, --z-column and --id-column are for --truth TABLE: name it")
+    of_truth = config.where, config.z_column, config.id_column, config.match != "auto"
+    if config.truth is None and any(of_truth):
+        raise UsageError("--where, --z-column, --id-column and --match are for --truth TABLE: name it")
     bundle, store = open_bundle(config.bundle), open_store(config.cutouts)
     bundle.input.check(store)
     known = galaxies(config, bundle, store)

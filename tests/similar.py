@@ -9,7 +9,7 @@ from catalogs.products.embeddings import Origin
 from catalogs.store import cutouts
 from catalogs.store.shard_writer import write_shards
 
-ORIGIN = Origin("image", "model", "fp32", "mock", "input", "store", 27.0, 0.168, "0", "0")
+ORIGIN = Origin("image", "model", "fp32", 64, "mock", "input", "store", 27.0, 0.168, "0", "0")
 
 
 def on_a_surface(n, seed, width=24, dimensions=6):

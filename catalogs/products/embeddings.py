@@ -35,6 +35,8 @@ class Origin:
     """`image`, or `image and spectrum`."""
     model_sha256: str
     precision: str
+    batch: int
+    """Rows computed together."""
     training_set: str
     input_sha256: str
     """sha256 of the input's ids and positions, as PZINPUT of a catalogue."""

@@ -98,12 +98,15 @@ def first_host(nodes: str) -> str:
 def world() -> Iterator[World]:
     """Join the other ranks, if any: with nccl on GPUs, else with gloo.
 
-    Raises ConnectionError where another rank has died or does not answer within TIMEOUT.
+    Raises ConnectionError where another rank has died or does not answer within TIMEOUT, and UsageError where
+    a machine has fewer GPUs than ranks: nccl takes no GPU twice.
     """
     os.environ.update(torchrun_variables(os.environ))
     rank, size, local_rank, local_size = (int(os.environ[name]) for name in SIZES)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    cuda, gpus = torch.cuda.is_available(), torch.cuda.device_count()
+    if 1 < gpus < local_size:  # with a single one Slurm has given each rank its own
+        raise UsageError(f"{local_size} ranks on a machine with {gpus} GPUs: start a rank a GPU")
+    device = torch.device("cuda", local_rank % gpus) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     elif size > 1 or "OMP_NUM_THREADS" not in os.environ:  # torchrun sets it to 1 on every machine

@@ -54,7 +54,7 @@ def alike(path: Path, truth: Table, roles: np.ndarray) -> str:
 
 
 def write_random(path: Path, n: int) -> None:
-    layout = embeddings.layout(n, WIDTH, SHARD_ROWS, Origin(*["random"] * 10))
+    layout = embeddings.layout(n, WIDTH, SHARD_ROWS, Origin(*["random"] * 11))
 
     def rows(start: int, stop: int) -> dict[str, np.ndarray]:
         vectors = np.random.default_rng(start).normal(size=(stop - start, WIDTH)).astype(np.float32)

@@ -55,7 +55,7 @@ class Surface:
 
 
 def write_tile(path: Path, surface: Surface, tile: int, n: int) -> None:
-    layout = embeddings.layout(n, WIDTH, SHARD_ROWS, Origin(*["drawn"] * 10))
+    layout = embeddings.layout(n, WIDTH, SHARD_ROWS, Origin(*["drawn"] * 11))
 
     def rows(start: int, stop: int) -> dict[str, np.ndarray]:
         vectors = surface.draw(stop - start, (tile, start))

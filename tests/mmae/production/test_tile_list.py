@@ -46,7 +46,7 @@ def test_a_glob_passes_over_embeddings(folder):
 
 
 def origin():
-    return Origin("image", "a" * 64, "fp32", "mock", "b" * 64, "c" * 64, 27.0, 0.168, "0", "0")
+    return Origin("image", "a" * 64, "fp32", 64, "mock", "b" * 64, "c" * 64, 27.0, 0.168, "0", "0")
 
 
 @pytest.mark.parametrize(
