@@ -23,7 +23,7 @@ TOLD = ("psf_fwhm", "ebv")
 """What a model can be told beside the noise, which it measures otherwise."""
 NOTHING = (99, 99.9, 99.99, 999, 9999, -9, -99, -999, -9999, -99.9, 1e20, -1e20)
 """Numbers that stand in columns of catalogues for nothing; no magnitude or size is exactly one of them."""
-MAX_ZERO_POINT_SHIFT = 25.0
+MAX_ZERO_POINT_SHIFT = 32.0
 """mag; units in use are from nJy (31.4) to maggies (0) of AB."""
 
 

@@ -108,6 +108,11 @@ def shard_key(array: zarr.Array, shard: int) -> str:
     return f"{array.path}/c/" + "/".join(map(str, (shard, *(0,) * (array.ndim - 1))))
 
 
+def _can_be(name: str, value: float) -> bool:
+    """Whether a pixel scale or a zero point is possible: of units in use maggies have 0, none less."""
+    return 0 < value < math.inf or (name == "zero_point" and value == 0)
+
+
 @dataclass(frozen=True)
 class ImageMetadata:
     """What the user states about a store whose attributes lack it."""
@@ -120,9 +125,9 @@ class ImageMetadata:
     """AB magnitude of flux 1, if the store does not state it."""
 
     def __post_init__(self) -> None:
-        for flag, value in (("--pixel-scale", self.pixel_scale), ("--zero-point", self.zero_point)):
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{flag} must be a positive number, got {value}")
+        for name, value in (("pixel_scale", self.pixel_scale), ("zero_point", self.zero_point)):
+            if value is not None and not _can_be(name, value):
+                raise UsageError(f"--{name.replace('_', '-')} must be a positive number, got {value}")
 
 
 NO_METADATA = ImageMetadata()
@@ -157,7 +162,7 @@ def read_number(path: Place, attributes: dict, name: str, flag_value: float | No
     flag = "--" + name.replace("_", "-")
     if value is None:
         raise InputRefused(f"{path} does not say its {name} ({unit}): pass {flag}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _can_be(name, value):
         raise InputRefused(f"{path}: {name} {value!r} is not a positive number ({unit})")
     if flag_value is not None and value != flag_value:
         raise InputRefused(f"{path} has {name} {value}, {flag} says {flag_value}: leave the flag out")

@@ -11,6 +11,7 @@ import zarr
 
 from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
+from catalogs.products.model_input import ModelInput
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
 from catalogs.store.cutouts import open_store, pad
@@ -642,8 +643,20 @@ def test_the_user_may_not_contradict_the_store(written, flag, metadata):
     assert open_store(written, ImageMetadata(HSC, 0.168, 27.0)).n == N
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
-@pytest.mark.parametrize("name", ["pixel_scale", "zero_point"])
+def test_maggies_have_a_zero_point_of_0(tmp_path, few):
+    path = write_other(tmp_path / "a.zarr", few, ATTRIBUTES | {"zero_point": 0})
+    assert open_store(path, ImageMetadata(zero_point=0.0)).zero_point == 0
+    for zero_point in (0.0, 22.5, 31.4):
+        ModelInput(HSC, zero_point, 0.168, 2).check(open_store(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("pixel_scale", value) for value in (float("nan"), float("inf"), 0.0, -1.0)),
+        *(("zero_point", value) for value in (float("nan"), float("inf"), -1.0)),
+    ],
+)
 def test_a_flag_that_is_no_scale_is_a_usage_error(name, value):
     with pytest.raises(UsageError, match="must be a positive number"):
         ImageMetadata(**{name: value})
