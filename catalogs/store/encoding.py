@@ -28,9 +28,9 @@ class Encoding:
 
     scale: float = 1.0
     offset: float = 0.0
-    missing: tuple[float, ...] = ()
-    """Stored numbers that stand for no value."""
-    valid: tuple[float, float] = (-math.inf, math.inf)
+    missing: tuple[int | float, ...] = ()
+    """Stored numbers that stand for no value; float64 does not hold all integers of 64 bits."""
+    valid: tuple[int | float, int | float] = (-math.inf, math.inf)
     """Stored numbers outside this range stand for no value."""
 
     @property
@@ -47,8 +47,11 @@ class Encoding:
             return stored
         low, high = self.valid
         missing = (stored < low) | (stored > high)
-        for number in self.missing:  # compared in the precision in which it was stored
-            missing |= stored == np.asarray(number).astype(stored.dtype)
+        for number in self.missing:
+            if stored.dtype.kind == "f":  # compared in the precision in which it was stored
+                missing |= stored == np.asarray(number).astype(stored.dtype)
+            elif math.isfinite(number) and number == int(number):  # exactly, also beyond the type
+                missing |= stored == int(number)
         if stored.dtype.kind in "iub" and not self.is_packed and not missing.any():
             return stored
         kind = stored.dtype if stored.dtype.kind == "f" else np.dtype(np.float64)
@@ -73,7 +76,7 @@ def read_encoding(path: Place, array: zarr.Array) -> Encoding:
     )
     missing = [number for key in MISSING for number in numbers.get(key, ())]
     if array.metadata.zarr_format == 2 and array.fill_value is not None and array.dtype.kind in "fiu":
-        missing.append(float(array.fill_value))
+        missing.append(array.fill_value.item())
     low, high = numbers.get("valid_range", (-math.inf, math.inf))
     low, high = numbers.get("valid_min", (low,))[0], numbers.get("valid_max", (high,))[0]
     if scale == 0 or not math.isfinite(scale) or not math.isfinite(offset):
@@ -85,7 +88,7 @@ def read_encoding(path: Place, array: zarr.Array) -> Encoding:
 KNOWN = {*PACKING, *MISSING, *RANGE, "valid_range"}
 
 
-def _numbers(path: Place, name: str, key: str, value: Any) -> tuple[float, ...]:
+def _numbers(path: Place, name: str, key: str, value: Any) -> tuple[int | float, ...]:
     """An attribute as numbers: one, or two for a range, or any number of missing values."""
     items = value if isinstance(value, list) else [value]
     try:
@@ -98,11 +101,11 @@ def _numbers(path: Place, name: str, key: str, value: Any) -> tuple[float, ...]:
     return numbers
 
 
-def _number(item: Any) -> float:
+def _number(item: Any) -> int | float:
     if isinstance(item, bool):
         raise TypeError(item)
     if isinstance(item, int | float):
-        return float(item)
+        return item
     try:
         return float(item)  # "NaN"
     except ValueError:  # xarray writes the _FillValue of a Zarr v3 array of floats so

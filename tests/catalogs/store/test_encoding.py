@@ -44,3 +44,27 @@ def test_an_object_without_an_id_is_refused(tmp_path):
     assert store.column("object_id", 0, 1).tolist() == [5]
     with pytest.raises(InputRefused, match="no id in row 1"):
         store.column("object_id")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "said"),
+    [
+        ("i8", 2**63 - 1, {"_FillValue": 2**63 - 1}),
+        ("i8", 2 - 2**63, {"_FillValue": 2 - 2**63}),  # netCDF's own
+        ("i8", 2**63 - 1, {"zarr_format": 2, "fill_value": 2**63 - 1}),
+        ("u8", 2**64 - 1, {"missing_value": [2**64 - 1]}),
+        ("i8", 2**53 + 2, {"valid_max": 2**53 + 1}),
+    ],
+)
+def test_a_value_for_missing_ones_may_be_beyond_float64(tmp_path, kind, stored, said):
+    """Also where it is the neighbour of an id that is there."""
+    ids = np.array([2**53, stored, 2**53 + 1], kind)
+    store = write(tmp_path / "a.zarr", ids, **said)
+    with pytest.raises(InputRefused, match="no id in row 1"):
+        store.column("object_id")
+    assert store.column("object_id", 2, 3).tolist() == [2**53 + 1]
+
+
+def test_a_value_beyond_the_type_is_of_no_object(tmp_path):
+    ids = np.array([0, 1, 2], np.uint8)
+    assert write(tmp_path / "a.zarr", ids, _FillValue=256).column("object_id").tolist() == [0, 1, 2]
