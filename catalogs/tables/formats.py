@@ -59,11 +59,23 @@ def _fits(path: Path) -> Iterator[Columns]:
         defined = table.columns
 
         def read(name: str) -> np.ma.MaskedArray:
-            values, null = np.asarray(table.data[name]), defined[name].null
-            return plain(np.ma.array(values, mask=False if null in (None, "") else values == null))
+            values, stored = np.asarray(table.data[name]), table.data.view(np.ndarray)[name]
+            null = defined[name].null
+            return plain(np.ma.array(values, mask=null not in (None, "") and _is_null(values, stored, null)))
 
         names, rows = tuple(defined.names), table.header["NAXIS2"]
         yield Columns(path, names, rows, read, lambda name: defined[name].unit or "")
+
+
+def _is_null(values: np.ndarray, stored: np.ndarray, null: int | str) -> np.ndarray:
+    """Where a column of FITS has no value: where TNULL is stored, before any scaling (standard, 7.3.2).
+
+    astropy writes the TNULL of unsigned integers as they are after scaling: both are taken.
+    """
+    if stored.dtype.kind == "S":  # numbers in an ASCII table
+        return np.char.strip(np.char.decode(stored, "ascii", "replace")) == str(null).strip()
+    found = stored.reshape(values.shape) == null
+    return found | (values == null) if values.dtype.kind == "u" else found
 
 
 @contextlib.contextmanager

@@ -117,6 +117,43 @@ def test_text_that_is_none_in_a_parquet_file_is_refused(tmp_path):
         table.read("name")
 
 
+@pytest.mark.parametrize(
+    ("stored", "cards", "expected"),
+    [
+        (np.array([-(2**15), 5 - 2**15, 7], ">i2"), (2**15, 1, -(2**15)), [None, 5, 2**15 + 7]),
+        (np.array([-(2**31), 5 - 2**31, 7], ">i4"), (2**31, 1, -(2**31)), [None, 5, 2**31 + 7]),
+        (np.array([-(2**63), 5 - 2**63, 7], ">i8"), (2**63, 1, -(2**63)), [None, 5, 2**63 + 7]),
+        (np.array([63, 5 - 2**15, 7], ">i2"), (2**15, 1, 63), [None, 5, 2**15 + 7]),
+        (np.array([1000, 500, 0], ">i2"), (1, 0.5, 500), [501, None, 1]),
+        (np.array([0, 128, 255], np.uint8), (-128, 1, 0), [None, 0, 127]),
+        (np.array([[1, 2], [3, 1]], ">i4"), (0, 1, 1), [[None, 2], [3, None]]),
+    ],
+)
+def test_a_null_of_fits_is_what_is_stored(tmp_path, stored, cards, expected):
+    rows = stored.view([("n", stored.dtype, stored.shape[1:])]).reshape(len(stored))
+    fits.BinTableHDU(rows).writeto(path := tmp_path / "a.fits")
+    for card, value in zip(("TZERO1", "TSCAL1", "TNULL1"), cards, strict=True):
+        fits.setval(path, card, value=value, ext=1)
+    with formats.opened(path) as table:
+        assert table.read("n").tolist() == expected
+
+
+def test_a_null_of_unsigned_integers_as_astropy_writes_it(tmp_path):
+    column = MaskedColumn(np.array([1, 2, 65000], np.uint16), mask=[0, 1, 0])
+    Table({"n": column}).write(path := tmp_path / "a.fits")
+    with formats.opened(path) as table:
+        assert table.read("n").tolist() == [1, None, 65000]
+
+
+def test_a_null_of_an_ascii_table_is_a_text(tmp_path):
+    numbers = fits.Column("n", "I6", array=np.array([1, 777, 0]), ascii=True)
+    fits.TableHDU.from_columns([numbers]).writeto(path := tmp_path / "a.fits")
+    path.write_bytes(path.read_bytes().replace(b"777", b"  -"))
+    fits.setval(path, "TNULL1", value="-", ext=1)
+    with formats.opened(path) as table:
+        assert table.read("n").tolist() == [1, None, 0]
+
+
 def test_a_table_under_fpack_is_refused(tmp_path):
     """Its columns have the names of the table, and hold compressed bytes."""
     hdu = fits.BinTableHDU(Table({"object_id": [1, 2]}))
