@@ -78,3 +78,10 @@ def plain(column: np.ndarray) -> np.ma.MaskedArray:
     if column.dtype.kind == "U":
         return np.ma.array(np.char.strip(column.data), mask=np.ma.getmaskarray(column))
     return np.ma.array(column, dtype=column.dtype.newbyteorder("="))
+
+
+def without_empty(column: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    """A column of a format that has no other text for no value than an empty one: FITS, VOTable, CSV."""
+    if column.dtype.kind != "U":
+        return column
+    return np.ma.array(column.data, mask=np.ma.getmaskarray(column) | (column.data == ""))

@@ -15,7 +15,7 @@ from astropy.table import Table
 from catalogs import fits_strict
 from catalogs.errors import InputRefused, UsageError
 from catalogs.regular_file import refuse_special
-from catalogs.tables.columns import Columns, plain
+from catalogs.tables.columns import Columns, plain, without_empty
 
 TEXT_NULLS = ("", "null", "NULL", "NA", "N/A", "None", "\\N", "--")
 """Fields of a text table without a value; pandas, SQL and TOPCAT write these."""
@@ -61,7 +61,8 @@ def _fits(path: Path) -> Iterator[Columns]:
         def read(name: str) -> np.ma.MaskedArray:
             values, stored = np.asarray(table.data[name]), table.data.view(np.ndarray)[name]
             null = defined[name].null
-            return plain(np.ma.array(values, mask=null not in (None, "") and _is_null(values, stored, null)))
+            mask = null not in (None, "") and _is_null(values, stored, null)
+            return without_empty(plain(np.ma.array(values, mask=mask)))
 
         names, rows = tuple(defined.names), table.header["NAXIS2"]
         yield Columns(path, names, rows, read, lambda name: defined[name].unit or "")
@@ -87,7 +88,7 @@ def _by_astropy(path: Path, form: str) -> Iterator[Columns]:
         path,
         tuple(table.colnames),
         len(table),
-        lambda name: plain(np.ma.array(table[name])),
+        lambda name: without_empty(plain(np.ma.array(table[name]))),
         lambda name: str(table[name].unit or ""),
     )
 

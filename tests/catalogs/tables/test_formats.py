@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from catalogs.errors import InputRefused, UsageError
 from catalogs.tables import formats, positions
+from catalogs.tables.where import rows_where
 
 IDS = np.array([2**53 + 1, 7, 2**62])
 COLUMNS = {
@@ -62,6 +63,16 @@ def test_the_objects_of_sextractor_are_in_its_second_table(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), head, objects]).writeto(tmp_path / "a.fits")
     with formats.opened(tmp_path / "a.fits") as table:
         assert (table.rows, table.names) == (2, ("NUMBER", "ALPHA_J2000"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "vot", "parquet"])
+def test_a_row_without_a_text_is_not_kept_by_a_cut(tmp_path, ending):
+    """FITS and VOTable have no other text for it than an empty one."""
+    texts = MaskedColumn(["STAR", "x", "GALAXY"], mask=[0, 1, 0], fill_value="")
+    write(path := tmp_path / f"a.{ending}", {"SPECTYPE": texts})
+    with formats.opened(path) as table:
+        assert rows_where("SPECTYPE != 'STAR'", table).tolist() == [False, False, True]
+        assert rows_where("not SPECTYPE in ('STAR', 'QSO')", table).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("ending", ["csv", "ecsv", "fits", "vot", "parquet"])
