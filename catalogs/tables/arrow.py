@@ -44,8 +44,20 @@ def from_arrow(column: pa.ChunkedArray) -> np.ma.MaskedArray:
         lists = column.to_pylist()
         width = max((len(values) for values in lists if values), default=0)
         return np.ma.array([values or [np.nan] * width for values in lists])
+    if pa.types.is_decimal(kind):
+        column = _from_decimals(column)
+        kind = column.type
     if pa.types.is_null(kind):  # of what pandas knows no value at all
         return np.ma.masked_all(len(column), np.float64)
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):  # else a null would make floats of them
         column = column.fill_null(0 if pa.types.is_integer(kind) else False)
     return plain(np.ma.array(column.to_numpy(), mask=missing))
+
+
+def _from_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals, as databases write them, as integers of 64 bits where these hold them, else as floats."""
+    with contextlib.suppress(pa.ArrowInvalid):
+        return column.cast(pa.int64())
+    return column.cast(pa.string()).cast(
+        pa.float64()
+    )  # through text, as the direct cast is off in the last bit

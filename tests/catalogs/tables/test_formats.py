@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -207,6 +208,25 @@ def test_parquet_of_astropy_has_masks_in_columns_of_their_own(tmp_path):
         assert table.read("z").tolist() == [0.5, None, 0.7]
         assert table.read("n").tolist() == [None, 2, 3]
         assert table.read("name").tolist() == ["a", "b", None]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128, pa.decimal256])
+def test_decimals_of_parquet_are_numbers(tmp_path, kind):
+    """As DuckDB and Spark write them: redshifts, and ids that floats do not hold."""
+    texts = {"z": ["0.100001", None, "5.999999"], "n": ["9007199254740993", None, "-7"]}
+    texts |= {"big": ["1180591620717411303424", None, "1"]}
+    scales = {"z": 6, "n": 0, "big": 0}
+    columns = {
+        name: pa.array([value and Decimal(value) for value in values], kind(30, scales[name]))
+        for name, values in texts.items()
+    }
+    parquet.write_table(pa.table(columns), path := tmp_path / "a.parquet")
+    with formats.opened(path) as table:
+        np.testing.assert_array_equal(table.numbers("z"), [0.100001, np.nan, 5.999999])
+        assert table.read("n").tolist() == [2**53 + 1, None, -7]
+        assert table.read("n").dtype == np.int64
+        np.testing.assert_array_equal(table.numbers("big"), [2.0**70, np.nan, 1])
+        assert rows_where("z > 1", table).tolist() == [False, False, True]
 
 
 def test_a_right_ascension_may_count_on_beyond_a_turn(tmp_path):
