@@ -1,5 +1,6 @@
 """Names of files by pattern: of coadds, `calexp-{band}-*.fits`; of cutouts, `{object_id}_{band}.fits`."""
 
+import errno
 import glob
 import re
 import string
@@ -68,7 +69,12 @@ def cutout(pattern: str, band: str, texts: Mapping[str, str]) -> Path | None:
     name = pattern.replace(BAND, band).format_map({name: Field(escape(text)) for name, text in texts.items()})
     if not WILD.search(pattern):
         path = Path(name)
-        return path if path.is_file() else None
+        try:
+            return path if path.is_file() else None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # no file has such a name
+                return None
+            raise
     found = _files(name)
     if len(found) > 1:
         raise InputRefused(f"{name} is the name of {len(found)} files: leave one of them there")

@@ -167,6 +167,15 @@ def test_a_name_that_two_files_have_rejects_the_object(table):
     assert len(rejected(folder)) == 1
 
 
+@pytest.mark.parametrize("pattern", ["{name}_{band}.fits", "{name}_{band}*.fits"])
+def test_a_name_that_no_file_can_have_rejects_the_object(table, pattern):
+    folder, _, ra = table
+    names = ["n" * 300, *map(str, [*ra][1:])]
+    write_table(folder / "objects.csv", [*ra], [*ra.values()], np.full(12, 2.2), overwrite=True, name=names)
+    assert run(folder, "--files", folder / pattern, "--bands", "g", "r") == cli.OK
+    assert {k: reason for k, (reason, _) in rejected(folder).items()} == {1: "NO_FILE"}
+
+
 def test_a_pattern_that_tells_no_object_from_another_is_refused_with_the_reason(table, capsys):
     folder, *_ = table
     assert run(folder, "--files", folder / "*_{band}.fits", "--bands", "g") == cli.REFUSED
