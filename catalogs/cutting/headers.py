@@ -104,11 +104,13 @@ def bad_bits(where: str, header: Mapping[str, Any], bad_planes: Sequence[str]) -
         return (-1, 0) if bad_planes[0] == ANY else (0, 0)
     planes = mask_planes(header)
     numbers = [int(name) for name in bad_planes if name.isdecimal()]
-    if numbers and max(numbers) >= BITS:
-        raise InputRefused(f"{where} has no bit {max(numbers)}: pass --bad-planes with bits below {BITS}")
     known = [name.upper().removeprefix("MP_") for name in bad_planes if not name.isdecimal()]
     bits = [planes[name] for name in known if name in planes and name != NO_DATA] + numbers
     lost = [planes[NO_DATA]] if NO_DATA in known and NO_DATA in planes else []
+    pixel = header.get("BITPIX", 0)
+    width = pixel if 0 < pixel < BITS else BITS  # a mask of floats is read as integers of 64 bits
+    if (highest := max(bits + lost, default=0)) >= width:
+        raise InputRefused(f"{where} has no bit {highest}: pass --bad-planes with bits below {width}")
     if not bits and not lost:
         named = ", ".join(planes) or "none"
         raise InputRefused(

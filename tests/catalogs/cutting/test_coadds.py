@@ -221,6 +221,21 @@ def test_variances_and_masks_become_noise_and_mask(field, capsys):
     assert np.argwhere(read(folder)[0].column("mask")[row]).tolist() == [[8, 8], [9, 8]]
 
 
+@pytest.mark.parametrize("ending", ["fits", "fits.fz"])
+def test_a_bit_that_a_mask_has_not_is_refused(field, capsys, ending):
+    """And does not make all of its pixels good."""
+    folder, header, images, *_ = field
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    mask = np.full((100, 120), 255, np.uint8)
+    write_image(folder / f"mask.{ending}", mask, header)
+    flags = "--coadds", folder / "{band}.fits", "--bands", "g", "--mask", folder / f"mask.{ending}"
+    flags += ("--bad-planes",)
+    assert run(folder, *flags, "10") == cli.REFUSED
+    assert "has no bit 10: pass --bad-planes with bits below 8" in capsys.readouterr().err
+    assert run(folder, *flags, "7") == cli.OK
+    assert read(folder)[0].column("mask").any()
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_mask_of_floats_hides_what_it_knows_nothing_of(field):
     folder, header, images, *_ = field

@@ -61,6 +61,15 @@ def test_bits_of_a_mask_by_name_and_by_number():
     assert headers.bad_bits("m", {}, ("none",)) == (0, 0)
     with pytest.raises(InputRefused, match="has no bit 63"):
         headers.bad_bits("m", {}, ("63",))
+    for bitpix, beyond in ((8, 8), (16, 16), (32, 32), (64, 63), (-32, 63)):
+        last = str(beyond - 1)
+        assert headers.bad_bits("m", {"BITPIX": bitpix}, (last,)) == (1 << beyond - 1, 0)
+        with pytest.raises(
+            InputRefused, match=f"no bit {beyond}: pass --bad-planes with bits below {beyond}"
+        ):
+            headers.bad_bits("m", {"BITPIX": bitpix}, (last, str(beyond)))
+    with pytest.raises(InputRefused, match="has no bit 8"):
+        headers.bad_bits("m", lsst | {"BITPIX": 8}, default)
     with pytest.raises(InputRefused, match="with the planes none"):
         headers.bad_bits("m", {"MP_BAD": -1, "MP_SAT": 64}, default)
     with pytest.raises(InputRefused, match="with the planes SUSPECT"):
