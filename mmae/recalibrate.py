@@ -23,7 +23,7 @@ from catalogs.tables.redshifts import TruthTable
 from mmae.bundles.bundle import CARD, TRAINED_ON, Bundle, open_bundle
 from mmae.bundles.compiler import check_out
 from mmae.bundles.likeness.selection import effective, magnitudes, target_of, weights
-from mmae.bundles.recalibration import Known, recalibrated
+from mmae.bundles.recalibration import Known, check, recalibrated
 from mmae.bundles.roles import Roles
 from mmae.bundles.sample import CALIBRATED_ROWS
 from mmae.scores.catalogue.matching import match
@@ -75,7 +75,9 @@ def main(config: Recalibrate) -> None:
     of_truth = config.where, config.z_column, config.id_column, config.match != "auto"
     if config.truth is None and any(of_truth):
         raise UsageError("--where, --z-column, --id-column and --match are for --truth TABLE: name it")
-    bundle, store = open_bundle(config.bundle), open_store(config.cutouts)
+    bundle = open_bundle(config.bundle)
+    check(bundle)  # before any image is read
+    store = open_store(config.cutouts)
     bundle.input.check(store)
     known = galaxies(config, bundle, store)
     card = recalibrated(bundle, known, config.out)

@@ -36,15 +36,19 @@ class Known:
     """Of them, for the card."""
 
 
-def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
-    """Write a bundle whose p(z) is fitted to galaxies, for every set of bands; gives its card.
-
-    Raises UsageError for a model without p(z), and where there is no TorchScript.
-    """
+def check(bundle: Bundle) -> None:
+    """Raise UsageError for a model without p(z), and where there is no TorchScript."""
     if not bundle.scripted:
         raise UsageError("to calibrate p(z) anew takes TorchScript: use a Python before 3.14")
     if not bundle.card["grid"]:
         raise UsageError(f"{bundle.path} gives a redshift and no p(z): there is nothing to calibrate")
+
+
+def recalibrated(bundle: Bundle, known: Known, out: Path) -> dict[str, Any]:
+    """Write a bundle, one that `check` takes, whose p(z) is fitted to galaxies, for every set of bands.
+
+    Gives its card.
+    """
     grid, device = Grid(**bundle.card["grid"]), torch.device("cpu")
     programs: dict[Precision, Any] = {
         precision: bundle.load(device, precision) for precision in bundle.precisions

@@ -9,6 +9,7 @@ import torch
 from astropy.table import Table
 from conftest import recipe
 
+from catalogs.errors import UsageError
 from catalogs.store.cutouts import open_store
 from mmae import cli, export, recalibrate, train
 from mmae.bundles import bundle as bundles
@@ -90,6 +91,19 @@ def test_too_few_galaxies_are_one_sentence_and_nothing_is_written(survey, bundle
     assert "has 10 galaxies with a redshift" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
     assert cli.run_command("recalibrate", [*map(str, words), "--out", str(bundle)]) == cli.USAGE
+
+
+def test_what_has_no_p_of_z_is_refused_before_the_store_is_opened(tmp_path, monkeypatch):
+    """Which is none here."""
+    card = {"grid": None, "files": {bundles.PROGRAMS[FP32]: {}}}
+    point = bundles.Bundle(tmp_path / "point", card, FP32, bundles.WHOLE)
+    monkeypatch.setattr(recalibrate, "open_bundle", lambda path: point)
+    config = recalibrate.Recalibrate(point.path, tmp_path, tmp_path / "mine")
+    with pytest.raises(UsageError, match="there is nothing to calibrate"):
+        recalibrate.main(config)
+    monkeypatch.setattr(bundles, "SCRIPTED", False)
+    with pytest.raises(UsageError, match="takes TorchScript"):
+        recalibrate.main(config)
 
 
 def test_a_bundle_that_was_never_calibrated_is(trained, tmp_path, capsys):
