@@ -78,13 +78,16 @@ def check_columns(config: Train, stores: Sequence[CutoutStore]) -> None:
 
 
 def beginning(config: Train) -> Beginning | None:
-    """The model that a run begins with, where it is another's.
+    """The model that a run begins with, where it is another's; a run that goes on is its own.
 
-    UsageError where it is of another preset, or other sizes are asked for.
+    So the other may be gone by then. UsageError where it is of another preset, or other sizes are asked for.
     """
     if config.start is None:
         return None
-    start = load_beginning(checkpoint.find(config.start))
+    own = checkpoint.newest(config.out)
+    start = load_beginning(own or checkpoint.find(config.start))
+    if own is not None and "start" in start.trained_on:
+        start = start._replace(trained_on=start.trained_on["start"])
     if start.config.family != config.model.family:
         raise UsageError(f"{config.start} is of --preset {start.config.family}: give it, too")
     for size in dataclasses.fields(config.model):

@@ -1,11 +1,12 @@
 """Training that begins with the model of another survey: `mmae train --from`."""
 
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import recipe
+from conftest import TINY, recipe
 
 from catalogs.bands import HSC
 from catalogs.errors import InputRefused, UsageError
@@ -15,6 +16,7 @@ from mmae import export, train
 from mmae.bundles.bundle import TRAINED_ON, open_bundle
 from mmae.flags import parse
 from mmae.models import checkpoint
+from mmae.models.families import build
 from mmae.models.mmae_config import ModelConfig
 from mmae.training.data import TRAIN, TrainingSet
 from mmae.training.recipe import Train
@@ -68,7 +70,7 @@ def test_a_run_begins_with_the_weights_and_scales_of_another(trained, other, tmp
 
 
 def test_what_was_learned_is_kept_and_goes_on(trained, other, tmp_path):
-    """After a few steps the weights have moved, and a run goes on from its own checkpoint."""
+    """After a few steps the weights have moved, and a run goes on from its own checkpoint alone."""
     config = fine_tuned(trained, other, tmp_path / "run")
     start = load_beginning(checkpoint.find(trained))
     moved, _ = checkpoint.load_model(checkpoint.find(tmp_path / "run"))
@@ -77,8 +79,11 @@ def test_what_was_learned_is_kept_and_goes_on(trained, other, tmp_path):
     for name, scale in moved.named_buffers():
         if name in start.weights and name != "others":
             assert torch.equal(start.weights[name], scale), name
-    train.main(replace(config, schedule="constant", out=tmp_path / "constant"))
-    train.main(replace(config, schedule="constant", out=tmp_path / "constant", epochs=2))
+    copy = shutil.copytree(trained, tmp_path / "first")
+    config = replace(config, schedule="constant", out=tmp_path / "constant", start=copy)
+    train.main(config)
+    shutil.rmtree(copy)
+    train.main(replace(config, epochs=2))
     assert checkpoint.load(checkpoint.newest(tmp_path / "constant"))["epoch"] == 2
 
 
@@ -104,6 +109,24 @@ def test_a_beginning_of_another_preset_or_of_nothing_is_one_sentence(trained, ot
     with pytest.raises(UsageError, match="does not exist"):
         train.main(recipe("mmae", other, tmp_path / "run", start=tmp_path / "absent"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_when_the_one_that_it_began_with_is_gone(tmp_path):
+    """It has all that it needs of that in its own checkpoint."""
+    torch.manual_seed(0)
+    model, data = TINY["mmae"], {"noise": [0.1]}
+    for run, more in (("first", {}), ("run", {"start": data | {"paths": ["a.zarr"]}})):
+        config = {"model": asdict(model), "data": ["a.zarr" if run == "first" else "b.zarr"]}
+        state = {"family": "mmae", "config": config, "data": data | more, "average": None, "step": 1}
+        (tmp_path / run).mkdir()
+        checkpoint.save_step(tmp_path / run, state | {"model": build(model).state_dict()})
+    config = recipe("mmae", "b.zarr", tmp_path / "run", start=tmp_path / "first")
+    first = train.beginning(replace(config, out=tmp_path / "new"))
+    shutil.rmtree(tmp_path / "first")
+    start = train.beginning(config)
+    assert (start.config, start.trained_on) == (first.config, first.trained_on)
+    with pytest.raises(UsageError, match="does not exist"):
+        train.beginning(replace(config, out=tmp_path / "new"))
 
 
 def test_sizes_are_those_of_the_model_to_begin_with(trained, other, tmp_path):
