@@ -10,8 +10,10 @@ def calibrated(output, bundle):
     """Output of the full model for N images in all bands -> mass (N, K)."""
     deep = bundle.card["calibration"]["p(z)"]
     masses = []
+    ends = deep["shallow"], deep["shallowest"]["shallow"]
+    shares = np.clip((output.shallow.double().numpy() - ends[0]) / max(ends[1] - ends[0], 0.05), 0, 1)
     for logits, share, central in zip(
-        output.logits, output.shallow.tolist(), output.central.double().numpy(), strict=True
+        output.logits, shares.tolist(), output.central.double().numpy(), strict=True
     ):
         said = {
             name: (1 - share) * np.array(deep[name]) + share * np.array(deep["shallowest"][name])

@@ -33,7 +33,7 @@ ROLES_FILE = "roles.npy"
 ROLES = np.dtype([("object_id", "<i8"), ("role", "i1"), ("ra", "<f8"), ("dec", "<f8")])
 TRAINED_ON, CHOSEN_BY = 1, 2
 """Roles of a galaxy: training, or validation, which chooses the epoch and calibrates p(z)."""
-FORMAT, VERSION = "mmae-bundle", 9
+FORMAT, VERSION = "mmae-bundle", 10
 BOUND = {"median": 1e-4, "p99": 2e-3}
 """Bound of |dz|/(1 + z) against fp32, beyond which a precision is not offered."""
 

@@ -131,12 +131,13 @@ class Widths:
         known = redshift.isfinite()
         if known.sum() < LEAST_KNOWN:
             return
-        mass, central = estimate.mass[known], estimate.central[known]
+        mass, central, shallow = (part[known] for part in (estimate.mass, estimate.central, estimate.shallow))
         redshift, weight = redshift[known], weight[known]
         if (weight != 1).any():
             rows = torch.from_numpy(drawn(weight.double().numpy(), np.random.default_rng(0)))
-            mass, central, redshift = mass[rows], central[rows], redshift[rows]
-        self.fits[depth][number] = width_of(mass, central, number, redshift, self.grid, self.stretch)
+            mass, central, shallow, redshift = mass[rows], central[rows], shallow[rows], redshift[rows]
+        fitted = width_of(mass, central, shallow, number, redshift, self.grid, self.stretch)
+        self.fits[depth][number] = fitted
 
     def of(self, depth: int, number: int) -> "Width":
         own, other = self.fits[depth], self.fits[1 - depth]
@@ -147,7 +148,7 @@ class Widths:
         of_depths = [[self.of(depth, number) for number in range(self.sets)] for depth in DEPTHS]
         together = [[torch.stack(part) for part in zip(*widths, strict=True)] for widths in of_depths]
         parts = map(torch.stack, zip(*together, strict=True))
-        program.temperature, program.levels, program.widths, *terms = parts
+        program.temperature, program.levels, program.widths, program.shallow, *terms = parts
         for name, values in zip(Terms._fields, terms, strict=True):
             setattr(program.stretch, name, values)
 
@@ -222,6 +223,8 @@ class Width(NamedTuple):
     """(2, PIT_PIECES + 1)"""
     entropies: Tensor
     """(2,)"""
+    shallow: Tensor
+    """(), of the galaxies that it was fitted to"""
     centre: Tensor
     """(5,), and further: Terms of stretch.py"""
     scale: Tensor
@@ -231,6 +234,7 @@ class Width(NamedTuple):
         return {
             "temperature": float(self.temperature),
             "entropies": self.entropies.tolist(),
+            "shallow": float(self.shallow),
             "PIT levels": self.levels.tolist(),
             "stretch": {name: getattr(self, name).tolist() for name in Terms._fields},
         }
@@ -239,16 +243,23 @@ class Width(NamedTuple):
     def unknown(cls) -> Self:
         """The width that the model gives."""
         uniform = torch.linspace(0, 1, PIT_PIECES + 1)
-        return cls(torch.ones(()), uniform.repeat(2, 1), torch.tensor([0.0, 1.0]), *Terms.none())
+        entropies, deep = torch.tensor([0.0, 1.0]), torch.zeros(())
+        return cls(torch.ones(()), uniform.repeat(2, 1), entropies, deep, *Terms.none())
 
 
 def width_of(
-    mass: Tensor, central: Tensor, number: int, redshift: Tensor, grid: Grid, stretch: Stretch
+    mass: Tensor,
+    central: Tensor,
+    shallow: Tensor,
+    number: int,
+    redshift: Tensor,
+    grid: Grid,
+    stretch: Stretch,
 ) -> Width:
     """Fit the width of p(z), mass (N, K) as the model gives it, and then its CDF, to redshifts (N,).
 
     central (N, bands): magnitudes of objects in the set of bands with this number, by which p(z) is stretched
-    before its CDF is mapped (stretch.py).
+    before its CDF is mapped (stretch.py); shallow (N,): how shallow their images are.
 
     The temperature alone would make bright galaxies pay for the outliers: the likelihood asks for wide tails,
     and one width serves tails and core. The CDFs of the narrower half, those of bright galaxies, and of the
@@ -268,6 +279,7 @@ def width_of(
         torch.tensor(divisor),
         torch.stack([pit_levels(pit[half]) for half in halves]),
         torch.stack([narrow, torch.maximum(wide, narrow + LEAST_APART)]),
+        shallow.median(),
         *terms,
     )
 

@@ -28,6 +28,9 @@ from mmae.layers.transformer import Block, Embedding
 from mmae.models.mmae import Model, features
 from mmae.models.output import Estimate
 
+LEAST_WAY = 0.05
+"""Of shallowness, between two depths that p(z) was calibrated at: nearer ones count as one."""
+
 
 def after_norm(layer: nn.Linear, norm: nn.LayerNorm, gelu: bool = False) -> Linear:
     """A layer that takes gain and bias of the norm before it into its weights."""
@@ -86,12 +89,15 @@ class ImagePdf(nn.Module):
 
     temperature: Tensor
     """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017); (2, S):
-    for images as deep as those of the training set, and for the shallowest; by the number of the set of bands
+    for images as deep as those of galaxies are, and for the shallowest; by the number of the set of bands
     that is seen, and 2^bands more where columns are known."""
     levels: Tensor
     """(2, S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
     widths: Tensor
     """(2, S, 2) entropies of such p(z); between them the levels are so, too, as between the depths."""
+    shallow: Tensor
+    """(2, S), how shallow the galaxies were that these were fitted to: in between, they are between the two.
+    Those of one survey of several, or of another than the first run's, are shallower than 0 as they are."""
     class_temperature: Tensor
     """(S,), as that of p(z) at the usual depth, for the probabilities of star, galaxy and quasar."""
 
@@ -122,6 +128,7 @@ class ImagePdf(nn.Module):
         self.sets = 2 ** len(model.config.bands)
         sets = self.sets if model.columns is None else 2 * self.sets
         self.register_buffer("temperature", torch.ones(2, sets))
+        self.register_buffer("shallow", torch.tensor([[0.0], [1.0]]).repeat(1, sets))
         self.register_buffer("class_temperature", torch.ones(sets))
         self.register_buffer("levels", torch.zeros(2, sets, 2, 0))
         self.register_buffer("widths", torch.tensor([0.0, 1.0]).repeat(2, sets, 1))
@@ -129,6 +136,7 @@ class ImagePdf(nn.Module):
             self.noise.dtype
         )
         self.bands, self.most_shallow = len(model.config.bands), math.log(SHALLOWEST)
+        self.least_way = LEAST_WAY
         self.typicality = Typicality(model.config.embed_dim)
         self.backing = Backing(self.bands)
         self.colours = Colours(len(RADII) * self.bands).to(self.noise.dtype)
@@ -168,7 +176,7 @@ class ImagePdf(nn.Module):
         logits = self.photometric_pdf(measured, circumstances, bands)
         absent, depth = measured[:, -self.bands :], circumstances[:, : self.bands]
         shallow = shallowness(depth, absent, self.most_shallow)
-        backing = self.backing(central, 1 - absent, bands, shallow)
+        backing = self.backing(central, 1 - absent, bands, self.way(bands, shallow))
         if self.columns is not None:
             of_columns, any_known = self.columns(columns)
             with_columns = self.column_pdf(together(of_columns, beside, logits))
@@ -180,12 +188,17 @@ class ImagePdf(nn.Module):
             spectype = self.classified(self.class_head(joint), bands)
         mass = self.calibrated(logits, bands, shallow, central)
         typical, colours = self.typicality(joint), self.colours(measured)
-        return Estimate(answer[:, 0], mass, joint, typical, backing, central, colours, spectype)
+        return Estimate(answer[:, 0], mass, joint, typical, backing, central, colours, spectype, shallow)
 
     @torch.jit.export
     def classified(self, logits: Tensor, bands: Tensor) -> Tensor:
         """Probabilities of star, galaxy and quasar from what the head says, (B, 3); bands: as below."""
         return (logits / self.class_temperature.index_select(0, bands).unsqueeze(1)).softmax(1)
+
+    def way(self, bands: Tensor, shallow: Tensor) -> Tensor:
+        """Where images are between the two depths that their set of bands was calibrated at, (B,): 0 to 1."""
+        deep, shallowest = self.shallow.index_select(1, bands).unbind(0)
+        return ((shallow - deep) / (shallowest - deep).clamp(min=self.least_way)).clamp(0, 1)
 
     @torch.jit.export
     def calibrated(self, logits: Tensor, bands: Tensor, shallow: Tensor, central: Tensor) -> Tensor:
@@ -194,6 +207,7 @@ class ImagePdf(nn.Module):
         bands (B,): numbers of the sets of bands that were seen, and 2^bands more where columns are known;
         shallow (B,): from `shallowness`; central (B, bands): as from `Photometry`.
         """
+        shallow = self.way(bands, shallow)
         deep, shallowest = self.temperature.index_select(1, bands).unbind(0)
         mass = (logits / (deep + (shallowest - deep) * shallow).unsqueeze(1)).softmax(1)
         if self.levels.shape[3] == 0:

@@ -210,7 +210,8 @@ class ImageRedshift(nn.Module):
         nothing = torch.zeros(joint.shape[0], 0, dtype=joint.dtype, device=joint.device)
         point = self.head(joint).squeeze(1)
         not_known = torch.full_like(point, torch.nan)
-        return Estimate(point, nothing, joint, self.typicality(joint), not_known, nothing, nothing, nothing)
+        typical = self.typicality(joint)
+        return Estimate(point, nothing, joint, typical, not_known, nothing, nothing, nothing, not_known)
 
 
 def hide(tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,7 @@ def as_given(program: Any) -> list[dict[int, Width]]:
     if not program.levels.shape[3]:
         return [{}, {}]
     terms = [getattr(program.stretch, name) for name in Terms._fields]
-    parts = [program.temperature, program.levels, program.widths, *terms]
+    parts = [program.temperature, program.levels, program.widths, program.shallow, *terms]
     return [
         {
             number: Width(*(part[depth, number].clone() for part in parts))

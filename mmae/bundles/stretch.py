@@ -73,7 +73,7 @@ class Stretch(nn.Module):
     def forward(self, mass: Tensor, central: Tensor, sets: Tensor, shallow: Tensor) -> Tensor:
         """p(z) (B, K) of objects with magnitudes (B, bands) as from `Photometry.central`.
 
-        sets (B,): as of ImagePdf.calibrated; shallow (B,): from `shallowness`.
+        sets (B,): as of ImagePdf.calibrated; shallow (B,): from `ImagePdf.way`.
         """
         share = shallow.view(-1, 1)
         centre = between(self.centre.index_select(1, sets), share)

@@ -49,3 +49,5 @@ class Estimate(NamedTuple):
     """(B, F) photometry, white in the training set (likeness/colours.py); F = 0 for a model without"""
     spectype: Tensor
     """(B, 3) probabilities of star, galaxy and quasar; (B, 0) for a model without classes"""
+    shallow: Tensor
+    """(B,) how shallow the image is (conditions.shallowness); NaN for a model without p(z)"""

@@ -29,8 +29,8 @@ class Backing(nn.Module):
     absent: Tensor
     """(M, bands), 1 where they are not"""
     usual: Tensor
-    """(2, 2^bands), the usual distance by the number of the set of bands, as deep as the training set and
-    with the most noise"""
+    """(2, 2^bands), the usual distance by the number of the set of bands, of images as they are and with the
+    most noise"""
 
     def __init__(self, bands: int):
         super().__init__()
@@ -42,7 +42,7 @@ class Backing(nn.Module):
     def forward(self, magnitudes: Tensor, there: Tensor, sets: Tensor, shallow: Tensor) -> Tensor:
         """Distances (B,) of objects with magnitudes (B, bands) in the bands (B, bands), 1: there, 0: not.
 
-        sets (B,): the numbers of these sets; shallow (B,): from `shallowness`.
+        sets (B,): the numbers of these sets; shallow (B,): from `ImagePdf.way`.
         """
         if self.neighbours > self.known.shape[0]:
             return torch.full_like(shallow, torch.nan)

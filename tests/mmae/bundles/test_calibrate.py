@@ -1,6 +1,7 @@
 """The width of p(z) is fitted to the errors of redshifts."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from conftest import TINY
 
 from mmae.bundles.calibrate import LEAST_ROWS, Widths, calibrate_sets, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
+from mmae.bundles.program import estimates
 from mmae.layers import pdf
+from mmae.layers.conditions import SHALLOWEST
 from mmae.layers.pdf import Grid
 from mmae.models.families import build
 
@@ -41,7 +44,9 @@ def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long(
     central = torch.zeros(n, 5)
     widths = Widths(32, 5, grid)
     mass = logits.softmax(1)
-    widths.fits[0][7] = width_of(mass[first], central[first], 7, redshift[first], grid, widths.stretch)
+    widths.fits[0][7] = width_of(
+        mass[first], central[first], torch.zeros(n // 2), 7, redshift[first], grid, widths.stretch
+    )
     widths.give(program)
     of_the_set, deep = torch.full((n - n // 2,), 7), torch.zeros(n - n // 2)
     calibrated = program.calibrated(logits[rest], of_the_set, deep, central[rest])
@@ -50,6 +55,20 @@ def test_narrow_and_wide_p_of_z_cover_what_they_say_though_their_tails_are_long(
         covered = ((pit - 0.5).abs() < inside / 2).float()
         for half in (is_wide[rest], ~is_wide[rest]):
             assert covered[half].mean().item() == pytest.approx(inside, abs=tolerance)
+
+
+def test_a_shallow_survey_is_calibrated_as_it_is():
+    """Its images are twice as noisy as those that the model calls deep, as after --from another survey's."""
+    torch.manual_seed(0)
+    model = build(TINY["mmae"])
+    model.conditions.highest.fill_(math.log(SHALLOWEST))
+    image, redshift = 2 * torch.randn(64, 5, 64, 64), torch.rand(64)
+    program = ImagePdf(model)
+    calibrate_sets(program, image, redshift)
+    shallow, whole = estimates(program, image).shallow, torch.full((64,), 31)
+    assert shallow.median().item() == pytest.approx(math.log(2) / math.log(SHALLOWEST), abs=0.05)
+    assert program.way(whole, shallow).median() < 0.05
+    torch.testing.assert_close(program.way(whole, torch.ones(64)), torch.ones(64))
 
 
 def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies():
