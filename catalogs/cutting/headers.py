@@ -167,14 +167,17 @@ def pixels(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.nd
     """Where positions are, (n,) each in degrees, ICRS -> x and y of pixels, (n,) each, from 0.
 
     They are those of `astropy.nddata.Cutout2D`; NaN where a position is on the other side of the sky, or its
-    distortion is not known.
+    distortion is not known. The first axis may be either that of longitude or that of latitude.
     """
+    swapped = wcs.wcs.lng > wcs.wcs.lat
     with np.errstate(invalid="ignore"):
         try:
             if isinstance(wcs_to_celestial_frame(wcs), ICRS) and set(wcs.wcs.cunit) == {u.deg}:
-                x, y = wcs.all_world2pix(ra, dec, 0)  # as below, without SkyCoord, which takes a millisecond
+                world = (dec, ra) if swapped else (ra, dec)
+                x, y = wcs.all_world2pix(*world, 0)  # as below, without SkyCoord, which takes a millisecond
             else:
                 x, y = skycoord_to_pixel(SkyCoord(ra * u.deg, dec * u.deg), wcs)
+                x, y = (y, x) if swapped else (x, y)  # it sorts both the world's axes and those of pixels
         except NoConvergence as error:
             x, y = error.best_solution.T
             for bad in (error.divergent, error.slow_conv):

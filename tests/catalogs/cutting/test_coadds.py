@@ -5,7 +5,9 @@ import contextlib
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import Cutout2D
 from astropy.table import Table
+from astropy.wcs import WCS
 from survey_files import (
     FLUXMAG0,
     GRIZY,
@@ -156,6 +158,25 @@ def test_a_distorted_wcs_of_another_frame_is_followed_as_astropy_does(field):
     assert not same_bits(undistorted, stamps[store.column("object_id").tolist().index(3), 0])
     matches_astropy(stamps, store, images, header, ra, dec)
     np.testing.assert_allclose(store.column("psf_fwhm"), [[0.81, 0.63]] * store.n, rtol=1e-6)
+
+
+@pytest.mark.parametrize("frame", ["ICRS", "FK5", "galactic"])
+def test_axes_of_a_coadd_may_be_latitude_and_longitude(field, frame):
+    """CTYPE1 is DEC, or GLAT; no number of rows is that of columns."""
+    folder, header, images, *_ = field
+    header = header.copy()
+    names = ("GLAT-TAN", "GLON-TAN") if frame == "galactic" else ("DEC--TAN", "RA---TAN")
+    header.update({"CTYPE1": names[0], "CTYPE2": names[1]})
+    header.update({"CRVAL1": header["CRVAL2"], "CRVAL2": header["CRVAL1"]})
+    header.update({"RADESYS": "FK5", "EQUINOX": 2000.0} if frame == "FK5" else {})
+    x, y = np.array([20.3, 90.8]), np.array([60.2, 15.7])
+    found = WCS(header).pixel_to_world(x, y).icrs
+    write_table(folder / "two.csv", np.arange(2), found.ra.deg, found.dec.deg)
+    write_image(folder / "g.fits", images["g"], header, MAGZERO=27.0)
+    assert run(folder, "--coadds", folder / "{band}.fits", "--bands", "g", table="two.csv") == cli.OK
+    store, stamps = read(folder)
+    for row, k in enumerate(store.column("object_id").tolist()):
+        assert same_bits(stamps[row, 0], Cutout2D(images["g"], (x[k], y[k]), SIZE).data)
 
 
 def test_an_object_without_a_position_is_rejected(field):
