@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from astropy.table import meta
 from pyarrow import ArrowException, parquet
 
 from catalogs.tables.columns import Columns, plain
@@ -14,6 +15,8 @@ __all__ = ["ArrowException", "from_arrow", "opened"]
 
 MASK = ".mask"
 """Ending of a column of astropy that says where the one of the name before it has no value, beside any."""
+DESCRIPTION = b"table_meta_yaml"
+"""Where astropy, and the LSST pipelines by it, keep the units of the columns, as ECSV does."""
 
 
 @contextlib.contextmanager
@@ -33,7 +36,18 @@ def opened(path: Path) -> Iterator[Columns]:
                 values[read(name + MASK).filled(False)] = np.ma.masked
             return values
 
-        yield Columns(path, tuple(name for name in names if name not in masks), rows, read)
+        units, columns = _units(file.schema_arrow), tuple(name for name in names if name not in masks)
+        yield Columns(path, columns, rows, read, lambda name: units.get(name, ""))
+
+
+def _units(schema: pa.Schema) -> dict[str, str]:
+    """Units of columns, as far as the file says them in a way that is understood."""
+    text = (schema.metadata or {}).get(DESCRIPTION, b"").decode(errors="replace")
+    try:
+        columns = meta.get_header_from_yaml(text.splitlines())["datatype"] if text else []
+        return {column["name"]: str(column["unit"]) for column in columns if "unit" in column}
+    except (ValueError, TypeError, LookupError, meta.YamlParseError):
+        return {}
 
 
 def from_arrow(column: pa.ChunkedArray) -> np.ma.MaskedArray:
@@ -58,6 +72,5 @@ def _from_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Decimals, as databases write them, as integers of 64 bits where these hold them, else as floats."""
     with contextlib.suppress(pa.ArrowInvalid):
         return column.cast(pa.int64())
-    return column.cast(pa.string()).cast(
-        pa.float64()
-    )  # through text, as the direct cast is off in the last bit
+    # through text, as the direct cast is off in the last bit
+    return column.cast(pa.string()).cast(pa.float64())

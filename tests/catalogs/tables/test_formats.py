@@ -120,6 +120,20 @@ def test_what_is_no_table_is_refused(tmp_path):
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("said", ["as astropy does", "in vain", "not at all"])
+def test_units_of_a_parquet_file_are_those_that_astropy_writes(tmp_path, said):
+    """Without them radians would pass for degrees."""
+    table = Table({"ra": [1.0, 2.0], "mag": [20.0, 21.0]}, units={"ra": "rad"})
+    table.write(path := tmp_path / "a.parquet")
+    if said != "as astropy does":
+        described = {} if said == "not at all" else {"table_meta_yaml": "datatype: [{name: ra, unit"}
+        parquet.write_table(parquet.read_table(path).replace_schema_metadata(described), path)
+    with formats.opened(path) as opened:
+        expected = np.degrees([1, 2]) if said == "as astropy does" else [1, 2]
+        np.testing.assert_allclose(opened.numbers("ra", "deg"), expected)
+        assert opened.unit("mag") == ""
+
+
 def test_text_that_is_none_in_a_parquet_file_is_refused(tmp_path):
     """Which pyarrow finds when it is read, and says so by an error of its own."""
     parquet.write_table(pa.table({"name": ["abcdefgh"]}), tmp_path / "a.parquet", compression="none")
