@@ -50,9 +50,10 @@ def suspects(pairs: Pairs, count: int) -> Table:
 
     Raises InputRefused where there is no p(z).
     """
-    if not pairs.columns.keys() >= {ID, QUANTILES, *INTERVALS}:
+    told = pairs.columns.keys() >= {ID, QUANTILES, *INTERVALS}
+    has_pdf = np.isfinite(pairs.columns[QUANTILES]).all(1) if told else np.zeros(0, bool)
+    if not has_pdf.any():
         raise InputRefused("the catalogue has no p(z) to doubt redshifts by")
-    has_pdf = np.isfinite(pairs.columns[QUANTILES]).all(1)
     columns, z_spec = take(pairs.columns, has_pdf), pairs.z_spec[has_pdf]
     far = distance(columns[QUANTILES], z_spec)
     worst = np.argsort(-far, kind="stable")[:count]

@@ -113,8 +113,15 @@ def test_what_cannot_be_listed_is_refused(survey, flags, code, said, capsys, tmp
     assert not (tmp_path / "tile.photoz.evaluation").exists()
 
 
-def test_a_catalogue_without_p_of_z_has_nothing_to_doubt_by(survey, tmp_path, capsys):
-    table = Table.read(survey[0], hdu=1)["OBJECT_ID", "PHOTOZ_POINT", "Z_SPEC"]
+@pytest.mark.parametrize("columns", ["left out", "null"])
+def test_a_catalogue_without_p_of_z_has_nothing_to_doubt_by(survey, tmp_path, capsys, columns):
+    """The paper's model leaves the columns of p(z) null."""
+    table = Table.read(survey[0], hdu=1)
+    if columns == "left out":
+        table = table["OBJECT_ID", "PHOTOZ_POINT", "Z_SPEC"]
+    else:
+        table["PHOTOZ_BEST"] = np.nan
+        table["PDF_QUANT"] = np.full((len(table), len(QUANTILE_LEVELS)), np.nan)
     table.write(tmp_path / "points.fits")
     assert evaluate(tmp_path / "points.fits", "--suspect", 5) == cli.REFUSED
     assert "no p(z) to doubt redshifts by" in capsys.readouterr().err
