@@ -19,7 +19,7 @@ def query(*command: str) -> str:
     """The output of a Slurm command. Raises OSError if it fails, as while slurmctld restarts."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        reason, *_ = done.stderr.splitlines() or [f"it ended with code {done.returncode}"]
+        reason = next(iter(done.stderr.splitlines()), f"it ended with code {done.returncode}")
         raise OSError(f"{command[0]} gets no answer ({reason})")
     return done.stdout
 
