@@ -223,7 +223,8 @@ def _check_layout(path: Path, file: h5py.File) -> np.ndarray | None:
         )
     lengths = {"image": n}
     present = set(file)  # `in` would ignore a dangling link
-    for name, kinds in (("object_id", IDS), ("ra", NUMBERS), ("dec", NUMBERS), (TARGETID, IDS)):
+    numbers = ((name, NUMBERS) for name in ("ra", "dec", Z_HSC))
+    for name, kinds in (("object_id", IDS), (TARGETID, IDS), *numbers):
         if name in present:
             lengths[name] = _dataset(path, file, name, 1, kinds).shape[0]
     wave = None

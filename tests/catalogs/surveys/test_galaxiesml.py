@@ -263,6 +263,9 @@ REFUSED = {
     "nothing for a position": (change(ra=h5py.Empty("f8")), "not laid out"),
     "fewer redshifts": (change(DESI_fibermap__DESI_redshift=ONES[:-1]), "differ in length"),
     "more positions": (change(ra=np.ones(N + 1)), "differ in length"),
+    "fewer redshifts of HSC": (change(specz_redshift=ONES[:-1]), "differ in length"),
+    "a redshift of HSC for each band": (change(specz_redshift=np.ones((N, 5))), "not laid out"),
+    "redshifts of HSC in a group": (change(specz_redshift__value=ONES), "no dataset specz_redshift"),
     "redshifts of rank 2": (change(DESI_fibermap__DESI_redshift=np.ones((N, 1))), "not laid out"),
     "fluxes on fewer pixels": (change(spectrum__ivar=np.ones((N, 100))), "has shape"),
     "an id twice": (
