@@ -22,6 +22,8 @@ from catalogs.tables.columns import plain
 PLANES = ("flux", "ivar", "mask")
 NUMBERS = ("psf_fwhm", "scale")
 DATASETS = {"flux": "image_array"} | {name: f"image_{name}" for name in ("ivar", "mask", "band", *NUMBERS)}
+RANKS = {"flux": (4,), "ivar": (4,), "mask": (3, 4), "band": (2,), "psf_fwhm": (2,), "scale": (2,)}
+"""Axes that each of them may have."""
 SPECTRUM = ("flux", "ivar", "lambda")
 REMEDY = "fetch it again"
 ENDINGS = (".hdf5", ".h5", ".parquet")
@@ -52,6 +54,9 @@ class Hdf5Part:
             self.fields = {name for name, dataset in DATASETS.items() if dataset in datasets}
             self.has_spectra = all(f"spectrum_{name}" in datasets for name in SPECTRUM)
             self.n = len(datasets[self.names[0]]) if self.names else 0
+            for name in self.fields:
+                if datasets[DATASETS[name]].ndim not in RANKS[name]:
+                    raise ValueError(f"{DATASETS[name]} is of shape {datasets[DATASETS[name]].shape}")
 
     def column(self, name: str) -> np.ma.MaskedArray:
         """A column of the catalogue, (n,), see tables.columns."""

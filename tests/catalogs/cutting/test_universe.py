@@ -238,6 +238,13 @@ def test_a_cut_leaves_each_object_its_image(tmp_path, layout):
         ),
         ({}, ["--mask-true=good", "--bands", "des-g", "des-i"], cli.REFUSED, "no image is of the band des-i"),
         ({"image_array": None}, ["--mask-true=good"], cli.USAGE, "is no set with images"),
+        ({"image_scale": np.ones(N)}, ["--mask-true=good"], cli.REFUSED, "image_scale is of shape (4,)"),
+        (
+            {"image_psf_fwhm": np.ones(N)},
+            ["--mask-true=good"],
+            cli.REFUSED,
+            "image_psf_fwhm is of shape (4,)",
+        ),
     ],
 )
 def test_what_a_set_leaves_open_is_asked_for(tmp_path, capsys, change, flags, code, sentence):
