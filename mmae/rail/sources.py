@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from catalogs.products.pdf_grid import density_of_bins
 from catalogs.products.quantiles import density_on
 from catalogs.products.schema import CATALOGUE
 from catalogs.store.cutouts import BLOCK, open_store
+from catalogs.tables.columns import plain
+from catalogs.tables.ids import as_ids
 from mmae.bundles import columns
 from mmae.bundles.bundle import Bundle
 from mmae.production.predictor import Predictor, Setup
@@ -102,6 +104,21 @@ class FromStore:
         catalogue, _ = photoz.rows(**known, columns=values, flags=flags, reason=reason, observed=observed)
         kept = reason == ""
         return kept, catalogue, pdf[kept]
+
+
+NO_ID = np.iinfo(np.int64).min
+"""In the place of an id that is absent: it is that of no object."""
+
+
+def ids_of(column: Any, name: str) -> np.ndarray:
+    """Ids (n,) int64 of a column of an input table; NO_ID where there is none.
+
+    Raises InputRefused where they are no such ids, or floats that are not exact: a rounded id is another's.
+    """
+    try:
+        return as_ids(plain(np.ma.asarray(column))).filled(NO_ID)
+    except ValueError as error:
+        raise InputRefused(f"the column {name} of the input has {error}") from error
 
 
 class Ids:

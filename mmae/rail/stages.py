@@ -17,7 +17,7 @@ from catalogs.products import schema
 from catalogs.products.qp_ensemble import PDF, ancil_name
 from catalogs.products.schema import CATALOGUE
 from mmae.bundles.bundle import Bundle, open_bundle
-from mmae.rail.sources import Found, FromCatalogue, FromStore, Source
+from mmae.rail.sources import Found, FromCatalogue, FromStore, Source, ids_of
 
 KNOWN = "has_pdf"
 """Column of ancil: 1 where there is a p(z), 0 where it is flat over the grid, as nothing is known."""
@@ -104,7 +104,7 @@ class MmaeEstimator(CatEstimator):
 
     def _process_chunk(self, start: int, end: int, data: Any, first: bool) -> None:
         grid = np.linspace(self.config.zmin, self.config.zmax, self.config.nzbins)
-        found = self.source.find(np.asarray(data[self.config.id_col]).astype(np.int64), grid)
+        found = self.source.find(ids_of(data[self.config.id_col], self.config.id_col), grid)
         self._do_chunk_output(ensemble(found, grid), start, end, first, data=data)
 
 
