@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from catalogs.errors import UsageError
-from jobs import queue, starts, status
+from jobs import starts, status
 from mmae.models import checkpoint
 
 
@@ -82,8 +82,3 @@ def test_starts_of_an_inference_on_s3_are_counted_in_the_folder_of_the_job(bucke
     (tmp_path / "unit").touch()
     (bucket / "catalogues/tile.photoz/parts/unit-000000.json").write_file(tmp_path / "unit")
     begin()
-
-
-def test_a_command_of_slurm_that_fails_without_a_word_has_no_answer():
-    with pytest.raises(OSError, match=r"false gets no answer .*code 1"):
-        queue.query("false")
