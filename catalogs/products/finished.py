@@ -161,8 +161,8 @@ def _check_kind(path: Path, primary: fits.Header, header: fits.Header) -> None:
 def open_all(paths: Sequence[Path]) -> list[Finished]:
     """Open catalogues that are to be one.
 
-    Raises as `open_finished`; UsageError where one is named twice, InputRefused where two are of different
-    models, or none has a row.
+    Raises as `open_finished`; UsageError where one is named twice, or a copy of another, InputRefused where
+    two are of different models, or none has a row.
     """
     seen: dict[Path, Path] = {}
     for path in paths:
@@ -170,6 +170,11 @@ def open_all(paths: Sequence[Path]) -> list[Finished]:
             raise UsageError(f"{path} is named twice: name each catalogue once")
         seen[path.resolve()] = path
     tiles = [open_finished(path) for path in paths]
+    same: dict[tuple[int, int], Path] = {}
+    for tile in tiles:
+        other = same.setdefault((tile.n, tile.rows.data_sum), tile.path)
+        if tile.n and other is not tile.path:
+            raise UsageError(f"{tile.path} has the same rows as {other}: name one of them")
     first = tiles[0]
     for tile in tiles[1:]:
         cards = [one.provenance for one in (first, tile)]

@@ -38,8 +38,9 @@ class Hats:
     Model, training set and code are in hats.properties, by the keywords of the FITS headers; the sha256 of
     each catalogue in tiles.ecsv.
 
-    Objects without a position are not in it, and counted. Memory is that of a partition a core, 0.3 GB for a
-    million rows; while it works, the disk holds the rows a second time.
+    Objects without a position are not in it, and counted. One that is in two of the catalogues, as where
+    tiles overlap, is in it twice. Memory is that of a partition a core, 0.3 GB for a million rows; while it
+    works, the disk holds the rows a second time.
 
     To read it: `lsdb.open_catalog(OUT)`.
     """

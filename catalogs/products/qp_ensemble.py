@@ -50,7 +50,8 @@ class Qp:
     spline, which need not rise and can leave 0 to 1, and its pdf is not normalized: for metrics, and whatever
     needs pdf or cdf, use --grid.
 
-    Objects without p(z) are not in it, and counted.
+    Objects without p(z) are not in it, and counted. One that is in two of the catalogues, as where tiles
+    overlap, is in it twice.
     """
 
     catalogues: Positional[tuple[Path, ...]]

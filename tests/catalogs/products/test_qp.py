@@ -1,5 +1,6 @@
 """Finished catalogues as ensembles: what qp reads is what the FITS catalogues have."""
 
+import shutil
 from dataclasses import replace
 
 import h5py
@@ -122,6 +123,13 @@ def test_what_cannot_be_written_is_refused(tiles, tmp_path, capsys):
         with pytest.raises(UsageError, match=message):
             main(Qp(tuple(tiles), **flags))
     assert {path.name for path in tmp_path.iterdir()} == {"t.photoz.fits", "cut.hdf5"}
+
+
+def test_a_copy_of_a_catalogue_is_refused(tiles, tmp_path):
+    copy = shutil.copy(tiles[0], tmp_path / "copy.photoz.fits")
+    with pytest.raises(UsageError, match=r"copy.photoz.fits has the same rows as .*: name one of them"):
+        main(Qp((*tiles, copy), tmp_path / "out.hdf5"))
+    assert not (tmp_path / "out.hdf5").exists()
 
 
 def test_one_object_is_an_ensemble_too(tmp_path):
