@@ -170,9 +170,10 @@ def open_all(paths: Sequence[Path]) -> list[Finished]:
             raise UsageError(f"{path} is named twice: name each catalogue once")
         seen[path.resolve()] = path
     tiles = [open_finished(path) for path in paths]
-    same: dict[tuple[int, int], Path] = {}
-    for tile in tiles:
-        other = same.setdefault((tile.n, tile.rows.data_sum), tile.path)
+    same: dict[tuple[object, ...], Path] = {}
+    for tile in tiles:  # a sum of 32 bits alone may be that of two among thousands of tiles
+        contents = tile.n, tile.rows.data_sum, tile.provenance.get("PZINPUT")
+        other = same.setdefault(contents, tile.path)
         if tile.n and other is not tile.path:
             raise UsageError(f"{tile.path} has the same rows as {other}: name one of them")
     first = tiles[0]
