@@ -146,8 +146,9 @@ def celestial(where: str, cards: Cards) -> WCS | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            header = next((header for header in cards.maps if "CTYPE1" in header), None)
-            wcs = WCS(header)
+            header = next((header for header in cards.maps if "CTYPE1" in header), {})
+            naxis = 2 if "A_ORDER" in header else None  # astropy distorts the first two axes of a cube alone
+            wcs = WCS(header, naxis=naxis)
             return wcs.celestial if wcs.has_celestial else None
     except (ValueError, TypeError, LookupError, MemoryError, VerifyError) as error:
         reason = " ".join(WCSLIB.sub("", str(error)).split())

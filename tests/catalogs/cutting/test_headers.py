@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 
+import numpy as np
 import pytest
 from astropy.io import fits
 from survey_files import COSMOS, FLUXMAG0, sky
@@ -30,6 +31,15 @@ from catalogs.errors import InputRefused
 )
 def test_zero_points(cards, zero_point):
     assert headers.zero_point("a.fits", ChainMap(cards)) == zero_point
+
+
+def test_a_distorted_cube_has_the_wcs_of_its_planes():
+    header = fits.ImageHDU(np.zeros((3, 64, 64)), sky((64, 64))).header
+    header.update({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "CTYPE3": "BAND"})
+    header.update({"A_ORDER": 2, "A_2_0": 1e-5, "B_ORDER": 2, "B_0_2": 1e-5})
+    wcs = headers.celestial("cube.fits", ChainMap(header))
+    assert headers.pixel_scale(wcs) == 0.168
+    assert wcs.sip.a[2, 0] == 1e-5
 
 
 def test_asinh_magnitudes_are_no_flux():
