@@ -219,7 +219,7 @@ def test_a_cut_leaves_each_object_its_image(tmp_path, layout):
     [
         (
             {},
-            ["--mask-true", "good", "--zero-point", "0"],
+            ["--mask-true=good", "--zero-point=-1"],
             cli.USAGE,
             "--zero-point must be a positive number",
         ),
