@@ -136,8 +136,8 @@ class Widths:
         if (weight != 1).any():
             rows = torch.from_numpy(drawn(weight.double().numpy(), np.random.default_rng(0)))
             mass, central, shallow, redshift = mass[rows], central[rows], shallow[rows], redshift[rows]
-        fitted = width_of(mass, central, shallow, number, redshift, self.grid, self.stretch)
-        self.fits[depth][number] = fitted
+        width = width_of(mass, central, shallow, number, redshift, self.grid, self.stretch)
+        self.fits[depth][number] = width
 
     def of(self, depth: int, number: int) -> "Width":
         own, other = self.fits[depth], self.fits[1 - depth]

@@ -89,7 +89,7 @@ class ImagePdf(nn.Module):
 
     temperature: Tensor
     """What logits are divided by, so that the redshifts of galaxies are likeliest (Guo et al. 2017); (2, S):
-    for images as deep as those of galaxies are, and for the shallowest; by the number of the set of bands
+    for images as deep as those of galaxies are, and with the most noise; by the number of the set of bands
     that is seen, and 2^bands more where columns are known."""
     levels: Tensor
     """(2, S, 2, L + 1) of `pdf.recalibrated`, for a narrow p(z) and for a wide one; or none."""
@@ -97,7 +97,7 @@ class ImagePdf(nn.Module):
     """(2, S, 2) entropies of such p(z); between them the levels are so, too, as between the depths."""
     shallow: Tensor
     """(2, S), how shallow the galaxies were that these were fitted to: in between, they are between the two.
-    Those of one survey of several, or of another than the first run's, are shallower than 0 as they are."""
+    Images of one survey of several, or of another than the first run had, may all be shallower than 0."""
     class_temperature: Tensor
     """(S,), as that of p(z) at the usual depth, for the probabilities of star, galaxy and quasar."""
 

@@ -20,7 +20,7 @@ from mmae.hardware import gpus
 BATCH, GPU_BATCH = 64, 2048
 """Rows the model computes together, on a core and on a GPU, which 64 would keep busy for less time than it
 takes to launch them. It is part of the plan: the last bits of a row depend on it."""
-MIN_UNIT, MAX_UNIT, UNITS = 256, 65536, 64
+MIN_UNIT, MAX_UNIT, UNITS = 512, 65536, 64
 """A unit is about a 64th of the store, within these bounds: small enough to lose, large enough to forget."""
 RUN_ENDING = ".photoz"
 """Ending of a tile's run directory."""
