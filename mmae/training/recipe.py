@@ -25,6 +25,7 @@ from mmae.layers.gpu import sent
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.layers.photometry import MAX_BANDS
 from mmae.layers.transformer import Block
+from mmae.models import checkpoint
 from mmae.models.batch import Batch
 from mmae.models.families import AnyConfig, AnyModel
 from mmae.models.himes2025 import Himes2025Config
@@ -222,7 +223,8 @@ class Train:
             check_folder(path)
         if len({path.resolve() for path in self.data}) < len(self.data):
             raise UsageError(f"a store is named twice: {self.names}")
-        if self.start is not None and not self.start.exists():
+        begun = checkpoint.newest(self.out) is not None  # and has what it needs of the other run
+        if self.start is not None and not begun and not self.start.exists():
             raise UsageError(f"--from {self.start} does not exist: name a run directory or a checkpoint")
 
     @property
