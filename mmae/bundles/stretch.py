@@ -138,11 +138,12 @@ def fit(stretch: Stretch, mass: Tensor, central: Tensor, number: int, pit: Tenso
     features = stretch.features(mass, central, torch.full((len(mass),), number))
     centre, scale = features.mean(0), features.std(0).clamp(min=1e-3)
     terms = stretch.terms((features - centre) / scale).double()
+    u = pit.double().clamp(EDGE, 1 - EDGE)
     weights = torch.zeros(TERMS, 2, dtype=torch.float64)
     optimiser = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        total, weights.grad = unlikelihood(weights, terms, pit.double().clamp(EDGE, 1 - EDGE))
+        total, weights.grad = unlikelihood(weights, terms, u)
         return total
 
     with torch.inference_mode(False), torch.no_grad():
