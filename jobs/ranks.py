@@ -30,6 +30,7 @@ def run(command: cli.Command) -> int:
             file=sys.stderr,
         )
         return cli.USAGE
+    cli.Stop.work_has_begun = True  # the other ranks are to end, too
     comm, held_back, code = MPI.COMM_WORLD, io.StringIO(), cli.OK
     try:
         with contextlib.redirect_stderr(held_back) if comm.Get_rank() > 0 else contextlib.nullcontext():

@@ -7,6 +7,7 @@ wrong, imports included, comes by `exit_code`.
 
 import contextlib
 import errno
+import functools
 import importlib
 import io
 import os
@@ -104,6 +105,7 @@ def run_module(command: Command, argv: Sequence[str], prog: str) -> int:
 
     def work() -> None:
         module = imported(command)
+        Stop.work_has_begun = True
         module.main(parse(getattr(module, command.config), argv, prog))
 
     return exit_code(work, prog)
@@ -213,11 +215,15 @@ class Stop(KeyboardInterrupt):
 
     was_raised: ClassVar[bool] = False
     """Modules swallow one while they import others, which are incomplete then, and fail in any way."""
+    work_has_begun: ClassVar[bool] = False
+    """Whether there is anything to be undone by an exception on its way up."""
 
 
-def stop(*_: object) -> NoReturn:
-    """Handler of signals."""
+def stop(prog: str, *_: object) -> NoReturn:
+    """Handler of signals: ends the process while modules are imported, whose callbacks lose exceptions."""
     Stop.was_raised = True
+    if not Stop.work_has_begun:
+        os._exit(_fail(prog, "interrupted", INTERRUPTED))
     raise Stop
 
 
@@ -226,7 +232,7 @@ def end_with(run: Callable[[], int], prog: str) -> NoReturn:
     try:
         for number in STOPS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as of a job in the background, or under nohup
-                signal.signal(number, stop)
+                signal.signal(number, functools.partial(stop, prog))
         sys.stdout, sys.stderr = Output.of(sys.stdout), sys.stderr or Output.of(None)
         code = run()
         for number in STOPS:

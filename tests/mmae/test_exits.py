@@ -178,6 +178,7 @@ from mmae import cli
 from catalogs.errors import UsageError
 
 def work():
+    cli.Stop.work_has_begun = True
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except BaseException:
