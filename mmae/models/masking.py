@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from catalogs.products.screen import LEAST_BANDS
 from mmae.layers.conditions import SHALLOWEST, border, sky_noise
 from mmae.layers.gpu import sent
 from mmae.layers.patches import known_pixels, patches
@@ -87,13 +88,21 @@ class Masks(NamedTuple):
         return torch.stack([of[part].sum() for part in parts]).float()
 
     def of(
-        self, has_spectrum: Tensor, has_redshift: Tensor, has_class: Tensor, has_columns: Tensor
+        self,
+        has_spectrum: Tensor,
+        has_redshift: Tensor,
+        has_class: Tensor,
+        has_columns: Tensor,
+        has_bands: Tensor,
     ) -> "Masks":
         """The masks of objects some of which have no spectrum, no redshift, or no class; all (B,) bool.
 
-        has_columns (B, C) bool: which of the columns are known
+        has_columns (B, C), has_bands (B, bands) bool: which of the columns, of the bands there are; bands are
+        hidden only where LEAST_BANDS are left
         """
+        left = (has_bands & ~self.bands).sum(1, keepdim=True)
         return self._replace(
+            bands=self.bands & (left >= LEAST_BANDS),
             spectrum=without_spectrum(self.spectrum, has_spectrum),
             target=self.target & has_spectrum[:, None],
             labelled=has_redshift,
@@ -110,13 +119,13 @@ def random_mask(batch: int, tokens: int, ratio: float, generator: torch.Generato
 
 
 def random_bands(batch: int, bands: int, share: float, generator: torch.Generator) -> Tensor:
-    """Hide bands of a share of the galaxies, at least one and all but two at most: (B, bands).
+    """Hide bands of a share of the galaxies, at least one and all but LEAST_BANDS at most: (B, bands).
 
     Their number is drawn first, and then which they are.
     """
     draws, order = torch.rand(2, batch, 1, generator=generator), torch.rand(batch, bands, generator=generator)
-    number = 1 + (draws[0] * max(0, bands - 2)).long()
-    return (order.argsort(1).argsort(1) < number) & (draws[1] < share) & (bands > 2)
+    number = 1 + (draws[0] * max(0, bands - LEAST_BANDS)).long()
+    return (order.argsort(1).argsort(1) < number) & (draws[1] < share) & (bands > LEAST_BANDS)
 
 
 def random_columns(batch: int, columns: int, generator: torch.Generator) -> Tensor:

@@ -178,7 +178,9 @@ class TrainingSet:
         self.has_spectrum = np.concatenate([block.has_spectrum() for block in self.blocks])
         labelled = np.isfinite(self.redshift) & self.has_spectrum
         wanted = labelled if complete else np.ones(len(labelled), bool)
-        reason = np.concatenate([self.input.read(*block[:3]).reason for block in self.blocks])
+        screened = [(read.reason, read.observed) for read in (self.input.read(*b[:3]) for b in self.blocks)]
+        reason, self.has_bands = map(np.concatenate, zip(*screened, strict=True))
+        """(N, bands) bool, which bands of each row were observed."""
         self.usable = wanted & (reason == "")
         self.rejected = Counter(reason[wanted & ~self.usable].tolist())
         """Objects that are left out, by the reason why inference rejects the image."""
@@ -287,9 +289,9 @@ class TrainingSet:
         return rows[np.isfinite(self.redshift[rows])]
 
     def known(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Which of the rows have a spectrum, a redshift, a class: (m,) bool; which columns: (m, C)."""
+        """Which rows have a spectrum, redshift, class (m,); which columns (m, C), bands (m, bands); bool."""
         known = (self.has_spectrum[rows], np.isfinite(self.redshift[rows]), self.spectype[rows] > 0)
-        return tuple(map(torch.from_numpy, (*known, self.has_columns[rows])))
+        return tuple(map(torch.from_numpy, (*known, self.has_columns[rows], self.has_bands[rows])))
 
     def sample(self, name: str, n: int, stars: bool = False) -> np.ndarray:
         """Up to n of the `rows`, drawn by object id: stores are in the order of the sky or a program."""

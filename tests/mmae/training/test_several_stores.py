@@ -23,7 +23,7 @@ from mmae.models import checkpoint
 from mmae.models.batch import check_labels
 from mmae.training.batches import epoch_rows
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet, split, splits
-from mmae.training.recipe import Train
+from mmae.training.recipe import Train, step_masks
 
 DECAM = ("decam_g", "decam_r", "decam_z")
 
@@ -162,6 +162,23 @@ def test_its_bundle_knows_the_galaxies_of_all_and_takes_tiles_of_any(stores, run
         catalogue = Table.read(path.with_suffix(".photoz.fits"), hdu=1)
         assert np.isfinite(catalogue["PHOTOZ_BEST"]).all()
         assert set(catalogue["NBANDS_USED"]) == {3 if tile == stores[1] else 5}
+
+
+def test_two_of_the_bands_of_a_galaxys_own_survey_are_left(stores, model):
+    data, config = (
+        TrainingSet(stores, model),
+        recipe("mmae", stores, Path("run"), model=model, band_dropout=1.0),
+    )
+    rows = np.arange(len(data.object_id))
+    drawn = step_masks(len(rows), config, 0)
+    masks = drawn.of(*data.known(rows))
+    own = torch.from_numpy(data.has_bands)
+    assert set(own.sum(1).tolist()) == {3, 5}
+    assert not (masks.bands & ~drawn.bands).any()
+    kept = (masks.bands == drawn.bands).all(1)
+    assert (((own & ~drawn.bands).sum(1) >= 2) == kept).all()
+    assert ((own & ~masks.bands).sum(1) >= 2).all()
+    assert 0 < kept.sum() < len(kept)
 
 
 def test_what_cannot_be_one_training_set_is_refused(stores, draw_training, tmp_path):
