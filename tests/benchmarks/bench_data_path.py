@@ -4,12 +4,14 @@
                                                [--redshifts BUNDLE TILE]
 
 CHECKOUT is a folder with an earlier version of this repository. --redshifts measures what float16 does to the
-redshifts of a tile, by a bundle. Every measurement is in a process of its own,
-with the environment of a worker; a round makes all of them in turn, so that a slow minute of the machine hits
-them alike. Times are CPU time of one core, files are in the page cache.
+redshifts of a tile, by a bundle. Other readers (`pip install zarrs tensorstore`) are measured where they are
+installed. Every measurement is in a process of its own, with the environment of a worker; a round makes all
+of them in turn, so that a slow minute of the machine hits them alike. Times are CPU time of one core, files
+are in the page cache.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -17,11 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import report
 import torch
+import zarr
 from bench_storage import pixels
 
 from catalogs.bands import HSC
@@ -54,6 +58,15 @@ STEPS = {
 }
 
 
+OTHERS = {
+    "zarr": "images by zarr-python as it is",
+    "zarr, one at a time": "images by zarr-python, one chunk and one thread at a time",
+    "zarrs": "images by zarr-python with the codecs of zarrs, one thread",
+    "tensorstore": "images by tensorstore, one thread",
+}
+"""Readers that other packages offer; all of them check the crc32c."""
+
+
 def copied(path: Path) -> int:
     """Rows whose bytes were copied out of the page cache, in blocks as large as those read."""
     array, rows = open_store(path).array("image"), 0
@@ -81,9 +94,35 @@ def blocks(path: Path, step: str) -> int:
     return store.n
 
 
+def by_other(path: Path, reader: str) -> int:
+    """Rows that one of OTHERS read."""
+    array = zarr.open_array(path / "image", mode="r")
+    if reader == "tensorstore":
+        import tensorstore
+
+        one = {"limit": 1}
+        context = tensorstore.Context({"data_copy_concurrency": one, "file_io_concurrency": one})
+        place = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/image/"}}
+        opened = tensorstore.open(place, context=context).result()
+    for start in range(0, len(array), BEFORE_BLOCK):
+        span = slice(start, start + BEFORE_BLOCK)
+        opened[span].read().result() if reader == "tensorstore" else array[span]
+    return len(array)
+
+
 def measure(step: str, path: Path) -> float:
     """Objects/s of CPU time."""
-    work: Callable[[], int] = (lambda: copied(path)) if step == "copied" else (lambda: blocks(path, step))
+    if step in ("zarrs", "zarr, one at a time"):
+        zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
+    if step == "zarrs":
+        import zarrs  # noqa: F401
+
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    work: Callable[[], int]
+    if step == "copied":
+        work = partial(copied, path)
+    else:
+        work = partial(by_other if step in OTHERS else blocks, path, step)
     rates = []
     for _ in range(PASSES):
         began = time.process_time()
@@ -124,7 +163,7 @@ def table(rates: dict[tuple[str, str, str], list[float]]) -> Iterator[str]:
         copy = rates[name, "copied", "this"]
         ratio = statistics.median(a / b for a, b in zip(measured, copy, strict=True))
         yield (
-            f"| {name} | {STEPS[step]} | {version} | {statistics.median(measured):,.0f} "
+            f"| {name} | {(STEPS | OTHERS)[step]} | {version} | {statistics.median(measured):,.0f} "
             f"({min(measured):,.0f} to {max(measured):,.0f}) | {ratio:.2f} |"
         )
 
@@ -195,6 +234,8 @@ def main() -> None:
         for version in trees
         if (step, version) != ("copied", "before")
     ]
+    there = [name for name in OTHERS if importlib.util.find_spec(name.partition(",")[0])]
+    cases += [("float32", name, "this") for name in there]
     rates: dict[tuple[str, str, str], list[float]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory() as folder:
         what = write_stores(Path(folder), options.objects)
