@@ -28,9 +28,10 @@ from mmae.training.batches import Epochs, steps_per_epoch
 from mmae.training.data import TRAIN, TrainingSet, has_stars
 from mmae.training.distributed import World
 from mmae.training.loop import Loop, Stop, agree, finished
-from mmae.training.recipe import Train, compile_layers
+from mmae.training.recipe import Train
 from mmae.training.runlog import METRICS, RunLog
 from mmae.training.state import STATISTICS_ROWS, Beginning, as_json, begin_or_resume, describe, load_beginning
+from mmae.training.step import compile_layers
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """Signals that stop training; Slurm jobs are warned by USR2 before their time limit or preemption."""

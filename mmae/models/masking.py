@@ -16,6 +16,21 @@ UNTOLD = 0.2
 """Share of the galaxies of which nothing is told but their image: so it may be with those to come."""
 
 
+class Known(NamedTuple):
+    """What is known of the objects of a batch, bool."""
+
+    spectrum: Tensor
+    """(B,)"""
+    redshift: Tensor
+    """(B,)"""
+    spectype: Tensor
+    """(B,), whether it is a star, a galaxy or a quasar"""
+    columns: Tensor
+    """(B, C), of a catalogue"""
+    bands: Tensor
+    """(B, bands), which were observed"""
+
+
 class Masks(NamedTuple):
     """Masks of a batch, and the rotations, flips and noise of its images."""
 
@@ -87,27 +102,16 @@ class Masks(NamedTuple):
         }
         return torch.stack([of[part].sum() for part in parts]).float()
 
-    def of(
-        self,
-        has_spectrum: Tensor,
-        has_redshift: Tensor,
-        has_class: Tensor,
-        has_columns: Tensor,
-        has_bands: Tensor,
-    ) -> "Masks":
-        """The masks of objects some of which have no spectrum, no redshift, or no class; all (B,) bool.
-
-        has_columns (B, C), has_bands (B, bands) bool: which of the columns, of the bands there are; bands are
-        hidden only where LEAST_BANDS are left
-        """
-        left = (has_bands & ~self.bands).sum(1, keepdim=True)
+    def of(self, known: Known) -> "Masks":
+        """The masks of objects of which this is known; bands are hidden only where LEAST_BANDS are left."""
+        left = (known.bands & ~self.bands).sum(1, keepdim=True)
         return self._replace(
             bands=self.bands & (left >= LEAST_BANDS),
-            spectrum=without_spectrum(self.spectrum, has_spectrum),
-            target=self.target & has_spectrum[:, None],
-            labelled=has_redshift,
-            classified=has_class,
-            columns_target=self.columns & has_columns,
+            spectrum=without_spectrum(self.spectrum, known.spectrum),
+            target=self.target & known.spectrum[:, None],
+            labelled=known.redshift,
+            classified=known.spectype,
+            columns_target=self.columns & known.columns,
         )
 
 

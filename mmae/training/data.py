@@ -23,6 +23,7 @@ from mmae.bundles.roles import Positions
 from mmae.layers.patches import PATCH
 from mmae.models.batch import Batch, check_labels, pooled
 from mmae.models.families import AnyConfig
+from mmae.models.masking import Known
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SHARES = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
@@ -288,10 +289,10 @@ class TrainingSet:
         rows = self.rows(name)
         return rows[np.isfinite(self.redshift[rows])]
 
-    def known(self, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
-        """Which rows have a spectrum, redshift, class (m,); which columns (m, C), bands (m, bands); bool."""
-        known = (self.has_spectrum[rows], np.isfinite(self.redshift[rows]), self.spectype[rows] > 0)
-        return tuple(map(torch.from_numpy, (*known, self.has_columns[rows], self.has_bands[rows])))
+    def known(self, rows: np.ndarray) -> Known:
+        """What is known of the rows (m,)."""
+        labels = (self.has_spectrum[rows], np.isfinite(self.redshift[rows]), self.spectype[rows] > 0)
+        return Known(*map(torch.from_numpy, (*labels, self.has_columns[rows], self.has_bands[rows])))
 
     def sample(self, name: str, n: int, stars: bool = False) -> np.ndarray:
         """Up to n of the `rows`, drawn by object id: stores are in the order of the sky or a program."""

@@ -16,9 +16,12 @@ from mmae.training import panels
 from mmae.training.batches import Epochs, batch_order, batches, rank_slice, steps_per_epoch
 from mmae.training.data import TrainingSet
 from mmae.training.distributed import World
-from mmae.training.recipe import Train, backward, rate_factor, step_masks
+from mmae.training.drawn_masks import step_masks
+from mmae.training.optimizer import rate_factor
+from mmae.training.recipe import Train
 from mmae.training.runlog import RunLog, summary
 from mmae.training.state import State, save, update_average
+from mmae.training.step import backward
 from mmae.training.validate import validate
 
 REPORT_STEPS = 10
@@ -85,7 +88,7 @@ class Loop:
         """Take a step with this rank's share of the galaxies that all ranks take it with."""
         config, state, world = self.config, self.state, self.world
         size = len(together)
-        masks = step_masks(size, config, state.step).of(*self.data.known(together))
+        masks = step_masks(size, config, state.step).of(self.data.known(together))
         own_masks = masks.rows(rank_slice(size, world.rank, world.size))
         counts = masks.counts(self.parts).clamp(min=1) / world.size
         state.optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,8 @@ from mmae.models.families import AnyModel
 from mmae.scores import reconstruction_figure, redshift_figures
 from mmae.scores.reconstruction import Reconstruction, reconstruct
 from mmae.training.data import VALIDATION, TrainingSet
-from mmae.training.recipe import VALIDATION_SEED, Train, draw_masks
+from mmae.training.drawn_masks import VALIDATION_SEED, draw_masks
+from mmae.training.recipe import Train
 
 
 def redshifts(z_phot: np.ndarray, z_spec: np.ndarray) -> Figure:
@@ -26,7 +27,7 @@ def rebuilt(model: AnyModel, data: TrainingSet, config: Train, device: torch.dev
     rows = data.rows(VALIDATION)
     row = rows[np.argsort(~data.has_spectrum[rows], kind="stable")[:1]]
     truth = data.read(row)
-    generator, present = torch.Generator().manual_seed(VALIDATION_SEED), data.known(row)[0]
+    generator, present = torch.Generator().manual_seed(VALIDATION_SEED), data.known(row).spectrum
     masks = draw_masks(present, config, generator, whole_images=False, turn=False)
     inputs = (truth.image, truth.spectrum, masks.image, masks.spectrum, truth.conditions)
     rebuilt_batch = reconstruct(model, *(tensor.to(device) for tensor in inputs))

@@ -1,16 +1,11 @@
-"""The training recipe: its flags, optimiser, masks, and forward and backward pass (paper, section 4)."""
+"""The training recipe: its flags, and the presets of them (paper, section 4)."""
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from catalogs.bands import had_by
@@ -21,45 +16,16 @@ from catalogs.products.screen import LEAST_BANDS
 from catalogs.ranges import SEEDS, check_range
 from catalogs.store.checks import check_folder
 from mmae.hardware import BF16, FP32, Precision, has_bf16
-from mmae.layers.gpu import sent
-from mmae.layers.patches import IMAGE_TOKENS
 from mmae.layers.photometry import MAX_BANDS
-from mmae.layers.transformer import Block
 from mmae.models import checkpoint
-from mmae.models.batch import Batch
-from mmae.models.families import AnyConfig, AnyModel
+from mmae.models.families import AnyConfig
 from mmae.models.himes2025 import Himes2025Config
-from mmae.models.losses import Losses, combined
-from mmae.models.masking import (
-    UNTOLD,
-    Masks,
-    random_bands,
-    random_columns,
-    random_mask,
-    random_noise,
-    shallower,
-    turned,
-    without_spectrum,
-)
 from mmae.models.mmae_config import ModelConfig
-from mmae.models.output import Output
 
 DATA, CONFIG_FILE = Path("train.zarr"), Path("train.toml")
 """What is trained on, and the flags that are read, where nothing is named."""
 MAX_SHARE = 1000.0
 """Most often that a galaxy is seen in an epoch."""
-MASKS, DROPOUT = range(2)
-"""Streams of random numbers."""
-LEVELS = 7
-"""Number of fractions of hidden image tokens: few, as oneDNN caches a compiled product for every shape."""
-VALIDATION_SEED = 7
-"""Seed of the validation masks, the same at every epoch."""
-WARM_UP, FIRST_RATE, LAST_RATE = 0.05, 1 / 25, 1 / 25e4
-"""Share of a one-cycle run in which the rate rises, and its first and last rate, of the highest one: those of
-OneCycleLR of PyTorch."""
-CPU_ATTENTION = SDPBackend.MATH
-"""Attention kernel on CPUs: the fused one takes 60 % of a bf16 training step (backward, torch 2.13), this
-one 10 %."""
 
 
 @dataclass(frozen=True)
@@ -280,163 +246,3 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Defaults of `Train` by preset; the paper's are those of its section 4."""
-
-
-def make_optimizer(model: AnyModel, config: Train) -> torch.optim.Optimizer:
-    """AdamW with the model's parameter groups, each with its own rate and decay.
-
-    Fused: a quarter of the time on a CPU, one kernel on a GPU.
-    """
-    groups = model.parameter_groups(config.lr)
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-
-
-def compile_layers(model: AnyModel) -> None:
-    """Compile the layers of transformers in place, each kind once, for any number of tokens.
-
-    What is around them depends on what is hidden; they have most of the products.
-    """
-    for layer in model.modules():
-        if isinstance(layer, Block | nn.TransformerEncoderLayer):
-            layer.compile(dynamic=True)
-
-
-def rate_factor(config: Train, batches: int, epoch: int, batch: int) -> float:
-    """Learning rate of a batch of an epoch, as a share of the highest one.
-
-    It depends on the place in the run alone, not on the ranks, which may drop the last of the `batches` of an
-    epoch: so a run goes on with another number of ranks.
-    """
-    if config.schedule == "restarts":
-        passed, cycle = epoch + batch / batches, config.first_cycle
-        while passed >= cycle:
-            passed, cycle = passed - cycle, 2 * cycle
-        return cosine(1.0, 0.0, passed / cycle)
-    if config.schedule == "one-cycle":
-        last = config.epochs * batches
-        peak, place = WARM_UP * (last + 1) - 1, epoch * batches + batch
-        if place <= peak:
-            return cosine(FIRST_RATE, 1.0, place / peak)
-        return cosine(1.0, LAST_RATE, (place - peak) / (last - peak))
-    return 1.0
-
-
-def cosine(start: float, end: float, share: float) -> float:
-    """From start to end along half a wave, flat at either; share: of the way, 0 to 1."""
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
-
-
-def stream_seed(seed: int, *key: int) -> int:
-    """Seed of one of the random streams of a run."""
-    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
-
-
-def draw_masks(
-    present: Tensor, config: Train, generator: torch.Generator, whole_images: bool, turn: bool
-) -> Masks:
-    """Draw the masks of galaxies. present (B,): True = the galaxy has a spectrum."""
-    size, tokens = len(present), config.model.spectrum_tokens
-    low, high = config.image_mask
-    ratio = low + (high - low) * int(torch.randint(LEVELS, (), generator=generator)) / (LEVELS - 1)
-    image = random_mask(size, IMAGE_TOKENS, 0.0 if whole_images else ratio, generator)
-    spectrum = without_spectrum(random_mask(size, tokens, config.spectrum_mask, generator), present)
-    target = spectrum if config.rebuild_absent else spectrum & present[:, None]
-    turns = torch.randint(8, (size,), generator=generator)
-    bands = random_bands(size, len(config.model.bands), config.band_dropout, generator)
-    noise = random_noise(size, config.noisier, generator)
-    noise_seed = torch.randint(2**62, (size,), generator=generator)
-    untold = torch.rand(size, generator=generator) < UNTOLD
-    columns = random_columns(size, len(config.model.columns), generator)
-    return Masks(
-        image=image,
-        spectrum=spectrum,
-        target=target,
-        bands=bands,
-        labelled=torch.ones(size, dtype=torch.bool),
-        classified=torch.ones(size, dtype=torch.bool),
-        turn=turns if turn else torch.zeros_like(turns),
-        noise=noise,
-        noise_seed=noise_seed,
-        untold=untold,
-        columns=columns,
-        columns_target=columns,
-    )
-
-
-def step_masks(size: int, config: Train, step: int) -> Masks:
-    """Masks of the whole batch of a step: every rank draws the same ones and takes its own rows."""
-    generator = torch.Generator().manual_seed(stream_seed(config.seed, MASKS, step))
-    whole_images = float(torch.rand((), generator=generator)) < config.whole_images
-    if config.dropout_of == "steps":
-        present = (torch.rand((), generator=generator) >= config.spectrum_dropout).expand(size)
-    else:
-        present = ~random_mask(1, size, config.spectrum_dropout, generator)[0]
-    return draw_masks(present, config, generator, whole_images, config.turn)
-
-
-def validation_masks(size: int, config: Train) -> Masks:
-    """Masks of validation, the same at every epoch: no spectra, and images as at inference.
-
-    That is in all bands, as deep as they are, and without hidden tokens if training includes such images,
-    else as in training.
-    """
-    generator = torch.Generator().manual_seed(VALIDATION_SEED)
-    absent = torch.zeros(size, dtype=torch.bool)
-    masks = draw_masks(absent, config, generator, whole_images=config.whole_images > 0, turn=False)
-    bands, columns = len(config.model.bands), len(config.model.columns)
-    return Masks.of_tokens(masks.image, masks.spectrum, masks.target, bands, columns)
-
-
-def unwrapped(model: nn.Module) -> AnyModel:
-    """The model inside DistributedDataParallel, or the model itself."""
-    inner = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    return cast(AnyModel, inner)
-
-
-def forward(model: nn.Module, batch: Batch, masks: Masks, config: Train) -> Tensor:
-    """Forward pass; the parts of the loss, (P,).
-
-    masks : on the host, which they tell what a GPU would have to be asked
-    """
-    device = batch.image.device
-    batch = batch._replace(image=turned(batch.image, masks.turn), right=batch.right * (1 - config.wrong))
-    attention = sdpa_kernel(CPU_ATTENTION) if device.type == "cpu" else contextlib.nullcontext()
-    with attention, torch.autocast(device.type, torch.bfloat16, enabled=config.arithmetic == BF16):
-        there = masks.to(device)
-        image = batch.image.masked_fill(there.bands[:, :, None, None], math.nan)
-        image, conditions = shallower(image, batch.conditions, masks)
-        of_image = conditions.shape[1] - masks.columns.shape[1]
-        hidden = torch.cat([there.untold.unsqueeze(1).expand(-1, of_image), there.columns], 1)
-        conditions = conditions.masked_fill(hidden, math.nan)
-        output = model(image, batch.spectrum, masks.image, masks.spectrum, batch.redshift, conditions)
-    output = Output(*(tensor.float() for tensor in output))
-    return unwrapped(model).losses(output, batch, there)
-
-
-def without_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Context in which ranks do not exchange gradients."""
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        return model.no_sync()
-    return contextlib.nullcontext()
-
-
-def backward(model: nn.Module, batch: Batch, masks: Masks, config: Train, counts: Tensor) -> Losses:
-    """Accumulate the gradients of a batch, one micro-batch at a time; returns the batch's losses.
-
-    Every loss is a mean, so a micro-batch is weighted by its fraction of `counts`, (P,): the counts of all
-    masks of the step, divided by the number of ranks, as ranks average their gradients. So the sum is that of
-    the whole batch, however it is divided. Ranks exchange gradients once, at the end. Masks and counts are on
-    the host.
-    """
-    micro_batches = torch.arange(len(batch.image)).chunk(config.accumulate)
-    weights = unwrapped(model).loss_weights
-    sums = torch.zeros(len(weights), device=batch.image.device)
-    for indices in micro_batches:
-        rows = slice(int(indices[0]), int(indices[-1]) + 1)
-        part = masks.rows(rows)
-        share = sent(part.counts(weights) / counts, sums.device)
-        with without_sync(model) if indices is not micro_batches[-1] else contextlib.nullcontext():
-            losses = forward(model, batch.rows(rows), part, config) * share
-            combined(losses, weights).total.backward()
-        sums += losses.detach()
-    return combined(sums, weights)

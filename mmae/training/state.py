@@ -28,7 +28,9 @@ from mmae.models.mmae_config import ModelConfig
 from mmae.models.more_bands import adopt
 from mmae.training.data import TRAIN, TrainingSet, sky_noise
 from mmae.training.distributed import World
-from mmae.training.recipe import DROPOUT, Train, make_optimizer, stream_seed
+from mmae.training.optimizer import make_optimizer
+from mmae.training.recipe import Train
+from mmae.training.streams import DROPOUT, stream_seed
 
 STATISTICS_ROWS = 2048
 """Galaxies from which noise and percentiles of fluxes are measured."""

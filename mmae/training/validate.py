@@ -16,7 +16,9 @@ from mmae.scores.metrics import point_metrics
 from mmae.training.batches import batches, rank_slice
 from mmae.training.data import VALIDATION, TrainingSet
 from mmae.training.distributed import World
-from mmae.training.recipe import Train, forward, validation_masks
+from mmae.training.drawn_masks import validation_masks
+from mmae.training.recipe import Train
+from mmae.training.step import forward
 
 
 class Validation(NamedTuple):
@@ -33,7 +35,7 @@ def validate(model: AnyModel, data: TrainingSet, config: Train, world: World) ->
     model.eval()
     rows = data.standing(data.rows(VALIDATION, stars=config.model.classes))
     own = np.arange(len(rows))[rank_slice(len(rows), world.rank, world.size)]
-    masks = validation_masks(len(rows), config).of(*data.known(rows))
+    masks = validation_masks(len(rows), config).of(data.known(rows))
     parts = model.loss_weights
     sums, counts = torch.zeros(2, len(parts), dtype=torch.float64, device=world.device)
     redshifts = torch.full((2, len(rows)), math.nan, dtype=torch.float64)

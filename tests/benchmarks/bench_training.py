@@ -40,9 +40,12 @@ from mmae.models.mmae_config import ModelConfig
 from mmae.training import distributed, loop, panels
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, TrainingSet
+from mmae.training.drawn_masks import step_masks
 from mmae.training.loop import data_parallel
-from mmae.training.recipe import Train, backward, make_optimizer, step_masks
+from mmae.training.optimizer import make_optimizer
+from mmae.training.recipe import Train
 from mmae.training.runlog import RunLog
+from mmae.training.step import backward
 
 GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 4, 5
 OWN_STEPS = 24

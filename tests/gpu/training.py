@@ -16,10 +16,14 @@ from torch import nn
 
 from mmae.hardware import BF16, FP32
 from mmae.models.batch import Batch
+from mmae.models.masking import Known
 from mmae.models.mmae import Model
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
-from mmae.training.recipe import Train, backward, compile_layers, make_optimizer, step_masks
+from mmae.training.drawn_masks import step_masks
+from mmae.training.optimizer import make_optimizer
+from mmae.training.recipe import Train
+from mmae.training.step import backward, compile_layers
 from mmae.training.validate import predict
 
 
@@ -43,8 +47,9 @@ def trainer(bench: Bench, config: Train, compiled: bool) -> tuple[Model, Callabl
     def step(batch: Batch) -> torch.Tensor:
         size = len(batch.image)
         absent, there = torch.zeros(size, dtype=torch.bool), torch.ones(size, dtype=torch.bool)
-        known = absent, there, absent, absent[:, None][:, :0]  # spectrum, redshift, class, columns
-        masks = step_masks(size, config, next(number)).of(*known)
+        bands = there[:, None].expand(-1, len(config.model.bands))
+        known = Known(absent, there, spectype=absent, columns=bands[:, :0], bands=bands)
+        masks = step_masks(size, config, next(number)).of(known)
         counts = masks.counts(model.loss_weights).clamp(min=1)
         optimizer.zero_grad(set_to_none=True)
         losses = backward(model, batch.to(bench.device), masks, config, counts)

@@ -26,9 +26,12 @@ from mmae.models.himes2025 import Himes2025, Himes2025Config
 from mmae.training import distributed, loop
 from mmae.training.batches import steps_per_epoch
 from mmae.training.data import TRAIN, VALIDATION, TrainingSet
-from mmae.training.recipe import Train, backward, draw_masks, make_optimizer, rate_factor
+from mmae.training.drawn_masks import draw_masks
+from mmae.training.optimizer import make_optimizer, rate_factor
+from mmae.training.recipe import Train
 from mmae.training.runlog import METRICS
 from mmae.training.state import update_average
+from mmae.training.step import backward
 from mmae.training.validate import Validation
 
 SMALL = ["--model.embed-dim=64", "--model.depth=1", "--model.decoder-dim=32", "--model.decoder-depth=1"]

@@ -11,7 +11,7 @@ from mmae.models.batch import Batch
 from mmae.models.families import build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined, crossed, hsc_loss, image_pixels, masked_mean, spectrum_pixels
-from mmae.models.masking import Masks
+from mmae.models.masking import Known, Masks
 from mmae.models.mmae import Model
 from mmae.models.output import Output
 
@@ -137,9 +137,8 @@ def test_what_is_not_known_of_a_galaxy_costs_nothing(preset):
     redshift = torch.tensor([0.2, 0.5, math.nan, math.nan])
     tokens = torch.ones(4, 64, dtype=torch.bool), torch.ones(4, config.spectrum_tokens, dtype=torch.bool)
     masks = Masks.of_tokens(tokens[0], tokens[1], tokens[1], 5)
-    masks = masks.of(
-        torch.tensor([False, True, True, False]), ~redshift.isnan(), torch.zeros(4) > 0, torch.zeros(4, 0) > 0
-    )
+    has_spectrum, nothing = torch.tensor([False, True, True, False]), torch.zeros(4, 5) > 0
+    masks = masks.of(Known(has_spectrum, ~redshift.isnan(), nothing[:, 0], nothing[:, :0], ~nothing))
     batch = Batch.of_pairs(image, spectrum, redshift)
     found = model.losses(output, batch, masks)
     assert masks.counts(model.loss_weights).tolist() == [4 * 5 * 64, 2 * config.spectrum_tokens, 2]

@@ -207,9 +207,9 @@ def test_every_galaxy_with_an_image_is_trained_on_and_those_with_a_redshift_are_
     assert set(complete.rows(TRAIN)) == set(rows[train_split & ~no_redshift & ~no_spectrum])
     for name in (VALIDATION, TEST):
         assert set(data.rows(name)) == set(rows[(split(data.object_id) == name) & ~no_redshift])
-    has_spectrum, has_redshift, *_ = data.known(rows)
-    assert (has_spectrum.numpy() == ~no_spectrum).all()
-    assert (has_redshift.numpy() == ~no_redshift).all()
+    known = data.known(rows)
+    assert (known.spectrum.numpy() == ~no_spectrum).all()
+    assert (known.redshift.numpy() == ~no_redshift).all()
     number = (train_split & no_redshift & no_spectrum).sum()
     assert data.kinds.endswith(f"{number} with neither")
     batch = data.read(rows)

@@ -23,7 +23,8 @@ from mmae.models import checkpoint
 from mmae.models.batch import check_labels
 from mmae.training.batches import epoch_rows
 from mmae.training.data import TEST, TRAIN, VALIDATION, TrainingSet, split, splits
-from mmae.training.recipe import Train, step_masks
+from mmae.training.drawn_masks import step_masks
+from mmae.training.recipe import Train
 
 DECAM = ("decam_g", "decam_r", "decam_z")
 
@@ -171,7 +172,7 @@ def test_two_of_the_bands_of_a_galaxys_own_survey_are_left(stores, model):
     )
     rows = np.arange(len(data.object_id))
     drawn = step_masks(len(rows), config, 0)
-    masks = drawn.of(*data.known(rows))
+    masks = drawn.of(data.known(rows))
     own = torch.from_numpy(data.has_bands)
     assert set(own.sum(1).tolist()) == {3, 5}
     assert not (masks.bands & ~drawn.bands).any()

@@ -13,10 +13,13 @@ from mmae import train
 from mmae.models import checkpoint, masking
 from mmae.models.batch import Batch
 from mmae.models.families import build
+from mmae.models.masking import Known
 from mmae.training import loop
-from mmae.training.recipe import backward, make_optimizer, step_masks
+from mmae.training.drawn_masks import step_masks
+from mmae.training.optimizer import make_optimizer
 from mmae.training.runlog import METRICS
 from mmae.training.state import State, update_average
+from mmae.training.step import backward
 
 META = torch.device("meta")
 """It has no values: whoever asks for one gets an error, where a GPU would be waited for."""
@@ -39,7 +42,8 @@ def test_a_step_asks_nothing_of_the_device(preset, tmp_path, monkeypatch):
     batch = batch._replace(conditions=told).to(META)
     odd = torch.arange(GALAXIES) % 2 > 0
     for step in range(4):
-        masks = step_masks(GALAXIES, config, step).of(odd, ~odd, odd, odd[:, None].expand(-1, columns))
+        of_columns, bands = (odd[:, None].expand(-1, number) for number in (columns, 5))
+        masks = step_masks(GALAXIES, config, step).of(Known(odd, ~odd, odd, of_columns, bands))
         losses = backward(model, batch, masks, config, masks.counts(model.loss_weights).clamp(min=1))
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         update_average(average, model, 0.9, step + 1)
