@@ -32,9 +32,10 @@ from mmae.progress import bar
 from mmae.scores import calibration, metrics, suspects
 from mmae.scores.catalogue import card, classes, requirements, tomography
 from mmae.scores.catalogue.card import Card
+from mmae.scores.catalogue.magnitudes import I_MAGNITUDES
 from mmae.scores.catalogue.matching import BY_POSITION
 from mmae.scores.catalogue.requirements import PRESETS
-from mmae.scores.pairs import I_MAGNITUDES, INTERVALS, MAGNITUDES, Pairs, read_pairs, take
+from mmae.scores.pairs import INTERVALS, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
 
 MAY_BE_ABSENT = {"calibration.png", "calibration.ecsv", "requirements.ecsv", "classes.ecsv"}
@@ -266,7 +267,7 @@ def _measure(config: Here, pairs: Pairs, pdf: WithPdf | None, track: metrics.Tra
     bins = tomography.measure(binned.z_phot, binned.z_spec, quantiles, edges, preset.mean, config.draws, rng)
     classified = None
     if truth := _truth(config):
-        classified = classes.of_catalogue(config.catalogue, truth, config.match, MAGNITUDES)
+        classified = classes.of_catalogue(config.catalogue, truth, config.match)
     return Card(rows, calibrated, outcomes, bins, classified)
 
 

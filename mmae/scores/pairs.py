@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from catalogs.bands import TABLE
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
 from catalogs.surveys.desi import locate
@@ -17,20 +16,11 @@ from catalogs.tables.redshifts import Redshifts, TruthTable
 from catalogs.tables.where import rows_where
 from mmae.bundles.columns import POINT, QUANTILES
 from mmae.bundles.roles import RADIUS
-from mmae.scores.catalogue import leaks
+from mmae.scores.catalogue import leaks, magnitudes
 from mmae.scores.catalogue.leaks import Leaks
 from mmae.scores.catalogue.matching import AUTO, SAME, Match, match
 
 ID, BEST, Z_SPEC, RA, DEC = "OBJECT_ID", "PHOTOZ_BEST", "Z_SPEC", "RA", "DEC"
-I_MAGNITUDES, R_MAGNITUDES = (
-    tuple(
-        f"MAG_{name.upper()}"
-        for name in (letter, *(band.name for band in TABLE.values() if band.filter == letter))
-    )
-    for letter in ("i", "r")
-)
-MAGNITUDES = I_MAGNITUDES + R_MAGNITUDES
-"""Magnitudes of a truth table, the first of which is used: in the i band, bare or of a survey, else in r."""
 IN_TRAINING = "IN_TRAINING"
 INTERVALS = ("PHOTOZ_ERR68_MIN", "PHOTOZ_ERR68_MAX", "PHOTOZ_ERR95_MIN", "PHOTOZ_ERR95_MAX")
 TRUE, PREDICTED = "y_test", "y_pred"
@@ -216,7 +206,7 @@ def _from_two_tables(
     by: Sequence[str],
     others: dict[str, np.ndarray],
 ) -> Pairs:
-    truth = redshifts.read(asked, (*MAGNITUDES, *by))
+    truth = redshifts.read(asked, (*magnitudes.MAGNITUDES, *by))
     if not len(truth.z):
         raise InputRefused(
             f"{asked.path} has no redshift left: of {truth.rows} rows {truth.cut} were left out by --where, "
@@ -225,8 +215,8 @@ def _from_two_tables(
     nowhere = np.full(len(catalogue[ID]), np.nan)
     place = catalogue.get(RA, nowhere), catalogue.get(DEC, nowhere)
     found = match(catalogue[ID], *place, truth, asked, match_by)
-    columns = take(truth.columns, found.truth_rows)
-    magnitude = next(((name, columns[name]) for name in MAGNITUDES if name in columns), None)
+    columns = magnitudes.known(take(truth.columns, found.truth_rows))
+    magnitude = magnitudes.first(columns)
     columns = take(others, found.rows) | columns
     return Pairs(
         z_phot_column,
@@ -270,7 +260,7 @@ def _read(
             for name in CATALOGUE_COLUMNS
             if name in table.names
         }
-        others = redshifts.numbers(table, by)
+        others = magnitudes.known(redshifts.numbers(table, by))
         kept = rows_where(where, table)
     return take(columns, kept), take(others, kept), len(kept) - int(kept.sum())
 

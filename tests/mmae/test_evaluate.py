@@ -270,6 +270,23 @@ def test_a_truth_may_have_the_magnitudes_of_any_survey(catalogue, columns, tmp_p
     assert list(printed(capsys.readouterr().out, 1))[-4:] == quarters
 
 
+@pytest.mark.parametrize("nothing", [-99, 99, np.nan, -np.inf])
+def test_a_magnitude_that_is_not_known_is_neither_bright_nor_faint(catalogue, columns, tmp_path, nothing):
+    truth = Table.read(tmp_path / "truth.fits")
+    truth["MAG_I"][:20] = nothing  # the rest is from 22 to 29.9, 30 of them below 25
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    path, out = catalogue(columns), tmp_path / "out"
+    assert evaluate(path, "--truth", tmp_path / "truth.fits", "--out", out, "--draws", 0) == cli.OK
+    report = json.loads((out / "metrics.json").read_text())
+    assert report["requirements"][0]["n"] == 30
+    assert [(row["range"], row["n"]) for row in report["rows"][9:]] == [
+        ("MAG_I < 23.98", 20),
+        ("23.98 <= MAG_I < 25.95", 20),
+        ("25.95 <= MAG_I < 27.92", 20),
+        ("MAG_I >= 27.92", 20),
+    ]
+
+
 def test_a_catalogue_without_p_z_is_evaluated_by_its_point(catalogue, columns, tmp_path, capsys):
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
     assert evaluate(catalogue(columns), *arguments) == cli.OK

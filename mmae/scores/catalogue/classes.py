@@ -1,6 +1,5 @@
 """Classes of objects against what they are: completeness and purity, and whether their probabilities hold."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from catalogs.store.format import SPECTYPES
 from catalogs.tables import formats, redshifts
 from catalogs.tables.redshifts import TruthTable
 from mmae.bundles.columns import CLASSES as COLUMNS
-from mmae.scores.catalogue import leaks
+from mmae.scores.catalogue import leaks, magnitudes
 from mmae.scores.catalogue.matching import match
 
 CLASSES = SPECTYPES[1:]
@@ -51,8 +50,8 @@ def table(probability: np.ndarray, spectype: np.ndarray, magnitude: np.ndarray |
     return scores
 
 
-def of_catalogue(path: Path, asked: TruthTable, match_by: str, magnitudes: Sequence[str]) -> Table | None:
-    """The table of a catalogue, of the objects whose class a table of truth tells, by the first magnitude.
+def of_catalogue(path: Path, asked: TruthTable, match_by: str) -> Table | None:
+    """The table of a catalogue, of the objects whose class a table of truth tells, by its magnitude.
 
     None where the table tells none, or the catalogue has no probabilities. Objects that the model was made
     with are left out. Raises what `matching.match` does.
@@ -63,7 +62,7 @@ def of_catalogue(path: Path, asked: TruthTable, match_by: str, magnitudes: Seque
             return None
         ids = catalogue.read("OBJECT_ID").data.astype(np.int64)
         columns = {name: catalogue.numbers(name) for name in names}
-    truth = redshifts.read_classes(asked, magnitudes)
+    truth = redshifts.read_classes(asked, magnitudes.MAGNITUDES)
     if truth is None or not len(truth.z) or not np.isfinite(columns[COLUMNS[0]]).any():
         return None
     place = columns["RA"], columns["DEC"]
@@ -72,8 +71,8 @@ def of_catalogue(path: Path, asked: TruthTable, match_by: str, magnitudes: Seque
     probability = np.stack([columns[name][found.rows] for name in COLUMNS], 1)
     unused &= np.isfinite(probability).all(1)
     rows = found.truth_rows[unused]
-    magnitude = next((truth.columns[name][rows] for name in magnitudes if name in truth.columns), None)
-    return table(probability[unused], truth.z[rows].astype(int), magnitude)
+    magnitude = magnitudes.first(magnitudes.known(truth.columns))
+    return table(probability[unused], truth.z[rows].astype(int), magnitude and magnitude[1][rows])
 
 
 def _scores(probability: np.ndarray, spectype: np.ndarray) -> list[dict[str, str | int | float]]:
