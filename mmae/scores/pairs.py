@@ -100,8 +100,9 @@ class Pairs(NamedTuple):
 
     @property
     def z_phot(self) -> np.ndarray:
-        """(N,) float64, NaN or infinite where there is no photo-z."""
-        return self.columns[self.z_phot_column]
+        """(N,) float64, NaN where there is no photo-z: what is infinite would be in an open bin."""
+        z_phot = self.columns[self.z_phot_column]
+        return np.where(np.isfinite(z_phot), z_phot, np.nan)
 
     def take(self, rows: np.ndarray) -> "Pairs":
         """Those of the objects, by a mask (N,)."""

@@ -287,6 +287,17 @@ def test_a_magnitude_that_is_not_known_is_neither_bright_nor_faint(catalogue, co
     ]
 
 
+def test_a_photo_z_that_is_infinite_is_in_no_bin(tmp_path):
+    z = np.linspace(0.1, 1.9, 40)
+    table = Table({"y_test": z, "y_pred": np.where(np.arange(40) < 2, [-np.inf, np.inf] * 20, z)})
+    table.write(tmp_path / "predictions.csv")
+    assert evaluate(tmp_path / "predictions.csv", "--draws", 5) == cli.OK
+    written = (tmp_path / "predictions.evaluation/metrics.json").read_text()
+    bins = json.loads(written, parse_constant=pytest.fail)["tomography"]
+    assert sum(each["n"] for each in bins) == 38
+    assert not any(each["by_point"] for each in bins)
+
+
 def test_a_catalogue_without_p_z_is_evaluated_by_its_point(catalogue, columns, tmp_path, capsys):
     arguments = ("--truth", tmp_path / "truth.fits", "--out", tmp_path / "out", "--draws", 0)
     assert evaluate(catalogue(columns), *arguments) == cli.OK
