@@ -186,7 +186,7 @@ class Sample:
         samples = np.empty((draws if n > 1 else 0, len(METRICS)))
         for sample in samples:
             sample[:] = self.measure(np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64))
-        return metrics.named_spread(METRICS, samples)
+        return metrics.named_spread(METRICS, samples, FRACTIONS, n)
 
 
 class Row(NamedTuple):

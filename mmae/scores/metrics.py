@@ -7,7 +7,7 @@ MNRAS 499, 1587), so that a row can be compared to published ones.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,8 +136,19 @@ def spread(samples: np.ndarray) -> tuple[list[float], list[float], list[float]]:
     return samples.std(axis=0, ddof=1).tolist(), low.tolist(), high.tolist()
 
 
-def named_spread(names: Sequence[str], samples: np.ndarray) -> Spread:
-    return Spread(*(dict(zip(names, numbers, strict=True)) for numbers in spread(samples)))
+def named_spread(names: Sequence[str], samples: np.ndarray, fractions: Collection[str], n: int) -> Spread:
+    """The spread of metrics of n objects, by name.
+
+    A bootstrap of five objects without an outlier draws none either, and would be sure of 0. So the interval
+    of a fraction goes at least to what n objects exclude if none of them is one, or all are (Clopper &
+    Pearson 1934).
+    """
+    found = Spread(*(dict(zip(names, numbers, strict=True)) for numbers in spread(samples)))
+    excluded = 0.025 ** (1 / max(n, 1))
+    for name in fractions:
+        found.low[name] = min(found.low[name], excluded)
+        found.high[name] = max(found.high[name], 1 - excluded)
+    return found
 
 
 def bootstrap(z_phot: np.ndarray, z_spec: np.ndarray, draws: int, rng: np.random.Generator) -> Spread:
@@ -162,7 +173,7 @@ def bootstrap(z_phot: np.ndarray, z_spec: np.ndarray, draws: int, rng: np.random
     for sample in samples:
         chosen = rng.integers(n, size=n)
         sample[:] = list(point_metrics(z_phot[chosen], z_spec[chosen]).values())
-    return named_spread(tuple(POINT_METRICS), samples)
+    return named_spread(tuple(POINT_METRICS), samples, FRACTIONS, n)
 
 
 def ranges(name: str, values: np.ndarray, edges: Sequence[float]) -> list[tuple[str, np.ndarray]]:

@@ -146,6 +146,19 @@ def test_intervals_hold_95_percent_of_the_samples():
     assert all(map(math.isnan, metrics.spread(samples[:1])[2]))
 
 
+def test_a_few_objects_without_an_outlier_are_not_sure_of_none():
+    """Of n objects none is an outlier with a chance of (1 - p)^n, which is 2.5 % at the end."""
+    few = metrics.bootstrap(np.zeros(5), np.zeros(5), 20, np.random.default_rng(0))
+    assert few.low["|dz|>0.15"] == 0
+    assert (1 - few.high["|dz|>0.15"]) ** 5 == pytest.approx(0.025)
+    all_of_them = metrics.bootstrap(np.ones(5), np.zeros(5), 20, np.random.default_rng(0))
+    assert all_of_them.low["|dz|>0.15"] ** 5 == pytest.approx(0.025)
+    assert all_of_them.high["|dz|>0.15"] == 1
+    one = metrics.bootstrap(np.zeros(1), np.zeros(1), 20, np.random.default_rng(0))
+    assert math.isnan(one.low["|dz|>0.15"])
+    assert math.isnan(one.high["|dz|>0.15"])
+
+
 def test_quarters_have_edges_of_four_digits():
     labels = [
         label for label, _ in metrics.quarters("SNR", np.array([0.0101, 0.02345678, 0.031, 0.9, np.nan]))
