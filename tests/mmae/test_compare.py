@@ -78,6 +78,15 @@ def test_a_catalogue_has_not_changed_from_itself(pair, tmp_path, capsys):
     assert not differences["|dz|, 95 %"].any()
 
 
+def test_ranges_of_a_cluster_of_galaxies_are_told_apart(tmp_path):
+    z = np.random.default_rng(1).normal(0.5, 0.001, N)
+    a = write(tmp_path / "a", columns={"PHOTOZ_BEST": z})
+    assert compare(a, a, "--out", tmp_path / "out") == cli.OK
+    differences = Table.read(tmp_path / "out/differences.ecsv")
+    assert differences["objects"].tolist() == [N] + [N // 5] * 5
+    assert len(set(differences["range"])) == 6
+
+
 def test_catalogues_of_other_objects_are_refused(pair, tmp_path, capsys):
     other = write(tmp_path / "c", first=2**61)
     assert compare(pair[0], other) == cli.REFUSED

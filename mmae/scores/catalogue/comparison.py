@@ -116,8 +116,10 @@ def _ranges(name: str, values: np.ndarray, finite: np.ndarray) -> dict[str, np.n
     if not finite.any():
         return {}
     edges = np.unique(np.quantile(values[finite], np.linspace(0, 1, BINS + 1)))
+    told_apart = (digits for digits in range(2, 17) if len(np.unique(edges.round(digits))) == len(edges))
+    digits = next(told_apart, 17)  # of a cluster of galaxies, two are not enough
     return {
-        f"{low:.2f} <= {name} < {high:.2f}": finite
+        f"{low:.{digits}f} <= {name} < {high:.{digits}f}": finite
         & (values >= low)
         & ((values < high) | (high == edges[-1]))
         for low, high in pairwise(edges.tolist())
