@@ -147,6 +147,11 @@ def test_evaluate_scores_classes_where_the_truth_tells_them(tmp_path, capsys):
         (tmp_path / "tile.photoz.evaluation/metrics.json").read_text(), parse_constant=pytest.fail
     )
     assert report["classes"][2]["completeness"] is None  # of no quasars
+    truth["SPECTYPE"] = ""
+    truth.add_row({"OBJECT_ID": 1000, "Z_SPEC": 0.5, "SPECTYPE": "GALAXY", "MAG_I": 20})  # elsewhere
+    truth.write(tmp_path / "truth.fits", overwrite=True)
+    evaluate.main(evaluate.Evaluate(tmp_path / "tile.photoz.fits", tmp_path / "truth.fits", draws=5))
+    assert not (tmp_path / "tile.photoz.evaluation/classes.ecsv").exists()
     truth.remove_column("SPECTYPE")
     truth.write(tmp_path / "truth.fits", overwrite=True)
     evaluate.main(evaluate.Evaluate(tmp_path / "tile.photoz.fits", tmp_path / "truth.fits", draws=5))

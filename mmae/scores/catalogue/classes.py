@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
+from catalogs.errors import InputRefused
 from catalogs.store.format import SPECTYPES
 from catalogs.tables import formats, redshifts
 from catalogs.tables.redshifts import TruthTable
@@ -53,8 +54,8 @@ def table(probability: np.ndarray, spectype: np.ndarray, magnitude: np.ndarray |
 def of_catalogue(path: Path, asked: TruthTable, match_by: str) -> Table | None:
     """The table of a catalogue, of the objects whose class a table of truth tells, by its magnitude.
 
-    None where the table tells none, or the catalogue has no probabilities. Objects that the model was made
-    with are left out. Raises what `matching.match` does.
+    None where the table tells none of them, or the catalogue has no probabilities. Objects that the model was
+    made with are left out.
     """
     with formats.opened(path) as catalogue:
         names = ("RA", "DEC", "IN_TRAINING", *COLUMNS)
@@ -66,7 +67,10 @@ def of_catalogue(path: Path, asked: TruthTable, match_by: str) -> Table | None:
     if truth is None or not len(truth.z) or not np.isfinite(columns[COLUMNS[0]]).any():
         return None
     place = columns["RA"], columns["DEC"]
-    found = match(ids, *place, truth, asked, match_by)
+    try:
+        found = match(ids, *place, truth, asked, match_by)
+    except InputRefused:  # the redshifts were found, but the classes are all of other objects
+        return None
     unused, _ = leaks.find(columns["IN_TRAINING"], *place, found.rows)
     probability = np.stack([columns[name][found.rows] for name in COLUMNS], 1)
     unused &= np.isfinite(probability).all(1)
