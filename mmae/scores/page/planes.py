@@ -105,9 +105,9 @@ def _plane(axes: Axes, objects: np.ndarray, behind: np.ndarray) -> None:
     axes.set(xlim=span[0], ylim=span[1])
     counts, *edges = np.histogram2d(behind[0], behind[1], bins=BINS // 2, range=span)
     ordered = np.sort(counts.ravel())[::-1]
-    within = np.cumsum(ordered) / max(1, counts.sum())
-    levels = sorted({float(ordered[np.searchsorted(within, share)]) for share in HELD} - {0.0})
-    if levels:
+    within = np.cumsum(ordered)
+    if counts.any():  # else no galaxy with a redshift has all of these bands
+        levels = sorted({float(ordered[np.searchsorted(within, share * within[-1])]) for share in HELD})
         middles = [(edge[1:] + edge[:-1]) / 2 for edge in edges]
         axes.contour(*middles, counts.T, levels=levels, colors=WARM, linewidths=1.3)
     axes.plot([], [], color=WARM, label="galaxies with redshifts (half, nine tenths)")

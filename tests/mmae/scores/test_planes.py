@@ -35,6 +35,13 @@ def test_a_tile_is_measured_as_its_truth_says(survey, bundle):
 def test_planes_of_nothing_and_of_two_bands_are_drawn():
     nothing = np.full((5, 2), np.nan)
     assert len(drawn(Planes(("g", "r"), nothing, nothing)).axes) == 1
+    assert len(drawn(Planes(("g", "r"), nothing + 1, nothing)).axes) == 1
+
+
+def test_objects_are_drawn_where_no_galaxy_with_a_redshift_has_a_band():
+    objects = np.random.default_rng(0).normal(22, 1, (100, 2))
+    plane = drawn(Planes(("g", "r"), objects, np.full((50, 2), np.nan))).axes[0]
+    assert len(plane.lines[0].get_xdata()) == 100
 
 
 def test_what_the_galaxies_stand_for_is_said():
