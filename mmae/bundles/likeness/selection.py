@@ -78,12 +78,12 @@ def weights(spectra: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]
     spectra (S, bands), target (T, bands): magnitudes. Bands count that most of the target sample have. A
     galaxy that lacks one of them has the weight 1.
     """
-    bands = np.isfinite(target).mean(0) >= COMMON
+    bands = np.isfinite(target).sum(0) >= COMMON * len(target)
     complete = np.isfinite(spectra[:, bands]).all(1)
     target = target[np.isfinite(target[:, bands]).all(1)][:, bands]
     known = spectra[complete][:, bands]
     weight = np.ones(len(spectra))
-    if len(known) <= NEIGHBOURS or not len(target):
+    if len(known) <= NEIGHBOURS or not len(target) or not bands.any():
         return weight, 1.0
     tree = cKDTree(known)
     size = tree.query(known, NEIGHBOURS + 1)[0][:, -1]  # the nearest is the galaxy itself

@@ -31,6 +31,16 @@ def test_a_target_elsewhere_is_unlike_any_and_weighs_nothing():
     assert (weight == 1).all()  # not nan, and not one galaxy for all
 
 
+def test_of_a_target_that_shares_no_band_all_is_unlike():
+    """Each object has one band of three, so that no band is that of half of them; or there is no object."""
+    rng = np.random.default_rng(3)
+    target = np.where(np.arange(90)[:, None] % 3 == np.arange(3), rng.normal(0, 1, (90, 3)), np.nan)
+    for few in (target, target[:0]):
+        weight, unlike = weights(rng.normal(0, 1, (200, 3)), few)
+        assert (weight == 1).all()
+        assert unlike == 1
+
+
 def test_a_band_that_few_of_the_target_have_does_not_count_and_one_lacking_another_weighs_one():
     rng = np.random.default_rng(2)
     spectra, target = rng.normal(0, 1, (500, 3)), rng.normal(0.5, 1, (500, 3))
