@@ -33,7 +33,6 @@ from mmae.scores import calibration, metrics, suspects
 from mmae.scores.catalogue import card, classes, requirements, tomography
 from mmae.scores.catalogue.card import Card
 from mmae.scores.catalogue.magnitudes import I_MAGNITUDES
-from mmae.scores.catalogue.matching import BY_POSITION
 from mmae.scores.catalogue.requirements import PRESETS
 from mmae.scores.pairs import INTERVALS, Pairs, read_pairs, take
 from mmae.scores.redshift_figures import calibration_figure, figure
@@ -216,8 +215,6 @@ def _check(config: Evaluate, out: Path) -> None:
     of_truth = ("z_column", "id_column", "ra_column", "dec_column")
     if config.truth is None and (given := [name for name in of_truth if getattr(config, name)]):
         raise UsageError(f"--{given[0].replace('_', '-')} is for --truth TABLE, whose column it names")
-    if config.match == BY_POSITION and config.id_column:
-        raise UsageError("--id-column is for a match by id: leave out it or --match position")
     if config.images and not config.suspect:
         raise UsageError("--images is for --suspect N, which draws the suspect objects")
     if out.exists() and not out.is_dir():

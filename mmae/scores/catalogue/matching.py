@@ -46,9 +46,11 @@ def match(
     by position: the nearest object within RADIUS. Of redshifts of one object that agree the first counts; an
     object whose redshifts disagree has none.
 
-    Raises UsageError where `by` asks for what the tables do not have, InputRefused where nothing can be
-    matched.
+    Raises UsageError where `by` asks for what the tables do not have, or for two things, InputRefused where
+    nothing can be matched.
     """
+    if by == BY_POSITION and asked.id:
+        raise UsageError("--id-column is for a match by id: leave out it or --match position")
     if by == AUTO and asked.ra and not asked.id:
         by = BY_POSITION  # who names positions means them
     by_id = None if by == BY_POSITION else _by_id(ids, truth)
