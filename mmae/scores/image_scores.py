@@ -83,22 +83,19 @@ def pixel_scores(
 ) -> dict[str, np.ndarray]:
     """Errors over the hidden pixels of each galaxy, (B,) each; NaN where nothing is hidden.
 
-    rebuilt, truth (B, 5, 64, 64); hidden the same shape, with the same number of pixels in every galaxy;
-    noise of the sky, (5,) or that of each image, (B, 5).
+    rebuilt, truth, hidden (B, 5, 64, 64); noise of the sky, (5,) or that of each image, (B, 5).
 
     - rms error, median error: root mean square, and 1.4826 median|error|, over all bands, in units of the
       sky noise; a perfect model, which cannot know the noise, has 1
     - PSNR: 20 log10(peak / rms error) of the i band, with the peak of the true image, hidden or not, dB
     """
-    if not hidden.any():
-        missing = np.full(len(truth), np.nan)
-        return {"rms error": missing, "median error": missing, "PSNR": missing}
-    error = ((rebuilt - truth) / noise[..., None, None])[hidden].reshape(len(truth), len(HSC), -1)
+    error = np.ma.array((rebuilt - truth) / noise[..., None, None], mask=~hidden)
     peak = np.where((top := truth[:, I_BAND].max((1, 2))) > 0, top, np.nan)
-    i_rms = np.sqrt((error[:, I_BAND] ** 2).mean(1)) * noise[..., I_BAND]
+    i_rms = np.sqrt((error[:, I_BAND] ** 2).mean((1, 2))).filled(np.nan) * noise[..., I_BAND]
+    flat = np.abs(error).reshape(len(truth), -1)
     return {
-        "rms error": np.sqrt((error**2).mean((1, 2))),
-        "median error": 1.4826 * np.median(np.abs(error), axis=(1, 2)),
+        "rms error": np.sqrt((flat**2).mean(1)).filled(np.nan),
+        "median error": 1.4826 * np.ma.median(flat, axis=1).filled(np.nan),
         "PSNR": 20 * np.log10(peak / i_rms),
     }
 

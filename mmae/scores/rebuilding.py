@@ -97,9 +97,10 @@ def image_errors(
 ) -> dict[str, np.ndarray]:
     """The scores of image_scores, (B,) each.
 
-    rebuilt, hidden (B, 5, 64, 64), where rebuilt is ignored outside hidden; sky noise (5,) or (B, 5).
+    rebuilt, hidden (B, 5, 64, 64), where rebuilt is ignored outside hidden; sky noise (5,) or (B, 5). Pixels
+    without data say nothing of what was rebuilt there.
     """
-    image = np.nan_to_num(truth.image)
+    image, hidden = np.nan_to_num(truth.image), hidden & np.isfinite(truth.image)
     pixels = image_scores.pixel_scores(rebuilt, image, hidden, noise)
     filled = np.where(hidden, rebuilt, image)
     shapes = image_scores.galaxy_scores(image_scores.measure(filled), truth.galaxy)

@@ -7,6 +7,7 @@ from catalogs.store.spectra import pool
 from mmae.scores import image_scores, spectrum_scores
 from mmae.scores.image_scores import WEIGHT, X, Y, galaxy_scores, measure, pixel_scores
 from mmae.scores.lines import PIXEL
+from mmae.scores.rebuilding import Truth, image_errors
 
 WAVE = 3602.0 + PIXEL * np.arange(1296)
 
@@ -58,6 +59,16 @@ def test_pixel_errors_are_those_of_hidden_pixels_in_units_of_the_noise():
     assert scores["median error"] == pytest.approx([1.4826, 3 * 1.4826])
     assert scores["PSNR"] == pytest.approx([20 * np.log10(10 / 0.5), 20 * np.log10(10 / 1.5)])
     assert np.isnan(pixel_scores(rebuilt, truth, np.zeros_like(hidden), noise)["PSNR"]).all()
+
+
+def test_pixels_without_data_are_not_scored():
+    """The model is off by 1 everywhere; where there is nothing to compare with it is not off by the flux."""
+    galaxy, hidden = np.array(gaussian(500.0, 3.0, 3.0)) + 5, np.ones((1, 5, 64, 64), bool)
+    image = np.where(np.arange(64) < 20, np.nan, galaxy)
+    truth = Truth(np.arange(1), image, galaxy, galaxy, galaxy, measure(np.nan_to_num(image)))
+    scores = image_errors(galaxy + 1, hidden, truth, np.ones(5))
+    assert scores["rms error"] == pytest.approx(1)
+    assert scores["median error"] == pytest.approx(1.4826)
 
 
 def test_chi2_of_noise_alone_is_one():
