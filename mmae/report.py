@@ -79,9 +79,8 @@ def main(config: Report) -> None:
         raise UsageError(f"{out} is a folder: name a file with --out")
     facts = gather(config.catalogues)
     judged, quantiles = judge(config, facts)
-    composites, depths = (
-        (drawn(config.images, facts), mapped(config.images)) if config.images else (None, None)
-    )
+    composites = drawn(config.images, facts) if config.images and len(facts.with_pdf) else None
+    depths = mapped(config.images) if config.images else None
     beside = magnitudes(config, facts)
     names = (
         first.name if len(config.catalogues) == 1 else f"{first.name} and {len(config.catalogues) - 1} more"
@@ -134,7 +133,7 @@ def judge(config: Report, facts: Facts) -> tuple[Judged | None, np.ndarray | Non
     if not found:
         if config.truth:
             raise InputRefused(
-                f"no object of the catalogues has a redshift in {config.truth}: {refused[0]}"
+                f"no object of the catalogues can be judged by {config.truth}: {refused[0]}"
             ) from refused[0]
         return None, None
     return pooled(found), np.concatenate([pairs.columns[QUANTILES] for pairs in found])

@@ -5,16 +5,21 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.table import Table
+from astropy_healpix import HEALPix
 
 from catalogs.products.schema import Flag, Reject
 from catalogs.products.screen import REASON_DTYPE
+from catalogs.store import cutouts
 from mmae import cli
 from mmae.report import Report, judge, main
 from mmae.scores.page.facts import gather
+from mmae.scores.page.figures import widths
 from mmae.scores.page.light import colour, reasons
+from mmae.scores.page.sky import _drawn as drawn_map
 from mmae.scores.page.sky import order_of
-from tests.written import N, write
+from tests.written import BANDS, N, write
 
 
 def report(*argv):
@@ -123,6 +128,37 @@ def test_a_map_is_as_fine_as_cells_hold_thirty_objects():
     assert order_of(np.arange(12) << 2 * 29) == 0
 
 
+def test_a_cell_on_the_edge_of_a_map_of_all_the_sky_is_not_drawn_across_it():
+    grid = HEALPix(4, "nested")
+    cells = np.unique(grid.lonlat_to_healpix(np.arange(360) * u.deg, np.zeros(360) * u.deg))
+    corners = np.stack([angle.to_value(u.deg) for angle in grid.boundaries_lonlat(cells, 1)], 2)
+    axes = drawn_map(corners, {"number": np.arange(len(cells))}).axes[0]
+    assert max(np.ptp(path.vertices[:, 0]) for path in axes.collections[0].get_paths()) < 30
+
+
+def test_widths_of_fewer_than_ten_objects_are_drawn():
+    best = np.array([0.5, 0.7])
+    axes = widths(best, best - 0.01, best + 0.01).axes[0]
+    assert axes.lines[0].get_xdata() == pytest.approx([0.51, 0.69])
+
+
+def test_a_catalogue_without_p_z_has_no_examples_to_draw(tmp_path):
+    unknown = dict.fromkeys(("PHOTOZ_BEST", "PHOTOZ_RISK_BEST", "PHOTOZ_CONF_BEST"), np.full(N, np.nan))
+    path = write(tmp_path / "a", columns=unknown | {"PDF_QUANT": np.full((N, 20), np.nan)})
+    image = np.random.default_rng(0).normal(size=(64, 5, 64, 64))
+    columns = {"image": image, "object_id": np.arange(64), "ra": np.zeros(64), "dec": np.zeros(64)}
+    cutouts.write(
+        tmp_path / "tile.zarr",
+        lambda a, b: {name: values[a:b] for name, values in columns.items()},
+        n=64,
+        survey="mine",
+        bands=list(BANDS),
+        pixel_scale=0.168,
+        zero_point=27.0,
+    )
+    assert report(path, "--images", tmp_path / "tile.zarr") == cli.OK
+
+
 def test_what_is_no_catalogue_is_refused(tmp_path, capsys):
     Table({"a": [1.0]}).write(tmp_path / "a.fits")
     assert report(tmp_path / "a.fits") == cli.REFUSED
@@ -131,7 +167,7 @@ def test_what_is_no_catalogue_is_refused(tmp_path, capsys):
     catalogue = write(tmp_path / "b")
     Table({"id": [1], "z": [0.5]}).write(tmp_path / "none.csv")
     assert report(catalogue, "--truth", tmp_path / "none.csv") == cli.REFUSED
-    assert "has a redshift" in capsys.readouterr().err
+    assert "can be judged by" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.html"))
 
 

@@ -62,8 +62,10 @@ def widths(best: np.ndarray, low: np.ndarray, high: np.ndarray) -> Figure:
         best, np.log10(np.maximum(width, 1e-4)), bins=BINS, range=((0, top), (-3, 0)), cmin=1, cmap="Blues"
     )
     edges = np.quantile(best, np.linspace(0, 1, DECILES + 1))
-    middle = [np.median(np.log10(np.maximum(width[part], 1e-4))) for part in parts(best, edges)]
-    axes.plot((edges[1:] + edges[:-1]) / 2, middle, "o-", color=WARM, label="median of a tenth")
+    tenths = parts(best, edges)
+    there = [part.any() for part in tenths]  # of less than ten objects some are empty
+    middle = [np.median(np.log10(np.maximum(width[part], 1e-4))) for part in tenths if part.any()]
+    axes.plot((edges[1:] + edges[:-1])[there] / 2, middle, "o-", color=WARM, label="median of a tenth")
     ticks = (0.003, 0.01, 0.03, 0.1, 0.3)
     axes.set_yticks(np.log10(ticks), [f"{tick:g}" for tick in ticks])
     axes.set(xlabel="PHOTOZ_BEST", ylabel="half of the 68 % interval, over 1 + z")

@@ -82,9 +82,11 @@ def _medians(values: np.ndarray, place: np.ndarray, cells: int) -> np.ndarray:
 
 def _drawn(corners: np.ndarray, values: dict[str, np.ndarray]) -> Figure:
     """Maps of cells with corners (n, 4, 2), degrees; right ascension grows to the left."""
-    middle = _middle(corners[..., 0])
-    corners = corners.copy()
-    corners[..., 0] = (corners[..., 0] - middle + 180) % 360 - 180 + middle
+    ra = corners[..., 0]
+    middle, first = _middle(ra), ra[:, :1]
+    of_cell = (first - middle + 180) % 360 - 180 + middle
+    # the other corners about the first: a cell on the edge of a map of all the sky is not drawn across it
+    corners = np.stack([of_cell + (ra - first + 180) % 360 - 180, corners[..., 1]], 2)
     low, high = corners.reshape(-1, 2).min(0), corners.reshape(-1, 2).max(0)
     down = -(-len(values) // ACROSS)
     plot = Figure(figsize=(9.6, 3 * down), layout="constrained")
