@@ -319,7 +319,8 @@ def draw_galaxy(
     image, spectrum, redshift = (torch.from_numpy(array) for array in inputs)
     batch = Batch(*(part[0] for part in Batch.of_pairs(image, spectrum, redshift)))
     first = Reconstruction(*(tensor[0] for tensor in rebuilt))
-    return figures.galaxy(str(truth.object_id[0]), pooled_wave(survey, model), batch, first, fits)
+    wave = pooled_wave(survey, model)
+    return figures.galaxy(str(truth.object_id[0]), wave, batch, first, fits, survey.zero_point)
 
 
 def examples(model: AnyModel, truth: Truth, survey: Survey) -> Iterator[figures.Example]:
@@ -332,4 +333,4 @@ def examples(model: AnyModel, truth: Truth, survey: Survey) -> Iterator[figures.
     for loss in physical_masks.data_losses(survey):
         image, spectrum, _ = physical_masks.degraded(loss, truth, model.config.least_bands)
         true = truth.image[0], truth.spectrum[0]
-        yield figures.Example(loss, image[0], spectrum[0], true, rebuilt.get(loss.name))
+        yield figures.Example(loss, image[0], spectrum[0], true, rebuilt.get(loss.name), survey.zero_point)

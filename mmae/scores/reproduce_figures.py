@@ -38,6 +38,8 @@ class Example(NamedTuple):
     """Image and spectrum without the loss."""
     rebuilt: Reconstruction | None
     """With all affected tokens hidden, without the batch dimension; None where those are all tokens."""
+    zero_point: float
+    """AB magnitude of flux 1 of the images."""
 
 
 def redshifts(z_phot: np.ndarray, z_spec: np.ndarray, scatter: Table, data: str) -> Figure:
@@ -168,15 +170,18 @@ def losses(examples: Sequence[Example], table: Table, waves: tuple[np.ndarray, n
 def draw_image_loss(
     plot: Figure, grid: GridSpec, row: int, example: Example, waves: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    seen = composite(example.image[None])[0]
+    zero_point = example.zero_point
+    seen = composite(example.image[None], zero_point=zero_point)[0]
     if example.rebuilt is None:
         rebuilt = np.full_like(seen, 255)
     else:
         hidden = example.rebuilt.image_hidden.numpy()
-        rebuilt = composite(np.where(hidden, example.rebuilt.image.numpy(), example.image)[None])[0]
+        filled = np.where(hidden, example.rebuilt.image.numpy(), example.image)
+        rebuilt = composite(filled[None], zero_point=zero_point)[0]
         lost = example.loss.lost.min(0)  # in every band
         seen = np.where(lost[..., None], GREY, seen)
-    panels = {"as it comes": seen, "rebuilt": rebuilt, "true": composite(example.truth[0][None])[0]}
+    true = composite(example.truth[0][None], zero_point=zero_point)[0]
+    panels = {"as it comes": seen, "rebuilt": rebuilt, "true": true}
     for column, (title, pixels) in enumerate(panels.items()):
         axes = plot.add_subplot(grid[row, column])
         axes.imshow(pixels, origin="lower", interpolation="nearest")
@@ -238,12 +243,14 @@ def galaxy(
     truth: Batch,
     reconstruction: Reconstruction,
     fits: Mapping[str, tuple[np.void, np.void | None]],
+    zero_point: float,
 ) -> Figure:
     """The paper's figures 1 and 2, with the fits of lines below.
 
+    zero_point : AB magnitude of flux 1 of the images.
     fits : by name, the fit (lines.FIT) in the true and in the rebuilt spectrum, None if it was not detected.
     """
-    plot = reconstruction_figure.figure(name, wave, truth, reconstruction)
+    plot = reconstruction_figure.figure(name, wave, truth, reconstruction, zero_point=zero_point)
     captions = []
     for line, (true, rebuilt) in fits.items():
         result = "not rebuilt" if rebuilt is None else f"rebuilt {caption(rebuilt)}"

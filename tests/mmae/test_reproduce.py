@@ -8,6 +8,8 @@ import pytest
 import torch
 from astropy.table import Table
 from conftest import TINY
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 
 from catalogs.store.cutouts import open_store
 from mmae import cli, reproduce
@@ -16,9 +18,10 @@ from mmae.models.mmae_config import ModelConfig
 from mmae.reproduce import Reproduce, main
 from mmae.scores import physical_masks
 from mmae.scores.metrics import point_metrics
-from mmae.scores.physical_masks import IMAGE, PIXELS, TOKENS, data_losses, degraded, masks
+from mmae.scores.physical_masks import IMAGE, PIXELS, TOKENS, DataLoss, data_losses, degraded, masks
 from mmae.scores.rebuilding import Survey, hidden_tokens, truth_of
 from mmae.scores.report_page import KEYS
+from mmae.scores.reproduce_figures import Example, draw_image_loss
 from mmae.training.data import TEST, TRAIN, TrainingSet
 from mmae.training.made_with import is_held_out
 
@@ -40,6 +43,19 @@ def truth(survey):
 def common_survey(survey):
     data = TrainingSet(survey / "train.zarr", CONFIG)
     return Survey(data.wave, np.ones(5), data.store.zero_point)
+
+
+def test_a_galaxy_is_drawn_alike_in_any_unit():
+    """In nJy (31.4) as in the unit of HSC (27)."""
+    image = np.random.default_rng(0).gamma(1, 0.3, (5, 64, 64)).astype(np.float32)
+    drawn = []
+    for zero_point in (27.0, 31.4):
+        flux = image * np.float32(10 ** (0.4 * (zero_point - 27)))
+        loss, plot = DataLoss("no g", IMAGE, np.zeros(image.shape, bool)), Figure()
+        example = Example(loss, flux, np.zeros(1296), (flux, np.zeros(1296)), None, zero_point)
+        draw_image_loss(plot, GridSpec(1, 4, plot), 0, example, (np.zeros(1296), np.zeros(259)))
+        drawn.append(np.stack([axes.images[0].get_array() for axes in plot.axes]).astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
 
 
 @pytest.mark.slow
