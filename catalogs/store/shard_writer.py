@@ -186,7 +186,7 @@ def _create(store: Path, layout: Layout) -> None:
     """Create the arrays of a store that holds no rows yet."""
     group = zarr.create_group(store, attributes=layout.attributes)
     for name, values in layout.constants.items():
-        group.create_array(name, data=values, compressors=Crc32cCodec())
+        group.create_array(name, data=values, compressors=Crc32cCodec(), config={"write_empty_chunks": True})
     for name, (shape, dtype) in layout.columns.items():
         group.create_array(
             name,

@@ -221,6 +221,13 @@ def test_an_empty_store_has_no_statistics(tmp_path, capsys):
     assert "median" not in capsys.readouterr().out
 
 
+def test_an_empty_store_of_spectra_is_whole(tmp_path, capsys):
+    """A file without rows has no wavelengths to keep: they are 0, which zarr would leave out as no chunk."""
+    cutouts.write(tmp_path / "a.zarr", rows_of({}), n=0, survey="test", wave=np.zeros(12))
+    assert run("info", tmp_path / "a.zarr") == cli.OK
+    assert parse_tables(capsys.readouterr().out)["redshifts"] == ["none"]
+
+
 @pytest.mark.parametrize(
     ("n", "blocks", "ranges"),
     [
