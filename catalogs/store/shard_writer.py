@@ -11,6 +11,7 @@ Files are recorded with size and sha256, and are written again where they do not
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -155,8 +156,9 @@ def _sole_writer(path: Path, partial: Path, keep: bool) -> Iterator[None]:
 def _refuse_taken(path: Path, partial: Path) -> None:
     unfinished = (partial / STORE).exists()
     for taken in (path, manifest_path(path)):
-        # a run killed between its two renames left a manifest, and its store still unfinished
-        if taken.exists() and (taken == path or not unfinished):
+        # a run killed between its two renames left a manifest, and its store still unfinished; a link that
+        # leads nowhere takes the name, too: no folder can be renamed to it
+        if os.path.lexists(taken) and (taken == path or not unfinished):
             if not unfinished:  # new, or left by a run killed before its last clean-up
                 shutil.rmtree(partial)
             raise UsageError(f"{taken} exists already: remove it, or choose another name")

@@ -129,6 +129,13 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(tmp_path, undisturbed):
     assert names(tmp_path) == {"a.zarr", "a.zarr.manifest.json"}
 
 
+def test_a_link_that_leads_nowhere_takes_a_name_before_anything_is_written(tmp_path):
+    (tmp_path / "a.zarr").symlink_to(tmp_path / "purged" / "a.zarr")
+    with pytest.raises(UsageError, match="exists already"):
+        cutouts.write(tmp_path / "a.zarr", failing(AssertionError, shard=0), **SETTINGS)
+    assert names(tmp_path) == {"a.zarr"}
+
+
 @pytest.mark.parametrize("shard_rows", [0, -64, 1, 100])
 def test_shards_are_whole_chunks(tmp_path, shard_rows):
     with pytest.raises(UsageError, match="multiple of 64"):
