@@ -84,8 +84,8 @@ def spectype_codes(names: np.ndarray) -> np.ndarray:
 
 
 def beside(store: P, ending: str) -> P:
-    """Path of a store with an ending appended; the store may be `.`."""
-    named: Any = store if store.name else store.absolute()
+    """Path of a store with an ending appended; the store may be `.` or `..`."""
+    named: Any = store if store.name not in ("", "..") else store.resolve()
     return named.parent / (named.name + ending)
 
 

@@ -85,6 +85,13 @@ def test_an_intact_store_verifies(store, capsys):
     assert "every file is what its manifest says" in capsys.readouterr().out
 
 
+def test_a_store_is_named_from_inside(store, monkeypatch, capsys):
+    for folder, name in ((store, "."), (store / "image", "..")):
+        monkeypatch.chdir(folder)
+        assert run("verify", name) == cli.OK
+        assert "every file is what its manifest says" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES.items(), ids=lambda x: getattr(x, "__name__", "-"))
 @pytest.mark.parametrize("file", ["image/c/1/0/0/0", "object_id/c/0"])
 def test_verify_names_damaged_files(store, capsys, file, damage, sentence):
