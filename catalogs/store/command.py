@@ -99,7 +99,7 @@ def main(config: Store) -> None:
 
 def info(config: Info) -> None:
     store = open_store(config.store, config.described)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # paths may hold brackets and colons
     console.print(summary(store))
     console.print(layout(store))
     blocks = spread(store.n, -(-config.rows // BLOCK) or store.n)

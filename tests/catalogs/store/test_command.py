@@ -222,6 +222,16 @@ def test_info_leaves_out_what_is_damaged(store, capsys):
     assert "300 of 300 rows read, 44 of them damaged" in capsys.readouterr().out
 
 
+def test_info_prints_names_as_they_are(tmp_path, capsys):
+    """Brackets and colons mean styles and emoji to rich."""
+    path = tmp_path / "a[b].zarr"
+    cutouts.write(path, rows_of({}), n=0, survey="HSC [/wide] :star:")
+    assert run("info", path) == cli.OK
+    captured = capsys.readouterr().out
+    assert "a[b].zarr" in captured.replace("\n", "")
+    assert parse_tables(captured)["survey"] == ["HSC [/wide] :star:"]
+
+
 def test_an_empty_store_has_no_statistics(tmp_path, capsys):
     cutouts.write(tmp_path / "a.zarr", rows_of({}), n=0, survey="test")
     assert run("info", tmp_path / "a.zarr") == cli.OK
