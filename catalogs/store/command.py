@@ -196,7 +196,7 @@ def verify(config: Verify) -> None:
 
 def preview(config: Preview) -> None:
     # takes a second to import, which `info` and `verify` do without
-    from catalogs.store.preview import contact_sheet, read_composites
+    from catalogs.store.preview import contact_sheet, read_composites, shown
 
     beside_it = config.store if isinstance(config.store, Path) else Path(config.store.name)
     out = config.out or beside(beside_it, ".preview.png")
@@ -208,7 +208,8 @@ def preview(config: Preview) -> None:
     rows = np.unique(np.linspace(0, store.n - 1, min(config.count, store.n)).astype(int)).tolist()
     images = read_composites(store, track(rows, "reading cutouts", transient=True))
     contact_sheet(images, [label(store, row) for row in rows], out)
-    print(f"wrote {out}: {len(rows)} of {store.n:,} objects, i r g as red green blue; magenta: no value")
+    drawn = " ".join(store.bands[band] for band in shown(store.bands))
+    print(f"wrote {out}: {len(rows)} of {store.n:,} objects, {drawn} as red green blue; magenta: no value")
 
 
 def label(store: CutoutStore, row: int) -> str:

@@ -309,6 +309,14 @@ def test_real_galaxies_have_colours(real_data, tmp_path, capsys):
     assert sheet[..., :3].std() > 0.1
 
 
+def test_the_bands_that_are_drawn_are_named(tmp_path, capsys):
+    bands = ["decam_g", "decam_r", "decam_z"]
+    data = columns(np.zeros((1, 3, 8, 8), np.float32))
+    cutouts.write(tmp_path / "a.zarr", rows_of(data), n=1, survey="test", size=8, bands=bands)
+    assert run("preview", tmp_path / "a.zarr") == cli.OK
+    assert "decam_z decam_r decam_g as red green blue" in capsys.readouterr().out.replace("\n", " ")
+
+
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_a_sheet_has_a_cell_per_object_and_shows_lost_rows_in_magenta(store, tmp_path, count):
     (store / "image/c/1/0/0/0").unlink()  # rows 128 to 255
