@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,9 +127,10 @@ def _refuse_missing_coadds(config: Crossmatch, pairs: Pairs) -> None:
         list_path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(list_path) as temporary:
             temporary.write_text("\n".join(missing) + "\n")
+        listed, fetched = shlex.quote(str(list_path)), shlex.quote(f"{config.desi}/%")
         raise InputRefused(
             f"{config.desi} lacks {len(missing)} of {len(needed)} coadds, {missing[0]} first: fetch what is "
-            f"listed in {list_path} (DR1: xargs -a {list_path} -I % curl -f --create-dirs -o {config.desi}/% "
+            f"listed in {list_path} (DR1: xargs -a {listed} -I % curl -f --create-dirs -o {fetched} "
             "https://data.desi.lbl.gov/public/dr1/spectro/redux/iron/%)"
         )
 

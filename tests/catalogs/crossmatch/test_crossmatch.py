@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -473,6 +474,17 @@ def test_missing_coadds_are_listed_to_be_fetched(tmp_path, capfd):
     (missing,) = (tmp_path / "out.hdf5.missing.txt").read_text().split()
     assert case.release / missing == case.coadd
     assert not (tmp_path / "out.hdf5").exists()
+
+
+def test_the_command_that_fetches_coadds_keeps_names_with_spaces_whole(tmp_path, capfd):
+    case = Case(tmp_path)
+    case.coadd.unlink()
+    release = case.release.rename(tmp_path / "DESI release")
+    arguments = [*case.files, "--desi", release, "--out", tmp_path / "my out.hdf5"]
+    assert cli.run_command("crossmatch", [str(argument) for argument in arguments]) == cli.REFUSED
+    words = shlex.split(capfd.readouterr().err.split("DR1: ")[1])
+    assert words[words.index("-a") + 1] == f"{tmp_path}/my out.hdf5.missing.txt"
+    assert words[words.index("-o") + 1] == f"{release}/%"
 
 
 def test_one_process_writes_and_removes_leftovers_of_a_killed_one(tmp_path):
