@@ -20,6 +20,7 @@ from catalogs.crossmatch.pairs import Pairs, cut, match
 from catalogs.crossmatch.sky import MAX_RADIUS, Positions
 from catalogs.crossmatch.writer import MAX_MISSING, write_pairs
 from catalogs.errors import InputRefused, UsageError
+from catalogs.store.checks import check_output
 from catalogs.store.format import manifest_path
 from catalogs.surveys.redrock import Release, open_release
 from catalogs.surveys.targets import Targets
@@ -75,9 +76,8 @@ class Crossmatch:
 
 
 def main(config: Crossmatch) -> None:
-    for taken in (config.out, manifest_path(config.out)):
-        if taken.exists():
-            raise UsageError(f"{taken} exists already: remove it, or choose another name")
+    check_output(config.out)
+    _refuse_taken(config.out)
     release = open_release(config.desi, config.zall)
     with open_galaxies(config.galaxies) as galaxies:
         redshifts = RedshiftHistogram()
@@ -87,6 +87,7 @@ def main(config: Crossmatch) -> None:
         _refuse_empty(config, cuts)
         _refuse_missing_coadds(config, pairs)
         with _working_folder(config.out) as folder:
+            _refuse_taken(config.out)  # another process may have written it while this one matched
             path = folder / "spectra.hdf5"
             written, artefacts = write_pairs(path, galaxies, pairs, config.desi)
             cuts.append(Cut("missing pixels", f"over {MAX_MISSING:.0%} of them", len(pairs), len(written)))
@@ -100,6 +101,12 @@ def main(config: Crossmatch) -> None:
                 atomic.sync(config.out.parent)
                 print(f"wrote {config.out}: {len(written)} galaxies with spectra")
     print(f"wrote {_beside(config.out, REPORT)}: cut flow and summary")
+
+
+def _refuse_taken(out: Path) -> None:
+    for taken in (out, manifest_path(out)):
+        if taken.exists():
+            raise UsageError(f"{taken} exists already: remove it, or choose another name")
 
 
 def _targets(release: Release, positions: Positions, redshifts: RedshiftHistogram) -> Iterator[Targets]:

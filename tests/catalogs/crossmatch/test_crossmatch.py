@@ -19,6 +19,7 @@ from desi_release import Target
 
 from catalogs import atomic, ingest
 from catalogs.crossmatch import command as crossmatch
+from catalogs.crossmatch.pairs import match
 from catalogs.crossmatch.sky import CELLS, Positions
 from catalogs.errors import UsageError
 from catalogs.store import cutouts
@@ -445,6 +446,11 @@ REFUSED = {
     ),
     "no such folder": (lambda c: shutil.rmtree(c.release), 2, "is not a folder"),
     "a taken name": (lambda c: (c.folder / "out.hdf5").touch(), 2, "out.hdf5 exists already"),
+    "a folder that cannot be made": (
+        lambda c: c.options.update({"--out": c.files[0] / "a.hdf5"}),
+        2,
+        "a.hdf5 cannot be written",
+    ),
     "another kind of output": (lambda c: c.options.update({"--out": "out.fits"}), 2, "must end in"),
     "no radius": (lambda c: c.options.update({"--radius": "0"}), 2, "--radius must be above 0"),
     "a huge radius": (lambda c: c.options.update({"--radius": "60"}), 2, "at most 10 arcsec"),
@@ -496,6 +502,21 @@ def test_one_process_writes_and_removes_leftovers_of_a_killed_one(tmp_path):
         run(tmp_path, tmp_path / "a.hdf5", *case.files)
     assert run(tmp_path, tmp_path / "a.hdf5", *case.files).exists()
     assert not leftover.exists()
+
+
+def test_an_output_of_another_process_is_not_replaced(tmp_path, monkeypatch):
+    """It was finished while this process was still matching."""
+    case, out = Case(tmp_path), tmp_path / "a.hdf5"
+
+    def match_meanwhile(*arguments):
+        out.write_text("another's")
+        return match(*arguments)
+
+    monkeypatch.setattr(crossmatch, "match", match_meanwhile)
+    with pytest.raises(UsageError, match="exists already"):
+        run(tmp_path, out, *case.files)
+    assert out.read_text() == "another's"
+    assert not list(tmp_path.glob("*a.hdf5?*"))
 
 
 FULL = """
