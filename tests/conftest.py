@@ -122,7 +122,9 @@ def cluster(tmp_path_factory):
     environment = os.environ | {"SLURM_TESTBED_DIR": str(state), "SLURM_TESTBED_NODES": "2"}
     environment["SLURM_TESTBED_WAIT"] = "300"  # seconds for a part: MariaDB, on a busy machine
     subprocess.run([TESTBED, "install"], check=True, env=environment)
-    subprocess.run([TESTBED, "up", "--fresh"], check=True, env=environment)
+    # each MariaDB that starts removes what others have in the folder of temporary files
+    own = environment | {"TMPDIR": str(tmp_path_factory.mktemp("mariadb"))}
+    subprocess.run([TESTBED, "up", "--fresh"], check=True, env=own)
     exports = subprocess.run([TESTBED, "env"], check=True, env=environment, capture_output=True, text=True)
     # the testbed's nodes share a kernel, which UCX takes for shared memory, but not /dev/shm
     found = dict(re.findall(r"export (\w+)=(\S+)", exports.stdout)) | {"UCX_TLS": "tcp,self"}
