@@ -19,14 +19,25 @@ from catalogs.regular_file import refuse_special
 
 ARMS = {"B": (3600.0, 5800.0), "R": (5760.0, 7620.0), "Z": (7520.0, 9824.0)}
 """Wavelength ranges of the spectrograph's arms, A; neighbours overlap."""
-SKY_LINES = np.array(
-    [
-        *(5577.3, 5893.0, 6300.3, 6363.8, 7276.4, 7316.3, 7340.9, 7750.6, 7794.1, 7821.5, 7913.7, 7964.7),
-        *(7993.3, 8344.6, 8399.2, 8430.2, 8465.4, 8827.1, 8885.9, 8919.6, 8957.9, 9375.9, 9439.6, 9476.0),
-        *(9567.0, 9719.6),
-    ]
+
+
+def in_vacuum(air: np.ndarray) -> np.ndarray:
+    """Wavelengths in vacuum of those in air, A: the inverse of Morton (2000, ApJS 130, 403), as in VALD."""
+    squared = (1e4 / air) ** 2
+    refraction = 8.336624212083e-5 + 0.02408926869968 / (130.1065924522 - squared)
+    return air * (1 + refraction + 0.0001599740894897 / (38.92568793293 - squared))
+
+
+SKY_LINES = in_vacuum(
+    np.array(
+        [
+            *(5577.3, 5893.0, 6300.3, 6363.8, 7276.4, 7316.3, 7340.9, 7750.6, 7794.1, 7821.5, 7913.7, 7964.7),
+            *(7993.3, 8344.6, 8399.2, 8430.2, 8465.4, 8827.1, 8885.9, 8919.6, 8957.9, 9375.9, 9439.6, 9476.0),
+            *(9567.0, 9719.6),
+        ]
+    )
 )
-"""Strongest sky lines of [O I], Na I and OH, A in air (Osterbrock et al. 1996)."""
+"""Strongest sky lines of [O I], Na I and OH, A in vacuum (in air Osterbrock et al. 1996)."""
 FIRST, STEP, PIXELS = 3600.0, 0.8, 7781
 """DESI's wavelength grid, 3600 to 9824 A in vacuum; every arm covers a part of it."""
 BLOCK = 64

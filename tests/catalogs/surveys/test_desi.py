@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from catalogs.errors import InputRefused, UsageError
-from catalogs.surveys.desi import read_coadd
+from catalogs.surveys.desi import SKY_LINES, in_vacuum, read_coadd
 
 IDS = [39627000000000001, 39627000000000002]
 # First wavelength and number of pixels of each tiny arm: B and R share 3602.4 and 3603.2 A.
@@ -229,3 +229,12 @@ def test_a_dead_fibre_is_all_zero(real_data):
     assert (len(dead), dead.sum()) == (25, 1)
     assert not spectra.flux[dead].any()
     assert spectra.target_id is None
+
+
+def test_sky_lines_are_where_the_noise_of_spectra_has_them(real_data):
+    """In vacuum: in air they would be 1.6 to 2.7 A away, and the Earth's motion moves them by up to 0.9 A."""
+    assert in_vacuum(np.array([5577.338])) == pytest.approx([5578.887], abs=2e-3)
+    with np.load(real_data / "desi_spectra_7781px.npz") as spectra:
+        wave, noise = spectra["wave"], 1 / np.sqrt(np.median(spectra["ivar"], axis=0))
+    peaks = [wave[near][noise[near].argmax()] for near in (np.abs(wave - line) < 5 for line in SKY_LINES)]
+    assert np.median(np.abs(peaks - SKY_LINES)) < 1
