@@ -16,7 +16,8 @@ from astropy.table import Table
 from tyro.conf import Positional
 
 from catalogs import atomic
-from catalogs.errors import InputRefused, UsageError
+from catalogs.errors import InputRefused
+from catalogs.output import check_output_folder
 from catalogs.products.finished import native, open_finished, reasons_of, rejects_beside
 from catalogs.store.cutouts import open_store
 from catalogs.surveys.desi import locate
@@ -75,8 +76,7 @@ class Side(NamedTuple):
 def main(config: Compare) -> None:
     """Write two tables; UsageError or InputRefused, and nothing written, when that cannot be done."""
     out = config.out or config.second.parent / f"{config.second.stem}.comparison"
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; pass a folder with --out")
+    check_output_folder(out)
     sides = read(config.first), read(config.second)
     both, lost, gained = comparison.shared(sides[0].rows, sides[1].rows, (sides[0].bands, sides[1].bands))
     if not len(both.dz):

@@ -10,7 +10,6 @@ if __name__ == "__main__":  # here, so that even the imports below can be interr
     cli.start("mmae.evaluate", "Evaluate")
 
 import dataclasses
-import os
 import sys
 import textwrap
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.console import Console
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.output import check_output_folder
 from catalogs.place import local_copy
 from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import SEEDS, check_range
@@ -217,11 +217,7 @@ def _check(config: Evaluate, out: Path) -> None:
         raise UsageError(f"--{given[0].replace('_', '-')} is for --truth TABLE, whose column it names")
     if config.images and not config.suspect:
         raise UsageError("--images is for --suspect N, which draws the suspect objects")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; pass a folder with --out")
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise UsageError(f"cannot write to {existing}; pass another folder with --out")
+    check_output_folder(out)
 
 
 def _pairs(config: Here, all_objects: bool = False) -> Pairs:

@@ -18,6 +18,7 @@ from tyro.conf import Positional
 
 from catalogs import atomic
 from catalogs.errors import UsageError
+from catalogs.output import check_output_folder
 from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import SEEDS, check_range
 from mmae import cli
@@ -73,8 +74,7 @@ def main(config: Reconstruct) -> None:
     model, state = checkpoint.load_model(source)
     data = TrainingSet(config.data, model.config, state["data"], complete=True)
     out = config.out or source.parent / "reconstructions"
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: pass a folder with --out")
+    check_output_folder(out)
 
     rows = sample_test_rows(data, config.objects, config.seed)
     batch = data.read(rows)

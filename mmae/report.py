@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from catalogs import atomic
 from catalogs.errors import InputRefused, UsageError
+from catalogs.output import check_output
 from catalogs.products.photoz import healpix29
 from catalogs.store.cutouts import open_store
 from catalogs.store.preview import read_composites
@@ -77,6 +78,7 @@ def main(config: Report) -> None:
     out = config.out or first.with_name(first.name.removesuffix(".fits") + ENDING)
     if out.is_dir():
         raise UsageError(f"{out} is a folder: name a file with --out")
+    check_output(out)
     facts = gather(config.catalogues)
     judged, quantiles = judge(config, facts)
     composites = drawn(config.images, facts) if config.images and len(facts.with_pdf) else None

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from tyro.conf import Positional
 
 from catalogs.bands import HSC, match
-from catalogs.errors import InputRefused, UsageError
+from catalogs.errors import InputRefused
+from catalogs.output import check_output_folder
 from catalogs.place_flag import PlaceFlag
 from catalogs.ranges import check_range
 from mmae import cli
@@ -109,8 +110,7 @@ def main(config: Reproduce) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
     out = config.out or source.parent / "reproduction"
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: pass a folder with --out")
+    check_output_folder(out)
     if None in match(HSC, model.config.bands):
         raise InputRefused(
             f"{source} is of the bands {' '.join(model.config.bands)}: the paper's figures are of "

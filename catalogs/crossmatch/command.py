@@ -20,7 +20,7 @@ from catalogs.crossmatch.pairs import Pairs, cut, match
 from catalogs.crossmatch.sky import MAX_RADIUS, Positions
 from catalogs.crossmatch.writer import MAX_MISSING, write_pairs
 from catalogs.errors import InputRefused, UsageError
-from catalogs.store.checks import check_output
+from catalogs.output import check_output
 from catalogs.store.format import manifest_path
 from catalogs.surveys.redrock import Release, open_release
 from catalogs.surveys.targets import Targets

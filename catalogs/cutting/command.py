@@ -17,9 +17,9 @@ from catalogs.cutting.rejects import Rejects, rejects_path, write_rejects
 from catalogs.cutting.sets import MaskTrue
 from catalogs.cutting.source import Source, Wanted
 from catalogs.errors import InputRefused, UsageError
+from catalogs.output import check_output
 from catalogs.ranges import check_range
 from catalogs.store import cutouts
-from catalogs.store.checks import check_output
 from catalogs.store.format import COLUMNS, SHARD, SIZE, ImageMetadata, manifest_path
 from catalogs.store.shard_writer import SerialComm
 from catalogs.tables import formats

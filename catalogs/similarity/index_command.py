@@ -8,9 +8,9 @@ from rich.progress import track
 from tyro.conf import Positional
 
 from catalogs.errors import Interrupted, UsageError
+from catalogs.output import check_output
 from catalogs.similarity.builder import QUERIES, build
 from catalogs.similarity.record import ENDING
-from catalogs.store.checks import check_output
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,6 @@ def refusing(what: str, remedy: str = REPAIR) -> Iterator[None]:
         raise InputRefused(f"{what} ({error}): {remedy}") from error
 
 
-def check_output(path: Path) -> None:
-    """Raise UsageError where no store can be written, before hours go into what it shall hold."""
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise UsageError(f"{path} cannot be written, as {existing} is no folder to write to: choose another")
-
-
 def check_folder(path: Place) -> None:
     """Raise UsageError where there is no folder that a store could be, InputRefused for FIFO and device."""
     if path.is_dir():

@@ -432,7 +432,7 @@ def inputs(tmp_path) -> Path:
         ("predictions.csv --seed -1", cli.USAGE, "--seed must be from 0 to"),
         ("predictions.csv --draws many", cli.USAGE, "many"),
         ("predictions.csv --out truth.fits", cli.USAGE, "truth.fits is a file"),
-        ("predictions.csv --out truth.fits/out", cli.USAGE, "cannot write to"),
+        ("predictions.csv --out truth.fits/out", cli.USAGE, "is no folder to write to"),
         ("truth.fits", cli.REFUSED, "needs the columns OBJECT_ID and PHOTOZ_POINT"),
         ("good.fits --z-column Z_SPEC", cli.USAGE, "--z-column is for --truth"),
         (

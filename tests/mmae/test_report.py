@@ -168,6 +168,8 @@ def test_what_is_no_catalogue_is_refused(tmp_path, capsys):
     Table({"id": [1], "z": [0.5]}).write(tmp_path / "none.csv")
     assert report(catalogue, "--truth", tmp_path / "none.csv") == cli.REFUSED
     assert "can be judged by" in capsys.readouterr().err
+    assert report(catalogue, "--out", tmp_path / "none.csv" / "page.html") == cli.USAGE
+    assert "none.csv is no folder to write to" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.html"))
 
 
