@@ -10,6 +10,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -139,9 +140,13 @@ def resources(slurm: Slurm, tasks_per_node: int = 1) -> Resources:
 def run(folder: Path, submit: Callable[[], submitit.Job[None]]) -> None:
     """Submit the job, or find it in the queue if its controller was lost; follow it to its end.
 
-    SIGTERM and Ctrl-C cancel it. Raises Interrupted where it is cancelled, by whomever, and OSError where it
-    does not complete.
+    SIGTERM and Ctrl-C cancel it. Raises Interrupted where it is cancelled, by whomever, OSError where it does
+    not complete, and UsageError on a machine without Slurm.
     """
+    if not shutil.which("sbatch"):
+        raise UsageError(
+            "sbatch is not on the PATH: log in where Slurm is, or run `mmae` itself on this machine"
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, CANCEL_SIGNALS)  # until the job has a number to cancel it by
     job = queued(folder) or submit()
