@@ -104,10 +104,11 @@ def by_other(path: Path, reader: str) -> int:
         context = tensorstore.Context({"data_copy_concurrency": one, "file_io_concurrency": one})
         place = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/image/"}}
         opened = tensorstore.open(place, context=context).result()
-    for start in range(0, len(array), BEFORE_BLOCK):
+    rows = array.shape[0]
+    for start in range(0, rows, BEFORE_BLOCK):
         span = slice(start, start + BEFORE_BLOCK)
         opened[span].read().result() if reader == "tensorstore" else array[span]
-    return len(array)
+    return rows
 
 
 def measure(step: str, path: Path) -> float:
