@@ -72,10 +72,9 @@ class Reconstruct:
 def main(config: Reconstruct) -> None:
     source = checkpoint.find(config.checkpoint)
     model, state = checkpoint.load_model(source)
-    data = TrainingSet(config.data, model.config, state["data"], complete=True)
     out = config.out or source.parent / "reconstructions"
     check_output_folder(out)
-
+    data = TrainingSet(config.data, model.config, state["data"], complete=True)
     rows = sample_test_rows(data, config.objects, config.seed)
     batch = data.read(rows)
     masks = draw_masks(len(rows), model.config, config)

@@ -27,6 +27,11 @@ MAX_ZERO_POINT_SHIFT = 32.0
 """mag; units in use are from nJy (31.4) to maggies (0) of AB."""
 
 
+def is_something(values: np.ndarray) -> np.ndarray:
+    """Which float32 numbers of a catalogue, of any shape, are finite, and none that stands for nothing."""
+    return np.isfinite(values) & ~np.isin(values, np.array(NOTHING, np.float32))
+
+
 class Cutouts(NamedTuple):
     """Cutouts of N objects for a model, screened."""
 
@@ -172,6 +177,5 @@ class ModelInput:
             if column is not None:
                 with np.errstate(over="ignore"):
                     column = column.astype(np.float32)
-                known = np.isfinite(column) & ~np.isin(column, np.array(NOTHING, np.float32))
-                values[:, k] = np.where(known, column, np.nan)
+                values[:, k] = np.where(is_something(column), column, np.nan)
         return values

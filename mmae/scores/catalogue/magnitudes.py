@@ -3,7 +3,7 @@
 import numpy as np
 
 from catalogs.bands import TABLE
-from catalogs.products.model_input import NOTHING
+from catalogs.products.model_input import is_something
 
 I_MAGNITUDES, R_MAGNITUDES = (
     tuple(
@@ -23,9 +23,9 @@ def first(columns: dict[str, np.ndarray]) -> tuple[str, np.ndarray] | None:
 
 def known(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns, (N,) each; magnitudes are NaN where they are not known: -99 is no bright galaxy."""
-    return {name: _known(each) if name.upper() in MAGNITUDES else each for name, each in columns.items()}
-
-
-def _known(values: np.ndarray) -> np.ndarray:
-    nothing = np.isin(values.astype(np.float32), np.array(NOTHING, np.float32))  # of columns in float32, too
-    return np.where(nothing | ~np.isfinite(values), np.nan, values)
+    return {
+        name: np.where(is_something(values.astype(np.float32)), values, np.nan)
+        if name.upper() in MAGNITUDES
+        else values
+        for name, values in columns.items()
+    }
