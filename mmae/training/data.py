@@ -248,13 +248,16 @@ class TrainingSet:
         return np.flatnonzero((self.splits == name) & self.usable & wanted)
 
     def kind(self, rows: np.ndarray) -> np.ndarray:
-        """Kinds (m,) of objects: twice the number of the store, and 1 more without redshift and class."""
+        """Kinds (m,) of objects: twice the number of the store, and 1 more for those of an image alone."""
         of_block = np.array([block.number for block in self.blocks])
-        unlabelled = np.isnan(self.redshift[rows]) & (self.spectype[rows] == 0)
-        return 2 * of_block[self.block[rows]] + unlabelled
+        taught = np.isfinite(self.redshift[rows]) | (self.spectype[rows] > 0) | self.has_spectrum[rows]
+        return 2 * of_block[self.block[rows]] + ~taught
 
     def times(self, rows: np.ndarray, of_stores: Sequence[float], unlabelled: float) -> np.ndarray:
-        """How often an epoch sees each of the rows (m,) in the mean; of_stores: those of each store."""
+        """How often an epoch sees each of the rows (m,) in the mean.
+
+        of_stores : those of each store; unlabelled : those of images alone, for each of the others
+        """
         of_stores = of_stores or [1.0] * len(self.stores)
         of_kinds = np.array([share * factor for share in of_stores for factor in (1.0, unlabelled)])
         return np.asarray(of_kinds[self.kind(rows)] * self.weight[rows])

@@ -69,9 +69,10 @@ class Train:
     shares: tuple[float, ...] = ()
     """How many of the galaxies of each store an epoch sees, as a share: 0.5 is half of them, drawn anew for
     every epoch, 2 is each twice. One number a store, in their order; by default all once."""
-    unlabelled: float = 1.0
-    """The same for objects of which neither the redshift is known nor what they are, of any store. Beside as
-    many galaxies with redshifts 0.2 of images alone cost nothing, and all of them a tenth of the scatter."""
+    unlabelled: float = 0.2
+    """The same for objects of any store of which nothing but the image is known: no redshift, no spectrum,
+    and not what they are. Beside as many galaxies with redshifts a fifth of them costs nothing, and all of
+    them a tenth of the scatter."""
 
     like: PlaceFlag | None = None
     """Cutout store of the survey that redshifts are wanted for: galaxies with a redshift are seen more often

@@ -115,6 +115,8 @@ def test_rows_of_all_stores_are_those_of_each(stores, model):
     rows = np.array([0, 300, 600])
     assert data.times(rows, (0.5, 2, 1), 3.0).tolist() == [0.5, 2, 3]
     assert data.times(rows, (), 0.2).tolist() == [1, 1, 0.2]
+    data.redshift[:] = np.nan
+    assert data.times(rows, (), 0.2).tolist() == [1, 0.2, 0.2]  # a spectrum alone teaches, too
 
 
 def test_an_epoch_sees_of_every_kind_its_share():
