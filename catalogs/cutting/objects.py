@@ -7,8 +7,9 @@ from typing import Self
 import numpy as np
 
 from catalogs.errors import InputRefused
+from catalogs.redshift_values import check_redshifts, is_redshift
 from catalogs.store.format import spectype_codes
-from catalogs.tables import long, names, positions, redshifts
+from catalogs.tables import long, names, positions
 from catalogs.tables.columns import Columns
 from catalogs.tables.ids import as_ids, repeated
 from catalogs.tables.where import rows_where
@@ -150,8 +151,8 @@ def _known(table: Columns, chosen: Selection, taken: dict[str, str]) -> dict[str
     known = {}
     if redshift := _redshift(table, chosen.redshift):
         z = table.numbers(redshift)
-        redshifts.check(table.path, redshift, z[redshifts.is_known(z)])
-        known["redshift"], taken["redshift"] = np.where(redshifts.is_known(z), z, np.nan), redshift
+        check_redshifts(f"{table.path}: a redshift in {redshift}", z[is_redshift(z)])
+        known["redshift"], taken["redshift"] = np.where(is_redshift(z), z, np.nan), redshift
     lower = {name.lower(): name for name in reversed(table.names)}
     guess = next((lower[name] for name in EBV if name in lower), "")
     if weight := lower.get(WEIGHT):

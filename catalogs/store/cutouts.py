@@ -14,6 +14,7 @@ from catalogs.bands import match
 from catalogs.errors import InputRefused
 from catalogs.object_path import ObjectPath
 from catalogs.place import Place, snapshot, together
+from catalogs.redshift_values import check_redshifts, is_redshift
 from catalogs.store import half_precision
 from catalogs.store.checks import (
     REPAIR,
@@ -193,11 +194,15 @@ class CutoutStore:
         return values
 
     def redshifts(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Redshifts of rows start:stop, float64; NaN: not known, or of a star."""
+        """Redshifts of rows start:stop, float64; NaN: not known, or of a star.
+
+        Raises InputRefused where one is above any redshift.
+        """
         if not self.has_redshifts:
             return np.full((self.n if stop is None else stop) - start, np.nan)
         redshift = self.column("redshift", start, stop).astype(np.float64)
-        known = np.isfinite(redshift) & (redshift > -1)
+        known = is_redshift(redshift)
+        check_redshifts(f"{self.path}: a redshift", redshift[known])
         if self.has("spectype"):
             known &= self.column("spectype", start, stop) != STAR
         return np.where(known, redshift, np.nan)

@@ -8,16 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from catalogs.errors import InputRefused
+from catalogs.redshift_values import check_redshifts, is_redshift
 from catalogs.store.format import spectype_codes
 from catalogs.tables import formats, names, positions
 from catalogs.tables.columns import Columns
 from catalogs.tables.ids import as_ids
 from catalogs.tables.where import rows_where
 
-NINES = (9.99, 9.999, 9.9999, 99.0, 99.9, 99.99, 999.0, 999.9, 9999.0)
-"""Redshifts of zCOSMOS, HSC and others that mean there is none; so does any that is not above -1."""
-HIGHEST = 30.0
-"""Above any redshift that is known; velocities are beyond."""
 MAGNITUDE = 6.0
 """A median redshift above this, in a column called z, is a magnitude."""
 
@@ -76,8 +73,8 @@ def read(asked: TruthTable, others: Sequence[str] = ()) -> Redshifts:
         kept = rows_where(asked.where, table)
         absent = without_redshift(z[kept])
         known = kept.copy()
-        known[kept] = is_known(z[kept])
-        check(asked.path, guess.name, z[known])
+        known[kept] = is_redshift(z[kept])
+        check_redshifts(f"{asked.path}: a redshift in {guess.name}", z[known])
         _check_guess(asked.path, guess, z[known])
         return _objects(asked, table, z, kept, known, others, guess)._replace(absent=absent)
 
@@ -136,27 +133,10 @@ def numbers(table: Columns, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     return {w: table.numbers(name) for w, name in found.items() if name is not None}
 
 
-def is_known(z: np.ndarray) -> np.ndarray:
-    """Whether a number (n,) is a redshift: finite, above -1, and not all nines, which say there is none."""
-    known = np.isfinite(z) & (z > -1)
-    for nines in NINES:
-        known &= ~(np.abs(z - nines) < 1e-6 * nines)  # float32 has 7 digits
-    return known
-
-
 def without_redshift(z: np.ndarray) -> dict[str, int]:
     """Numbers of redshifts (n,) that are absent, by how it is written."""
-    spelled, counts = np.unique(z[~is_known(z)], return_counts=True)
+    spelled, counts = np.unique(z[~is_redshift(z)], return_counts=True)
     return {f"{value:.6g}": int(count) for value, count in zip(spelled, counts, strict=True)}
-
-
-def check(path: Path, name: str, z: np.ndarray) -> None:
-    """Raise InputRefused where one of the finite numbers (n,) is above any redshift."""
-    if z.size and z.max() > HIGHEST:
-        raise InputRefused(
-            f"{path}: a redshift in {name} is {z.max():g}, as no galaxy has: name the column of redshifts, "
-            "not of velocities, and write NaN where there is none, or leave it out with --where"
-        )
 
 
 def _check_guess(path: Path, guess: names.Guess, z: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from catalogs.errors import InputRefused, UsageError
 from catalogs.products.schema import QUANTILE_LEVELS
+from catalogs.redshift_values import check_redshifts, is_redshift
 from catalogs.surveys.desi import locate
 from catalogs.tables import formats, redshifts
 from catalogs.tables.columns import Columns
@@ -185,8 +186,8 @@ def _from_one_table(
     others: dict[str, np.ndarray],
 ) -> Pairs:
     z_spec = catalogue[truth]
-    known = redshifts.is_known(z_spec)
-    redshifts.check(path, truth, z_spec[known])
+    known = is_redshift(z_spec)
+    check_redshifts(f"{path}: a redshift in {truth}", z_spec[known])
     return Pairs(
         z_phot_column,
         take(catalogue, known),

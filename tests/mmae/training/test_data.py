@@ -217,6 +217,17 @@ def test_every_galaxy_with_an_image_is_trained_on_and_those_with_a_redshift_are_
     assert (batch.spectrum[no_spectrum] == 0).all()
 
 
+def test_nines_in_the_place_of_a_redshift_are_none_and_velocities_are_refused(draw_training, tmp_path):
+    redshift = np.full(256, 0.3)
+    redshift[:5] = np.nan, -9.9999, 9.9999, 99, -99
+    path = draw_training(tmp_path / "nines.zarr", np.arange(256), redshift=redshift)
+    assert (np.isnan(TrainingSet(path, ModelConfig()).redshift) == (np.arange(256) < 5)).all()
+    redshift[7] = 21_000
+    path = draw_training(tmp_path / "velocities.zarr", np.arange(256), redshift=redshift)
+    with pytest.raises(InputRefused, match="a redshift is 21000, as no galaxy has"):
+        TrainingSet(path, ModelConfig())
+
+
 def test_a_store_of_redshifts_alone_is_trained_on(survey, tmp_path, capsys):
     source, path = open_store(survey / "train.zarr"), tmp_path / "redshifts.zarr"
     columns = {name: source.column(name) for name in ("object_id", "ra", "dec", "redshift")}
