@@ -17,7 +17,12 @@ from astropy.coordinates import ICRS, SkyCoord
 from astropy.io.fits import VerifyError
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, NoConvergence
-from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel, wcs_to_celestial_frame
+from astropy.wcs.utils import (
+    proj_plane_pixel_area,
+    proj_plane_pixel_scales,
+    skycoord_to_pixel,
+    wcs_to_celestial_frame,
+)
 
 from catalogs.cutting.planes import Cards
 from catalogs.errors import InputRefused
@@ -45,6 +50,8 @@ NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
 """The plane of pixels without data in a band; what stands for all planes of a mask, and for none."""
 WCSLIB = re.compile(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+:")
 """Where in its own source wcslib found an error."""
+SQUARE = 1.02
+"""Largest ratio of the sides of a pixel: a galaxy is longer by a hundredth, as by distortion."""
 DECIMALS = 6
 """To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
 
@@ -141,7 +148,7 @@ def _number(header: Mapping[str, Any], card: str) -> float | None:
 def celestial(where: str, cards: Cards) -> WCS | None:
     """The WCS of an image, of its two axes on the sky; None where neither header has one.
 
-    Raises InputRefused where it has one that is not understood.
+    Raises InputRefused where it has one that is not understood, or its pixels are not square.
     """
     try:
         with warnings.catch_warnings():
@@ -149,12 +156,24 @@ def celestial(where: str, cards: Cards) -> WCS | None:
             header = next((header for header in cards.maps if "CTYPE1" in header), {})
             naxis = 2 if "A_ORDER" in header else None  # astropy distorts the first two axes of a cube alone
             wcs = WCS(header, naxis=naxis)
-            return wcs.celestial if wcs.has_celestial else None
+            found = wcs.celestial if wcs.has_celestial else None
     except (ValueError, TypeError, LookupError, MemoryError, VerifyError) as error:
         reason = " ".join(WCSLIB.sub("", str(error)).split())
         raise InputRefused(
             f"{where} has a WCS that is not understood ({reason}): repair its header"
         ) from error
+    if found is not None:
+        _check_square(where, found)
+    return found
+
+
+def _check_square(where: str, wcs: WCS) -> None:
+    sides = proj_plane_pixel_scales(wcs) * 3600
+    if sides.max() > SQUARE * sides.min():
+        raise InputRefused(
+            f"{where} has pixels of {sides[0]:.4g} x {sides[1]:.4g} arcsec: bring it onto square ones "
+            "(reproject, SWarp)"
+        )
 
 
 def pixel_scale(wcs: WCS | None) -> float | None:

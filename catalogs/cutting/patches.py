@@ -142,7 +142,8 @@ def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
     own = headers.celestial(other.where, header)
     apart = 0.0
     if own is not None and other.shape == plane.shape:
-        corners = np.array([0, plane.shape[1] - 1]), np.array([0, plane.shape[0] - 1])
+        last_y, last_x = (side - 1 for side in plane.shape)
+        corners = np.array([0, last_x, 0, last_x]), np.array([0, 0, last_y, last_y])
         separation = wcs.pixel_to_world(*corners).separation(own.pixel_to_world(*corners))
         apart = float(separation.arcsec.max()) / (headers.pixel_scale(wcs) or 1.0)
     if other.shape != plane.shape or apart > ALIGNED:

@@ -353,6 +353,8 @@ REFUSALS = {
     "Vega": ({"g": {"MAGSYS": "Vega"}}, (), "has magnitudes of Vega"),
     "a scale": ({}, ("--pixel-scale=0.2",), "has pixel scale 0.168, --pixel-scale says 0.2"),
     "other pixels": ({"r": {"CRPIX1": 11.0}}, (), "r.fits is on other pixels than"),
+    "sheared pixels": ({"r": {"PC1_1": -4.7133e-5, "PC1_2": 5.61e-7}}, (), "r.fits is on other pixels than"),
+    "oblong pixels": ({"g": {"PC1_1": -6e-5}}, (), "g.fits has pixels of 0.216 x 0.168 arcsec: bring"),
     "no WCS": ({"g": {"CTYPE1": "", "CTYPE2": ""}}, (), "g.fits has no WCS"),
 }
 
