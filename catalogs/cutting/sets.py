@@ -6,6 +6,7 @@ whether a pixel whose mask is True is good, as in its Legacy Surveys, or bad.
 """
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,9 +134,8 @@ def open_set(
         chosen = replace(chosen, redshift="Z")  # of DESI, SDSS, VIPERS
     objects = read_objects(table, replace(chosen, bands=wanted.bands), needs_positions=False)
     zero_point = agreed("zero point", "AB mag of flux 1", wanted.zero_point, [(str(path), None)])
-    scale = next(iter(first.image.get("scale", [])), None)
-    stated = None if scale is None else round(float(scale), 6)
-    pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, [(str(path), stated)])
+    scale = next(iter(_stated(first.image.get("scale", ()))), None)
+    pixel_scale = agreed("pixel scale", "arcsec", wanted.pixel_scale, [(str(path), scale)])
     chunks = np.array_split(np.arange(len(objects)), max(1, len(objects) // ROWS))
     own = chunks[comm.Get_rank() :: comm.Get_size()]
     found = [
@@ -187,13 +187,18 @@ def _looked(
         by_band = zip(wanted.bands, _planes(item, wanted), strict=True)
         found = {band: plane for band, plane in by_band if plane is not None}
         bands |= found.keys()
-        scales = [float(item.image["scale"][plane]) for plane in found.values() if "scale" in item.image]
+        scales = _stated(np.asarray(item.image["scale"])[[*found.values()]]) if "scale" in item.image else []
         other = next((scale for scale in scales if not same("pixel scale", scale, pixel_scale)), None)
         if not found:
             rejects.add(row, Reason.NO_IMAGE)
         elif other is not None:
             rejects.add(row, Reason.PIXEL_SCALE, f"it has pixel scale {other:g}, the store {pixel_scale:g}")
     return rejects, bands
+
+
+def _stated(scales: Iterable[float]) -> list[float]:
+    """Pixel scales of planes, arcsec, of those that have one."""
+    return [round(float(scale), 6) for scale in scales if math.isfinite(scale) and scale > 0]
 
 
 def _planes(item: Item, wanted: Wanted) -> list[int | None]:

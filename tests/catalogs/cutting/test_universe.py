@@ -240,6 +240,12 @@ def test_a_cut_leaves_each_object_its_image(tmp_path, layout):
         ({"image_array": None}, ["--mask-true=good"], cli.USAGE, "is no set with images"),
         ({"image_scale": np.ones(N)}, ["--mask-true=good"], cli.REFUSED, "image_scale is of shape (4,)"),
         (
+            {"image_scale": np.full((N, 3), np.nan)},
+            ["--mask-true=good"],
+            cli.REFUSED,
+            "does not say its pixel scale (arcsec): pass --pixel-scale",
+        ),
+        (
             {"image_psf_fwhm": np.ones(N)},
             ["--mask-true=good"],
             cli.REFUSED,
