@@ -1,16 +1,16 @@
 """Aperture photometry of the visible part of an image, the main information on its redshift.
 
 Magnitudes of a galaxy in its bands are nearly equal, and its redshift is in their small differences. So they
-are whitened: all directions in which the photometry of galaxies varies have the same variance. Magnitudes in
-bands that are not there are those that galaxies with the same other magnitudes have in the mean: the colours
-that are known are then what they would be with all bands.
+are whitened: all directions in which the photometry of galaxies varies have the same variance. Each set of
+bands has a whitening of its own, by galaxies of a survey that has these: noise is part of what varies, and
+what the deepest of several surveys tells apart is lost in that of another.
 """
 
 import torch
 from torch import Tensor, nn
 
 from mmae.layers.rings import rings, sums
-from mmae.layers.whitening import completing, whitening
+from mmae.layers.whitening import whitening
 
 RADII = (3.0, 5.0, 8.0, 12.0, 20.0, 32.0)
 """Radii of the apertures, pixels: 0.5 to 5.4 arcsec of HSC."""
@@ -18,6 +18,9 @@ FLOOR = 1e-4
 """Smallest variance of the asinh magnitudes with information: that of 0.01 mag."""
 CENTRAL = 2
 """Place in RADII of the aperture whose magnitudes are compared with those of other galaxies."""
+LEAST_OWN = 256
+"""Galaxies of a survey that has the bands of a set and no others by which these are whitened, at the least;
+where they are fewer it is by all that have these."""
 MAX_BANDS = 8
 """There are a matrix and a network for each set of bands: 90 MB for 8 bands, twice as much for one more."""
 
@@ -58,8 +61,9 @@ class Photometry(nn.Module):
 
     rings: Tensor
     centre: Tensor
+    """(2^bands, J), by the number of the set of bands that are there; 0 in the others"""
     whiten: Tensor
-    """(2^bands, J, J), by the number of the set of bands that are there; 0 for the others."""
+    """(2^bands, J, J), the same"""
 
     def __init__(self, bands: int) -> None:
         super().__init__()
@@ -67,7 +71,7 @@ class Photometry(nn.Module):
         self.features = width + len(RADII) + bands
         self.place_of_central = CENTRAL
         self.register_buffer("rings", rings(RADII), persistent=False)
-        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("centre", torch.zeros(2**bands, width))
         self.register_buffer("whiten", torch.eye(width).repeat(2**bands, 1, 1))
 
     def forward(self, pixels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,8 +86,8 @@ class Photometry(nn.Module):
         visible = visible.unflatten(1, (-1, self.rings.shape[0]))  # (B, bands, 6)
         present = visible.sum(2) > 0
         numbers = set_numbers(present)
-        whiten = self.whiten.index_select(0, numbers)
-        white = ((magnitudes - self.centre).unsqueeze(2) * whiten).sum(1)
+        centre, whiten = self.centre.index_select(0, numbers), self.whiten.index_select(0, numbers)
+        white = ((magnitudes - centre).unsqueeze(2) * whiten).sum(1)
         hidden = 1 - visible.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
         central = magnitudes.unflatten(1, (-1, self.rings.shape[0]))[:, :, self.place_of_central]
         absent = (~present).to(white.dtype)
@@ -105,7 +109,7 @@ class Photometry(nn.Module):
         magnitudes, visible = self.measure(pixels, weights)
         visible = visible.unflatten(1, (-1, self.rings.shape[0]))  # (B, bands, 6)
         members = sets_of(numbers, visible.shape[1]).to(visible)
-        white = (magnitudes - self.centre) @ self.whiten[numbers]
+        white = (magnitudes - self.centre[numbers].unsqueeze(1)) @ self.whiten[numbers]
         hidden = 1 - torch.einsum("bkr,sk->sbr", visible, members) / members.sum(1)[:, None, None]
         absent = (visible.sum(2) <= 0).to(members) @ members.T
         return torch.cat([asinh(white), hidden], 2), (absent == 0).T
@@ -125,12 +129,26 @@ class Photometry(nn.Module):
     def fit(self, pixels: Tensor, weights: Tensor) -> None:
         """Fit the whitening to patches (N, 64, bands * 64) of images, in units of the sky noise.
 
-        Galaxies without a band are left out of it.
+        Nothing is fitted to a set of bands that fewer than two galaxies have.
         """
         magnitudes, visible = self.measure(pixels, weights)
-        complete = magnitudes[(visible > 0).all(1)]
-        centre, whiten = whitening(complete, FLOOR)
-        self.centre.copy_(centre)
-        for number in range(len(self.whiten)):
-            known = set_of(number, len(centre) // len(RADII)).repeat_interleave(len(RADII))
-            self.whiten[number] = completing(complete, FLOOR, known) @ whiten
+        for number in range(1, len(self.whiten)):
+            rows, known = self.galaxies_of(number, visible)
+            if len(rows) > 1:
+                centre, whiten = whitening(magnitudes[rows][:, known], FLOOR)
+                self.centre[number, known] = centre
+                self.whiten[number] = whiten.new_zeros(self.whiten.shape[1:])
+                self.whiten[number, known.unsqueeze(1), known] = whiten
+
+    def galaxies_of(self, number: int, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Galaxies (m,) by which a set of bands is whitened, and places (k,) of its magnitudes.
+
+        visible (N, J): as from `measure`
+        """
+        wanted = set_of(number, visible.shape[1] // len(RADII)).to(visible.device)
+        seen = visible.unflatten(1, (-1, len(RADII))) > 0
+        complete = seen[:, wanted].all(2).all(1)
+        rows = (complete & ~seen[:, ~wanted].any(2).any(1)).nonzero()[:, 0]
+        if len(rows) < LEAST_OWN:
+            rows = complete.nonzero()[:, 0]
+        return rows, wanted.repeat_interleave(len(RADII)).nonzero()[:, 0]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mmae.layers.patches import PATCH
-from mmae.layers.photometry import FLOOR, RADII, Photometry, sets_of
-from mmae.layers.whitening import completing, whitening
+from mmae.layers.photometry import FLOOR, RADII, Photometry, set_numbers, sets_of
+from mmae.layers.whitening import whitening
 from mmae.models.mmae import Model
 
 LEAST_COMPLETE = 2
@@ -62,7 +62,6 @@ def axes(old: int, new: int, columns: int, bins: int) -> dict[str, tuple[int, Te
         "noise": (0, bands),
         "image_embed.up.weight": (1, pixels),
         "photometry_embed.up.weight": (1, beside),
-        "photometry.centre": (0, pieces(rings)),
         "conditions.lowest": (0, bands),
         "conditions.highest": (0, bands),
         "conditions.centre": (0, by_band_and_one),
@@ -95,23 +94,23 @@ def _extend(
     photometry: Photometry, weights: Mapping[str, Tensor], pixels: Tensor, known: Tensor, new: int
 ) -> None:
     """Whiten the magnitudes of new bands, given the others; pixels, known: as from `Model.pixels`."""
-    rings = len(RADII)
-    first, bands = rings * new, len(photometry.centre) // rings
+    first = len(RADII) * new
     magnitudes, visible = photometry.measure(pixels, known)
-    of_survey = (visible.unflatten(1, (bands, rings)).sum(2) > 0).any(0).repeat_interleave(rings)
-    complete = magnitudes[(visible[:, of_survey] > 0).all(1)][:, of_survey]
-    if len(complete) < LEAST_COMPLETE:
+    of_survey = (visible.unflatten(1, (-1, len(RADII))) > 0).any(2).any(0)
+    whole = int(set_numbers(of_survey.unsqueeze(0)))
+    if len(photometry.galaxies_of(whole, visible)[0]) < LEAST_COMPLETE:
         raise ValueError("no two galaxies have data in all bands of the survey")
-    centre, whiten = whitening(complete, FLOOR)
-    # the others keep the centre of another survey: the new ones are moved until their means are 0
-    shift = (centre[first:] - photometry.centre[of_survey][first:]) @ whiten[first:, :first]
-    photometry.centre[:first] = centre[:first] + torch.linalg.solve(whiten[:first, :first].T, shift)
-    for number in range(len(photometry.whiten)):
-        matrix = torch.zeros_like(photometry.whiten[number])
-        present = sets_of(torch.tensor([number]), bands)[0].repeat_interleave(rings)
-        matrix[of_survey, :first] = (completing(complete, FLOOR, present[of_survey]) @ whiten)[:, :first]
+    for number, (centre, matrix) in enumerate(zip(photometry.centre, photometry.whiten, strict=True)):
+        centre[first:] = weights["photometry.centre"][number >> new]
+        matrix.zero_()
         matrix[first:, first:] = weights["photometry.whiten"][number >> new]
-        photometry.whiten[number] = matrix
+        rows, places = photometry.galaxies_of(number & whole, visible)
+        mean, whiten = whitening(magnitudes[rows][:, places], FLOOR)
+        added = int((places < first).sum())
+        matrix[places.unsqueeze(1), places[:added]] = whiten[:, :added]
+        # the others keep the centre of another survey: the new ones are moved until their means are 0
+        shift = (mean - centre[places])[added:] @ whiten[added:, :added]
+        centre[places[:added]] = mean[:added] + torch.linalg.solve(whiten[:added, :added].T, shift)
 
 
 def _extend_conditions(model: Model, image: Tensor, new: int) -> None:
