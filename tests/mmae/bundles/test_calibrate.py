@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import TINY
 
-from mmae.bundles.calibrate import LEAST_ROWS, Widths, calibrate_sets, temperature, width_of
+from mmae.bundles import calibrate
+from mmae.bundles.calibrate import Widths, calibrate_sets, temperature, width_of
 from mmae.bundles.image_pdf import ImagePdf
 from mmae.bundles.program import estimates
 from mmae.layers import pdf
@@ -71,13 +72,15 @@ def test_a_shallow_survey_is_calibrated_as_it_is():
     torch.testing.assert_close(program.way(whole, torch.ones(64)), torch.ones(64))
 
 
-def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies():
+def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies(monkeypatch):
     """Those of another survey, with that band, have another depth; they count where there are too few."""
-    rng, few = torch.Generator().manual_seed(1), LEAST_ROWS - 1
+    enough = 32  # calibrations take as long as they have images
+    monkeypatch.setattr(calibrate, "LEAST_ROWS", enough)
+    rng, few = torch.Generator().manual_seed(1), enough - 1
     torch.manual_seed(0)
     model = build(TINY["mmae"])
-    image = torch.randn(3 * LEAST_ROWS, 5, 64, 64, generator=rng)
-    image[LEAST_ROWS:, 1] = torch.nan
+    image = torch.randn(3 * enough, 5, 64, 64, generator=rng)
+    image[enough:, 1] = torch.nan
     redshift = torch.rand(len(image), generator=rng)
 
     def levels_of(rows):
@@ -85,9 +88,9 @@ def test_a_survey_without_a_band_is_calibrated_by_its_own_galaxies():
         calibrate_sets(program, image[rows], redshift[rows])
         return program.levels[0, 0b11101], program.levels[0, 0b11111]
 
-    everything, own = levels_of(slice(None)), levels_of(slice(LEAST_ROWS, None))
+    everything, own = levels_of(slice(None)), levels_of(slice(enough, None))
     assert torch.equal(everything[0], own[0])
-    whole, both = levels_of(slice(LEAST_ROWS)), levels_of(slice(LEAST_ROWS + few))
+    whole, both = levels_of(slice(enough)), levels_of(slice(enough + few))
     assert torch.equal(whole[1], everything[1])
     assert not torch.equal(whole[0], both[0])
     assert not torch.equal(both[0], own[0])
