@@ -21,7 +21,7 @@ from catalogs.mock import survey as mock
 from catalogs.object_path import ObjectPath
 from catalogs.store import cutouts
 from catalogs.store import format as cutout_format
-from mmae import export, train
+from mmae import cli, export, train
 from mmae.models.himes2025 import Himes2025Config
 from mmae.models.mmae_config import ModelConfig
 from mmae.training.recipe import Train
@@ -232,8 +232,49 @@ def trained(runs):
 
 
 @pytest.fixture(scope="session")
-def bundle(trained, made_once):
-    return made_once("bundle", lambda out: export.main(export.Export(trained, out)))
+def bundles(runs, made_once):
+    """`bundles(preset)`: the bundle of that run, in every precision."""
+    return lambda preset: made_once(
+        f"bundle-{preset}", lambda out: export.main(export.Export(runs(preset), out))
+    )
+
+
+@pytest.fixture(scope="session")
+def bundle(bundles):
+    return bundles("mmae")
+
+
+@pytest.fixture(scope="session")
+def catalogue(survey, bundle, made_once):
+    """Folder with the catalogue of the tile, made in one go by one worker, whatever is in the environment."""
+
+    def infer(folder):
+        flags = ("--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", folder, "--workers", 1)
+        variables = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent)}
+        done = output_of("mmae.infer", *flags, env=variables)
+        assert done.startswith(f"model: {bundle}")
+        assert "2048 objects" in done
+
+    return made_once("catalogue", infer)
+
+
+@pytest.fixture(scope="session")
+def embeddings(survey, bundle, made_once):
+    """Folder with the embeddings of the tile (4 shards), made in one go by one worker."""
+
+    def embed(folder):
+        flags = ("--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", folder, "--workers", 1)
+        made = f"wrote {folder / 'rubin_tile.embeddings.zarr'}: 2048 objects, 64 numbers each; 0 are NaN"
+        assert made in output_of("mmae.embed", *flags)
+
+    return made_once("embeddings", embed)
+
+
+def output_of(module, *flags, env=None):
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == cli.OK, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,9 @@ from mmae.production.ray_session import token_file
 
 
 @pytest.fixture(scope="session")
-def undisturbed(survey, bundle, made_once):
+def undisturbed(catalogue):
     """sha256 of the products of a run that nothing disturbs."""
-
-    def infer(folder):
-        subprocess.run(command(survey / "rubin_tile.zarr", bundle, "--out", str(folder)), check=True)
-
-    return digests(made_once("undisturbed", infer))
+    return digests(catalogue)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from catalogs.store.cutouts import open_store
 from catalogs.store.format import NO_METADATA
 from catalogs.store.manifest import altered_files
 from catalogs.store.resampling import resample
-from mmae import cli, export
+from mmae import cli
 from mmae.bundles.bundle import open_bundle
 from mmae.bundles.engine import device_of_this_process
 from mmae.models import checkpoint
@@ -49,14 +49,10 @@ def products(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(survey, bundle, tmp_path_factory):
+@pytest.fixture(scope="session")
+def undisturbed(embeddings):
     """Folder with the product of the tile (4 shards), made in one go by one worker."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = embed(survey / "rubin_tile.zarr", "--model", bundle, "--out", folder, "--workers", 1)
-    assert done.returncode == cli.OK, done.stderr
-    assert f"wrote {folder / PRODUCT}: 2048 objects, 64 numbers each; 0 are NaN" in done.stdout
-    return folder
+    return embeddings
 
 
 def test_a_row_is_what_the_program_makes_of_the_image(survey, bundle, undisturbed):
@@ -245,13 +241,12 @@ def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(survey, bundle, 
 
 
 def test_a_product_of_another_model_is_refused_and_left_alone(
-    survey, bundle, runs, undisturbed, tmp_path, capsys
+    survey, bundle, bundles, undisturbed, tmp_path, capsys
 ):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
-    export.main(export.Export(runs("himes2025"), tmp_path / "other"))
     before = products(tmp_path)
     flags = (survey / "rubin_tile.zarr", "--out", tmp_path, "--model")
-    assert run(*flags, tmp_path / "other") == cli.REFUSED
+    assert run(*flags, bundles("himes2025")) == cli.REFUSED
     assert "was made with another model_sha256" in capsys.readouterr().err
     (tmp_path / PRODUCT / "embedding" / "c" / "0" / "0").write_bytes(b"")
     assert run(*flags, bundle) == cli.REFUSED

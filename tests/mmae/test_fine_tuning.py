@@ -51,6 +51,12 @@ def fine_tuned(trained, other, out, **flags):
     return config
 
 
+@pytest.fixture(scope="module")
+def tuned(trained, other, tmp_path_factory):
+    """Settings of such a run."""
+    return fine_tuned(trained, other, tmp_path_factory.mktemp("tuned") / "run")
+
+
 def test_a_run_begins_with_the_weights_and_scales_of_another(trained, other, tmp_path):
     fine_tuned(trained, other, tmp_path / "run", lr=1e-12, average=0.0)
     before, after = (checkpoint.load_model(checkpoint.find(run)) for run in (trained, tmp_path / "run"))
@@ -69,37 +75,36 @@ def test_a_run_begins_with_the_weights_and_scales_of_another(trained, other, tmp
     assert not batch.image[:, [0, 1, 3]].isnan().all()
 
 
-def test_what_was_learned_is_kept_and_goes_on(trained, other, tmp_path):
+def test_what_was_learned_is_kept_and_goes_on(trained, tuned, tmp_path):
     """After a few steps the weights have moved, and a run goes on from its own checkpoint alone."""
-    config = fine_tuned(trained, other, tmp_path / "run")
     start = load_beginning(checkpoint.find(trained))
-    moved, _ = checkpoint.load_model(checkpoint.find(tmp_path / "run"))
+    moved, _ = checkpoint.load_model(checkpoint.find(tuned.out))
     changed = [not torch.equal(start.weights[name], weights) for name, weights in moved.named_parameters()]
     assert np.mean(changed) > 0.8  # all but those of the spectrum
     for name, scale in moved.named_buffers():
         if name in start.weights and name != "others":
             assert torch.equal(start.weights[name], scale), name
     copy = shutil.copytree(trained, tmp_path / "first")
-    config = replace(config, schedule="constant", out=tmp_path / "constant", start=copy)
+    config = replace(tuned, schedule="constant", out=tmp_path / "constant", start=copy)
     train.main(config)
     shutil.rmtree(copy)
     train.main(replace(config, epochs=2))
     assert checkpoint.load(checkpoint.newest(tmp_path / "constant"))["epoch"] == 2
 
 
-def test_the_galaxies_of_both_are_of_those_the_model_was_made_with(survey, trained, other, tmp_path, capsys):
-    fine_tuned(trained, other, tmp_path / "run")
-    export.main(export.Export(tmp_path / "run"))
-    roles = open_bundle(tmp_path / "run/bundle").roles()
+def test_the_galaxies_of_both_are_of_those_the_model_was_made_with(
+    survey, trained, other, tuned, tmp_path, capsys
+):
+    export.main(export.Export(tuned.out, tmp_path / "bundle"))
+    roles = open_bundle(tmp_path / "bundle").roles()
     trained_on = roles["object_id"][roles["role"] == TRAINED_ON]
-    for path, run in ((survey / "train.zarr", trained), (other, tmp_path / "run")):
+    for path, run in ((survey / "train.zarr", trained), (other, tuned.out)):
         data = TrainingSet(path, load_beginning(checkpoint.find(run)).config)
         assert np.isin(data.object_id[data.rows(TRAIN)], trained_on).all()
-    content = checkpoint.load(checkpoint.find(tmp_path / "run"))
+    content = checkpoint.load(checkpoint.find(tuned.out))
     content["data"]["start"]["paths"] = [str(tmp_path / "gone.zarr")]
-    checkpoint.save(tmp_path / "run/moved.pt", content)
     capsys.readouterr()
-    export.main(export.Export(tmp_path / "run/moved.pt", tmp_path / "bundle"))
+    export.find_sample(export.Export(tuned.out), content)  # with which an export begins
     assert "gone.zarr, which the model began with, is not there" in capsys.readouterr().out
 
 

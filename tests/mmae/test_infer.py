@@ -39,16 +39,9 @@ def sha256(path):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(survey, bundle, tmp_path_factory):
+def undisturbed(catalogue):
     """Folder with the catalogue of the tile, made in one go by one worker."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = infer(
-        folder, "--catalog", survey / "rubin_tile.zarr", "--model", bundle, "--out", folder, "--workers", 1
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"model: {bundle}")
-    assert "2048 objects" in done.stdout
-    return folder
+    return catalogue
 
 
 def test_a_catalogue_can_be_evaluated_and_a_changed_bit_in_it_is_seen(undisturbed, tmp_path, capsys):
@@ -400,13 +393,15 @@ def refused(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_bad_input_is_one_sentence_and_leaves_nothing(case, refused, bundle):
+def test_bad_input_is_one_sentence_and_leaves_nothing(case, refused, bundle, monkeypatch, capsys):
     flags, code, sentence = REFUSALS[case]
     before = sorted(refused.iterdir())
-    done = infer(refused, *flags, "--model", bundle)
-    assert done.returncode == code, done.stderr
-    assert sentence in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(refused)
+    found = cli.run_command("infer", [*flags, "--model", str(bundle)])
+    error = capsys.readouterr().err
+    assert found == code, error
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
     assert sorted(refused.iterdir()) == before
 
 

@@ -140,10 +140,16 @@ def test_a_stopped_job_ends_with_the_weights_of_an_undisturbed_one(start, undist
 
 
 def test_a_time_limit_ends_in_a_requeue(start):
-    """Four minutes; Slurm warns two minutes before their end, or up to three."""
-    controller = start("out_of_time", "--epochs=1000", f"--slurm.hours={4 / 60}")
+    """Four minutes; Slurm warns two minutes before their end, or up to three.
+
+    One rank, which leaves the other core alone all that time, as does the end of the job once it is seen.
+    """
+    alone = ("--slurm.nodes=1", "--slurm.tasks-per-node=1")
+    controller = start("out_of_time", "--epochs=1000", f"--slurm.hours={4 / 60}", *alone)
     controller.wait_for(lambda: controller.restarts() == 1, "requeue")
     controller.wait_for_line("stopped and saved at step")
+    controller.process.terminate()
+    assert controller.end() == cli.INTERRUPTED
 
 
 def test_three_starts_without_a_newer_checkpoint_are_enough(start):
