@@ -33,8 +33,8 @@ def tiles(draw_tile, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def singly(tiles, bundle, tmp_path_factory):
-    """Products of a run for each tile."""
+def alone(tiles, bundle, tmp_path_factory):
+    """Folder with what a run for each tile left."""
     out = tmp_path_factory.mktemp("singly")
     for name in SIZES:
         done = infer(
@@ -42,7 +42,13 @@ def singly(tiles, bundle, tmp_path_factory):
         )
         assert done.returncode == cli.OK, done.stderr
     assert not (out / "index.ecsv").exists()
-    return digests(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def singly(alone):
+    """Products of a run for each tile."""
+    return digests(alone)
 
 
 def test_a_damaged_tile_is_named_and_only_it_is_done_again(tiles, singly, bundle, tmp_path, capsys):
@@ -93,10 +99,8 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tiles, bundle, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_status_of_a_tile_that_was_stopped(tiles, singly, bundle, tmp_path, capsys):
-    out = shutil.copytree(tiles / "c.zarr", tmp_path / "c.zarr").parent
-    shutil.copy(tiles / "c.zarr.manifest.json", out)
-    assert infer(out, "--catalog", "c.zarr", "--model", bundle).returncode == cli.OK
+def test_the_status_of_a_tile_that_was_stopped(tiles, alone, tmp_path, capsys):
+    out = shutil.copytree(alone, tmp_path / "out")
     cli.run_command("status", [str(out / "c.photoz")])
     assert f"catalogue    {out / 'c.photoz.fits'}, 1100 objects" in capsys.readouterr().out
     (out / "c.photoz/finished.json").unlink()
