@@ -49,12 +49,20 @@ EXPENSIVE = {
 """Fixtures that draw a survey, train a model or start a cluster: their tests are slow whatever they do."""
 
 
+LONGEST = ("slurm", "faults", "gpu", "test_install.py", "mmae", "jobs")
+"""Rooms whose files take minutes, those that mostly wait first."""
+
+
 def pytest_collection_modifyitems(items):
-    """Mark tests of expensive fixtures as slow; run first those that mostly wait for a cluster."""
+    """Mark tests of expensive fixtures as slow; put the longest files first.
+
+    A process of tests takes a file at a time, and at the end all but one would wait for a long one.
+    """
     for item in items:
         if EXPENSIVE.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    rank = {room: number for number, room in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(ROOT / "tests").parts[0], len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -233,7 +241,7 @@ def trained(runs):
 
 @pytest.fixture(scope="session")
 def bundles(runs, made_once):
-    """`bundles(preset)`: the bundle of that run, in every precision."""
+    """`bundles(preset)`: the bundle of that run."""
     return lambda preset: made_once(
         f"bundle-{preset}", lambda out: export.main(export.Export(runs(preset), out))
     )

@@ -1,5 +1,6 @@
 """Ingest with MPI writes the bytes that one process writes, and no rank outlives a failure."""
 
+import shutil
 import signal
 import time
 
@@ -70,10 +71,11 @@ DIES = """
 """
 
 
-@pytest.fixture
-def killed(mpirun, galaxies, tmp_path):
-    """A store of which the second of two ranks died in shard 3, when shards 0 to 2 were done."""
-    store, program = tmp_path / "a.zarr", tmp_path / "dies.py"
+@pytest.fixture(scope="module")
+def left_by_a_kill(mpirun, galaxies, tmp_path_factory):
+    """Folder with a store of which the second of two ranks died in shard 3, when shards 0 to 2 were done."""
+    folder = tmp_path_factory.mktemp("killed")
+    store, program = folder / "a.zarr", folder / "dies.py"
     program.write_text(PATCHED.format(start=3 * SHARD_ROWS, fault=DIES.strip()))
     started = time.monotonic()
     done = mpirun(2, galaxies, store, start=(program,))
@@ -81,8 +83,15 @@ def killed(mpirun, galaxies, tmp_path):
     assert done.returncode != cli.OK
     assert f"EXIT CODE: {signal.SIGKILL.value}" in done.stdout + done.stderr  # it was the kill that ended it
     assert time.monotonic() - started < 20
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr.partial"]
-    return store
+    assert [entry.name for entry in folder.iterdir()] == ["a.zarr.partial"]
+    return folder
+
+
+@pytest.fixture
+def killed(left_by_a_kill, tmp_path):
+    """That store in a folder of the test's own."""
+    shutil.copytree(left_by_a_kill, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "a.zarr"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

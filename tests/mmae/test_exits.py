@@ -118,17 +118,17 @@ def test_a_user_without_home_or_name_may_work(survey, bundle):
         assert (Path(folder) / "rubin_tile.photoz.fits").stat().st_uid == 54321
 
 
-def test_a_name_too_long_is_a_usage_error(tmp_path):
+def test_a_name_too_long_is_a_usage_error(tmp_path, capsys):
     name = 300 * "a"
     for words in (
-        ["mmae.cli", "store", "info", name],
-        ["mmae.infer", "--catalog", name, "--model", name],
-        ["mmae.cli", "mock", tmp_path / name, "--galaxies", 4, "--tile", 4],
-        ["mmae.cli", "status", name],
+        ["store", "info", name],
+        ["infer", "--catalog", name, "--model", name],
+        ["mock", tmp_path / name, "--galaxies", 4, "--tile", 4],
+        ["status", name],
     ):
-        done = run(*words)
-        assert done.returncode == cli.USAGE, done.stderr
-        assert done.stderr.count("\n") == 1
+        code, error = cli.run_command(words[0], list(map(str, words[1:]))), capsys.readouterr().err
+        assert code == cli.USAGE, error
+        assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("piece", PIECES)

@@ -8,7 +8,8 @@ from conftest import TINY
 
 from catalogs.products import schema
 from catalogs.store.cutouts import open_store
-from mmae.bundles import columns, summary
+from mmae import export
+from mmae.bundles import columns, compiler, summary
 from mmae.bundles.bundle import Bundle, open_bundle
 from mmae.bundles.engine import Engine
 from mmae.bundles.image_mask import WHOLE, Masking, visible_tokens
@@ -30,10 +31,13 @@ def preset(request):
 
 
 @pytest.fixture(scope="module")
-def both(bundles, preset):
-    """A bundle that offers every precision."""
-    assert set(open_bundle(bundles(preset)).precisions) == set(PRECISIONS)
-    return bundles(preset)
+def both(runs, preset, tmp_path_factory):
+    """A bundle that offers every precision, however coarse."""
+    out = tmp_path_factory.mktemp("both") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "BOUND", dict.fromkeys(compiler.BOUND, 1.0))
+        export.main(export.Export(runs(preset), out))
+    return out
 
 
 @pytest.fixture(scope="module")
