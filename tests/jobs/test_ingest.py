@@ -8,8 +8,6 @@ import h5py
 import pytest
 
 from catalogs import ingest
-from catalogs.mock.objects import TRAINING, draw
-from catalogs.mock.survey import write_galaxies
 from catalogs.store import format as cutout_format
 from catalogs.store.manifest import altered_files
 from mmae import cli
@@ -18,10 +16,22 @@ GALAXIES, SHARD_ROWS = 230, 64  # 4 shards, the last one short; of two ranks the
 
 
 @pytest.fixture(scope="module")
-def galaxies(tmp_path_factory):
+def galaxies(survey, tmp_path_factory):
     path = tmp_path_factory.mktemp("ingest") / "galaxies.hdf5"
-    write_galaxies(path, GALAXIES, [draw(5, TRAINING, range(GALAXIES))])
+    write_rows(survey / "galaxies.hdf5", path, slice(GALAXIES))
     return path
+
+
+def write_rows(source, path, rows):
+    """Write some of the galaxies of a file to another."""
+    with h5py.File(source) as whole, h5py.File(path, "w") as part:
+        part.attrs.update(whole.attrs)
+
+        def write(name, node):
+            if isinstance(node, h5py.Dataset):
+                part[name] = node[rows]
+
+        whole.visititems(write)
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +125,9 @@ def test_a_shard_that_was_damaged_meanwhile_is_written_again(mpirun, galaxies, s
     assert cutout_format.manifest_path(killed).read_bytes() == serial
 
 
-def test_another_input_is_not_mixed_in(mpirun, killed, tmp_path):
+def test_another_input_is_not_mixed_in(mpirun, survey, killed, tmp_path):
     other = tmp_path / "other.hdf5"
-    write_galaxies(other, GALAXIES, [draw(6, TRAINING, range(GALAXIES))])
+    write_rows(survey / "galaxies.hdf5", other, slice(256 - GALAXIES, None))
     ingest.main(ingest.Ingest(other, tmp_path / "serial.zarr", SHARD_ROWS))
     again = mpirun(2, other, killed)
     assert again.stdout.count("starting over") == 1

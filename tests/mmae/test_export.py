@@ -140,10 +140,7 @@ def test_another_store_may_be_named_to_calibrate_on(trained, draw_training, tmp_
 
 @pytest.mark.parametrize(("galaxies", "tail"), [(199, False), (200, True)])
 def test_the_tail_takes_200_galaxies(trained, monkeypatch, galaxies, tail):
-    for setting in (
-        "LEAST_ROWS",
-        "MOST_IMAGES",
-    ):  # p(z) of sets of bands, which takes its time, is not asked for
+    for setting in ("LEAST_ROWS", "MOST_IMAGES"):  # p(z) of other sets of bands is not asked for
         monkeypatch.setattr(f"mmae.bundles.calibrate.{setting}", 8)
     model, _ = checkpoint.load_model(checkpoint.find(trained))
     image = noise(galaxies, 5)
