@@ -83,8 +83,8 @@ def test_the_disk_is_full_half_way(survey, bundle, undisturbed, disk, size, part
     assert digests(out) == undisturbed
 
 
-def test_a_part_without_its_manifest_is_done_again(tile, bundle, undisturbed):
-    finish(tile, bundle)
+def test_a_part_without_its_manifest_is_done_again(tile, bundle, catalogue, undisturbed):
+    shutil.copytree(catalogue, tile.parent, dirs_exist_ok=True)
     run = tile.with_name("rubin_tile.photoz")
     (run / "finished.json").unlink()
     (run / "parts" / "unit-000001.json").unlink()
