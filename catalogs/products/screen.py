@@ -78,13 +78,27 @@ def screen_images(
         changed |= trailed
     else:
         changed = np.isnan(low).any(-1)
-    empty = np.isnan(pixels[changed])
-    share = np.zeros(low.shape)
-    share[changed] = empty.mean(-1)
+    reason = np.zeros(len(pixels), REASON_DTYPE)
+    flags, observed = np.zeros(len(pixels), np.int64), np.ones(low.shape, bool)
+    odd = changed | damaged | ((low == high) | (low == -np.inf) | (high == np.inf)).any(-1)
+    odd |= low.shape[1] < least_bands
+    if odd.any():  # in most blocks a few rows are, in many none
+        found = judge(pixels[odd], damaged[odd], least_bands, most_no_data)
+        pixels[odd], reason[odd], flags[odd], observed[odd] = found
+    flags |= np.where(trailed, Flag.BLEED_TRAIL.value, 0)
+    if flux_scale != 1:
+        image *= np.float32(flux_scale)
+    return Screened(image, reason, flags, observed)
+
+
+def judge(pixels: np.ndarray, damaged: np.ndarray, least_bands: int, most_no_data: float) -> Screened:
+    """Pixels (N, bands, P), NaN: no data, as a model gets them, and what is wrong with them."""
+    empty = np.isnan(pixels)
+    share = empty.mean(-1)
     observed = share <= most_no_data
-    empty |= ~observed[changed, :, None]
-    low[changed] = np.where(empty, np.inf, pixels[changed]).min(-1)
-    high[changed] = np.where(empty, -np.inf, pixels[changed]).max(-1)
+    empty |= ~observed[..., None]
+    low = np.where(empty, np.inf, pixels).min(-1)
+    high = np.where(empty, -np.inf, pixels).max(-1)
     masks = {
         Reject.DAMAGED: damaged,
         Reject.INFINITE: (observed & ((low == -np.inf) | (high == np.inf))).any(-1),
@@ -97,13 +111,9 @@ def screen_images(
     flags = np.where(incomplete.any(-1), Flag.MASKED_PIXELS.value, 0).astype(np.int64)
     flags |= np.where((incomplete & (share > REGION)).any(-1), Flag.NO_DATA_REGION.value, 0)
     flags |= np.where(~observed.all(-1), Flag.MISSING_BAND.value, 0)
-    flags |= np.where(trailed, Flag.BLEED_TRAIL.value, 0)
-    rejected = reason != ""
-    remove(pixels, changed, empty)
-    pixels[rejected] = 0
-    if flux_scale != 1:
-        image *= np.float32(flux_scale)
-    return Screened(image, reason, flags, observed)
+    kept = np.where(empty, np.float32(np.nan), pixels)
+    kept[reason != ""] = 0
+    return Screened(kept, reason, flags, observed)
 
 
 def remove(pixels: np.ndarray, rows: np.ndarray, empty: np.ndarray) -> None:

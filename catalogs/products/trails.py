@@ -38,7 +38,7 @@ def trails(image: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray
         which = np.arange(len(image))
         few, of_few = image, noise
         for step in SAMPLED:
-            suspect = _suspect(few, of_few, step) | _suspect(few.swapaxes(2, 3), of_few, step)
+            suspect = _suspect(few, of_few, step)
             which = which[suspect]
             if not len(which):
                 return np.zeros(len(image), bool), np.zeros((0, *image.shape[1:]), bool)
@@ -53,15 +53,20 @@ def trails(image: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _suspect(image: np.ndarray, noise: np.ndarray, step: int) -> np.ndarray:
     """Images (N,) with a column in a band that is bright in all of one in `step` rows that have data.
 
-    Or, of the first such step, where none of these has data: the next looks at more.
+    Or a row in all of one in `step` columns. Or, of the first such step, where none of these has data: the
+    next looks at more.
     """
-    sampled = np.ascontiguousarray(image[:, :, ::step])  # of columns, each number is in another line
-    least = reduce(np.fmin, np.moveaxis(_excess(sampled), 2, 0))  # (N, bands, W)
-    limit = CONTRAST * noise[..., None]
-    bright = least > limit
-    if step == SAMPLED[0]:
-        bright |= np.isnan(least) & np.isfinite(limit)
-    return np.asarray(bright.any((1, 2)))
+    limit = CONTRAST * noise
+    suspect = np.zeros(len(image), bool)
+    for sampled in (image[:, :, ::step], image[..., ::step].swapaxes(2, 3)):
+        # a sample of columns is copied, as each of its numbers is in another line
+        excess = _excess(np.ascontiguousarray(sampled))
+        least = reduce(np.fmin, (excess[:, :, row] for row in range(excess.shape[2])))  # (N, bands, W)
+        bright = least > limit[..., None]
+        if step == SAMPLED[0]:
+            bright |= np.isnan(least) & np.isfinite(limit[..., None])
+        suspect |= bright.any((1, 2))
+    return suspect
 
 
 def _excess(image: np.ndarray) -> np.ndarray:
