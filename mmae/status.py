@@ -22,7 +22,7 @@ from catalogs.place_flag import PlaceFlag
 from mmae import cli
 from mmae.models import checkpoint
 from mmae.production import index
-from mmae.production.plan import RUN_ENDING, RunFiles
+from mmae.production.plan import RUN_ENDING, RunFiles, number_of_units
 from mmae.training.runlog import read_reports, summary
 
 LISTED = 20
@@ -79,7 +79,7 @@ def tile_lines(files: RunFiles) -> Iterator[str]:
 def units_done(files: RunFiles) -> tuple[int, int]:
     """How many units of an unfinished tile have a manifest, and how many units it has."""
     plan = files.begun()
-    units = -(-plan["rows"] // plan["unit_rows"]) if plan else 0
+    units = number_of_units(plan["rows"], plan["unit_rows"], plan["batch"]) if plan else 0
     return sum(1 for _ in files.parts.glob("unit-*.json")), units
 
 

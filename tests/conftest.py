@@ -287,7 +287,7 @@ def output_of(module, *flags, env=None):
 
 @pytest.fixture(scope="session")
 def draw_tile(survey):
-    """`draw_tile(path, first, n)`: a store of n rows of the tile in shards of 64, whose units are of 512."""
+    """`draw_tile(path, first, n)`: a store of n rows of the tile in shards of 64, for units of 512."""
     source = cutouts.open_store(survey / "rubin_tile.zarr")
 
     def draw(path, first, n):

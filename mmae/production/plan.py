@@ -56,11 +56,20 @@ class Plan:
     @property
     def units(self) -> range:
         """Unit numbers."""
-        return range(-(-self.rows // self.unit_rows))
+        return range(number_of_units(self.rows, self.unit_rows, self.batch))
 
     def span(self, unit: int) -> tuple[int, int]:
         """First row of a unit, and the row after its last."""
-        return unit * self.unit_rows, min(self.rows, (unit + 1) * self.unit_rows)
+        return self._first_row(unit), min(self.rows, self._first_row(unit + 1))
+
+    def _first_row(self, unit: int) -> int:
+        starts = (0, self.batch) if self.batch < self.unit_rows else (0,)
+        return starts[unit] if unit < len(starts) else (unit - len(starts) + 1) * self.unit_rows
+
+
+def number_of_units(rows: int, unit_rows: int, batch: int) -> int:
+    """Units of a tile; its first batch is one, so that the first rows are there within seconds."""
+    return -(-rows // unit_rows) + (batch < min(rows, unit_rows))
 
 
 def batch_here() -> int:

@@ -6,6 +6,7 @@ Rates are of the steady state: from the time that every worker has done its firs
 there. Starting Ray and loading the model take seconds, whatever the size of the survey; they are given apart.
 """
 
+import json
 import os
 import statistics
 import subprocess
@@ -67,10 +68,12 @@ def program(tile: Path, bundle: Path, workers: int) -> tuple[float, float]:
         began = time.time()
         flags = ["--catalog", tile, "--model", bundle, "--out", out, "--workers", workers]
         run(sys.executable, "-m", "mmae.infer", *flags)
-        done = sorted(path.stat().st_mtime for path in Path(out).glob("*/parts/*.json"))
+        manifests = sorted(Path(out).glob("*/parts/*.json"), key=lambda path: path.stat().st_mtime)
+        first, last_of_first = manifests[0].stat().st_mtime, manifests[workers - 1].stat().st_mtime
+        units = map(json.loads, (path.read_bytes() for path in manifests[workers:]))
+        rest = sum(unit["rows"] + unit["rejects"] for unit in units)
         end = Path(out, "tile.photoz.fits").stat().st_mtime
-        first = done[workers - 1]
-        return done[0] - began, (OBJECTS - workers * OBJECTS / len(done)) / (end - first)
+        return first - began, rest / (end - last_of_first)
 
 
 def model_alone(tile: Path, bundle: Path, workers: int) -> tuple[float, float]:

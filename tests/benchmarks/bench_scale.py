@@ -14,7 +14,7 @@ from catalogs.products import schema
 from catalogs.products.schema import CATALOGUE
 from catalogs.store.writer import SHARD
 from mmae.production.dry_run import COPIES, PART_BYTES, costs_in_seconds
-from mmae.production.plan import unit_rows
+from mmae.production.plan import BATCH, number_of_units, unit_rows
 
 OBJECTS, TILE = 20_000_000_000, 1_000_000
 PIXELS = 5 * 64 * 64 * 4
@@ -29,7 +29,7 @@ FILES = 3
 
 def rows() -> Iterator[str]:
     tiles = OBJECTS // TILE
-    units = tiles * -(-TILE // unit_rows(TILE, SHARD))
+    units = tiles * number_of_units(TILE, unit_rows(TILE, SHARD), BATCH)
     row = schema.dtype(CATALOGUE).itemsize
     computing, scheduling, merging = costs_in_seconds(OBJECTS, units, COMPUTED * CORES)
     written = OBJECTS * row / 1e12

@@ -20,7 +20,7 @@ import report
 from bench_inference import make_inputs
 
 from mmae import environment
-from mmae.production.plan import BATCH, MIN_UNIT
+from mmae.production.plan import BATCH
 
 READY = "import time, sys; bundle, tile = sys.argv[1:]; now = time.perf_counter"
 RAY = "import ray; quiet = dict(log_to_driver=False, logging_level='error', include_dashboard=False)"
@@ -46,10 +46,9 @@ STEPS = {
     "what the actor imports": (f"{READY}; import ray", "import mmae.production.predictor"),
     "torch, and the engine": (f"{READY}; {ACTOR}", ENGINE),
     "the program of the bundle": (f"{READY}; {ACTOR}; {ENGINE}", LOAD),
-    "its first batch": (f"{READY}; {ACTOR}; {ENGINE}; {LOAD}", UNIT.format(rows=BATCH)),
-    f"the rest of the first unit, of {MIN_UNIT} rows": (
-        f"{READY}; {ACTOR}; {ENGINE}; {LOAD}; {UNIT.format(rows=BATCH)}",
-        UNIT.format(rows=MIN_UNIT - BATCH),
+    "its first batch, which is its first unit": (
+        f"{READY}; {ACTOR}; {ENGINE}; {LOAD}",
+        UNIT.format(rows=BATCH),
     ),
 }
 COMMAND = "the command, to its first rows"

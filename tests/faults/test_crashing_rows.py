@@ -13,7 +13,7 @@ from catalogs.store.cutouts import open_store
 from mmae import cli
 
 N, ROWS = 544, [516, 517]
-"""Rows of the tile, and those that kill. They are of its second unit, which is short: each halving of it, in
+"""Rows of the tile, and those that kill. They are of its third unit, which is short: each halving of it, in
 search of them, takes workers, and each of these the seconds of an import of torch."""
 DEADLY = """
 import os, sys
@@ -64,7 +64,7 @@ def test_objects_that_kill_actors_are_rejected_and_the_tile_is_finished(run, cat
     assert "wrote" in shown
     assert "CRASHES 2" in shown
     log = (tmp_path / "rubin_tile.photoz/log").read_text()
-    assert f"rows of unit 1 that kill workers: {ROWS[0]}, {ROWS[1]}\n" in log
+    assert f"rows of unit 2 that kill workers: {ROWS[0]}, {ROWS[1]}\n" in log
     ids = open_store(tmp_path / "rubin_tile.zarr").column("object_id")
     rejects = Table.read(tmp_path / "rubin_tile.rejects.fits", hdu=1)
     assert rejects["OBJECT_ID"].tolist() == ids[ROWS].tolist()

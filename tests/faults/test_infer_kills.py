@@ -79,7 +79,7 @@ def test_a_kill_at_any_step_does_not_show_in_the_catalogue(draw_tile, bundle, tm
 
     What stands under a product's name is the undisturbed run's at once, and the next run leaves nothing else.
     """
-    store = draw_tile(tmp_path / "tile.zarr", 0, 600)  # two units
+    store = draw_tile(tmp_path / "tile.zarr", 0, 600)  # three units
     folder = tmp_path / "runs"
     folder.mkdir()
     program = [sys.executable, "-c", KILLED_AT_EVERY_STEP, store, bundle, folder]

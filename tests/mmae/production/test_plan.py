@@ -1,6 +1,7 @@
 """The plan: every row in one unit, whatever the store is cut into."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,6 +30,20 @@ def test_units_are_whole_batches_aligned_to_shards(rows, shard):
     spans = [make_plan(rows, size).span(unit) for unit in make_plan(rows, size).units]
     assert [stop for _, stop in spans[:-1]] == [start for start, _ in spans[1:]]
     assert (spans[0][0], spans[-1][1]) == (0, rows) if rows else not spans
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "edges"),
+    [
+        (64, 512, [0, 64]),
+        (65, 512, [0, 64, 65]),
+        (1100, 512, [0, 64, 512, 1024, 1100]),
+        (100, 64, [0, 64, 100]),
+    ],
+)
+def test_the_first_batch_of_a_tile_is_a_unit_of_its_own(rows, size, edges):
+    planned = make_plan(rows, size)
+    assert [planned.span(unit) for unit in planned.units] == list(pairwise(edges))
 
 
 def test_a_small_tile_still_has_work_for_several():

@@ -93,7 +93,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(tiles, bundle, tmp_path):
     done = infer(tmp_path, "--catalog", "*.zarr", "--model", bundle, "--workers", 2, "--dry-run")
     assert done.returncode == cli.OK, done.stderr
     assert "coarse: would be refused: coarse.zarr has pixel_scale 0.4" in done.stdout
-    assert "objects      1364 in 5 units" in done.stdout
+    assert "objects      1364 in 7 units" in done.stdout
     assert "objects/s an actor" in done.stdout
     assert "GB an actor" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
@@ -107,7 +107,7 @@ def test_the_status_of_a_tile_that_was_stopped(tiles, alone, tmp_path, capsys):
     (out / "c.photoz/parts/unit-000001.json").unlink()
     cli.run_command("status", [str(out / "c.photoz")])
     told = capsys.readouterr().out
-    assert "units        2 of 3" in told
+    assert "units        3 of 4" in told
     assert "rows, 0 rejects (0." in told
     assert cli.run_command("status", [str(tiles)]) == cli.USAGE
 
