@@ -21,6 +21,7 @@ from pathlib import Path
 from submitit.slurm.slurm import SlurmJobEnvironment
 
 from catalogs import atomic
+from mmae import environment
 from mmae.production import ray_needs, ray_session
 
 POLL_SECONDS = 0.5
@@ -111,12 +112,13 @@ class Rendezvous:
         }
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         command += [f"--{name}={value}" for name, value in flags.items()]
-        environment = os.environ | {
+        variables = os.environ | environment.WORKER
+        variables |= {
             ray_session.TOKEN_VARIABLE: str(self.folder / "token"),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # off for a Ray of one machine
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else it waits half a minute for nothing
         }
-        with subprocess.Popen(command, env=environment, umask=0o077) as node:
+        with subprocess.Popen(command, env=variables, umask=0o077) as node:
             while node.poll() is None and not self.over.exists():
                 time.sleep(POLL_SECONDS)
             node.terminate()

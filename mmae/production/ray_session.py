@@ -68,7 +68,11 @@ def started(workers: int, node_address: str = "127.0.0.1", token: Path | None = 
         try:
             ray_needs.check(root, workers, node_address)
             os.environ[TOKEN_VARIABLE] = str(token or token_file(root))
-            with private_umask(), failing_as("Ray does not start on this machine", root):
+            with (
+                private_umask(),
+                worker_environment(),
+                failing_as("Ray does not start on this machine", root),
+            ):
                 ray.init(
                     address="local",
                     num_cpus=workers,
@@ -96,7 +100,7 @@ def joined(address: str) -> Iterator[str]:
     The token is the one that RAY_AUTH_TOKEN_PATH names. Raises OSError where the cluster does not accept us.
     """
     with failing_as(f"the Ray cluster at {address} does not take us in"):
-        ray.init(address=address, **QUIET)
+        ray.init(address=address, runtime_env={"env_vars": environment.WORKER}, **QUIET)
     try:
         with terminated_as_interrupted():
             yield address
@@ -205,7 +209,6 @@ def actor_type(kind: type) -> Any:
         "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0,
         "max_concurrency": IN_FLIGHT,
         "concurrency_groups": {CONTROL: 1},
-        "runtime_env": {"env_vars": environment.WORKER},
     }
     return ray.remote(**options)(kind)
 
@@ -217,6 +220,24 @@ def private_umask() -> Iterator[None]:
         yield
     finally:
         os.umask(previous)
+
+
+@contextlib.contextmanager
+def worker_environment() -> Iterator[None]:
+    """Set up libraries as for workers in the processes that are started meanwhile, which hand it on.
+
+    Ray starts a process for each core together with its node; an actor that asks for another environment
+    would not take it, but wait for one of its own.
+    """
+    previous = {name: os.environ.get(name) for name in environment.WORKER}
+    os.environ |= environment.WORKER
+    try:
+        yield
+    finally:
+        for name, value in previous.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def kill_users(folder: Path) -> None:
