@@ -8,7 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from astropy.io import fits
 
-BLOCK = 2880
+BLOCK, CARD = 2880, 80
+END = b"END     "
 WHEN = "data of this HDU"
 """Comment of the checksums in place of astropy's wall time, so that equal tables are equal files."""
 
@@ -53,6 +54,26 @@ def _write_table(file: BinaryIO, header: fits.Header, blocks: Iterable[np.ndarra
     file.seek(start)
     file.write(header.tostring().encode())
     file.seek(0, os.SEEK_END)
+
+
+def find_table(content: bytes, name: str) -> tuple[int, int]:
+    """Number of rows of a table in a file that `write_tables` wrote, and where the first of them begins.
+
+    astropy takes a third of the time of a merge to understand all the cards of the headers.
+    """
+    at = 0
+    while at < len(content):
+        cards: dict[bytes, bytes] = {}
+        while END not in cards:
+            assert at < len(content), "a header has no end"
+            cards |= {content[k : k + 8]: content[k + 10 : k + CARD] for k in range(at, at + BLOCK, CARD)}
+            at += BLOCK
+        extension = cards.get(b"EXTNAME ", b"").partition(b"/")[0].strip(b" '").decode()
+        rows, size = (int(cards.get(key, b"0").partition(b"/")[0]) for key in (b"NAXIS2  ", b"NAXIS1  "))
+        if extension == name:
+            return rows, at
+        at += -(-rows * size // BLOCK) * BLOCK
+    raise KeyError(name)
 
 
 def add_words(block: bytes | memoryview, total: int = 0) -> int:

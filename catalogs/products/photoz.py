@@ -6,7 +6,6 @@ A unit writes three files, the manifest last; only a part whose manifest verifie
 
 import contextlib
 import hashlib
-import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -300,9 +299,7 @@ class Part:
             content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != expected:
             raise OSError(f"{path} {DAMAGED}")
-        with fits.open(io.BytesIO(content)) as hdus:
-            n, start = hdus[table].header["NAXIS2"], hdus[table].fileinfo()["datLoc"]
-        return np.frombuffer(content, dtype or schema.dtype(table), n, start)
+        return np.frombuffer(content, dtype or schema.dtype(table), *fits_stream.find_table(content, table))
 
 
 def merge(

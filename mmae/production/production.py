@@ -25,9 +25,10 @@ PREFETCHED_UNITS = 256
 """Units prefetched before a worker takes one; a tile of one unit keeps one file open meanwhile."""
 MAX_MERGES_WAITING = 64
 """Tiles that may wait for their merge before no more units are handed out (back-pressure)."""
-MERGERS = 4
-"""Tiles that are merged at once, at most, and no more than there are cores: most of a merge is hashing and
-writing, which leave the interpreter to others."""
+MERGERS = 8
+"""Tiles that are merged at once, at most, and no more than there are cores: a tenth of a merge holds the lock
+of the interpreter, the rest is hashing, writing and sorting. Each has three files open, and a part in memory:
+14 MB, with the whole p(z) some 90."""
 SIZE_THREADS = 16
 """Stores whose size is read at once: a shared file system takes its time for each."""
 BEGIN_POLL_SECONDS = 1.0

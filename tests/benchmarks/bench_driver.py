@@ -51,10 +51,10 @@ class Idle:
     def begin(self) -> None:
         pass
 
-    def process(self, ticket: int, task: int, rows: Rows) -> dict:
+    def process(self, ticket: int, task: None, rows: Rows) -> dict:
         files = {f"unit-{rows.unit}.fits": {"size": 0, "sha256": "0" * 64}}
         files |= {f"unit-{rows.unit}.rejects.fits": {}}
-        return {"plan": "0" * 64, "rows": task, "rejects": 0, "reasons": {}, "files": files}
+        return {"plan": "0" * 64, "rows": rows.size, "rejects": 0, "reasons": {}, "files": files}
 
     def recall(self, ticket: int) -> bool:
         return False
@@ -69,7 +69,7 @@ class PlannedTile(Tile):
         return self.plan.rows
 
     def open(self, *_: object) -> None:
-        self.task = MAX_UNIT
+        self.task = None
 
     def count(self, manifest: dict) -> None:
         self.begun = self.begun or time.monotonic()
@@ -110,9 +110,10 @@ def finished_units(folder: Path) -> Tile:
     ids, rng = np.arange(MERGED_ROWS), np.random.default_rng(0)
     for unit in tile.plan.units:
         start, stop = tile.plan.span(unit)
-        ra, dec, redshift = rng.uniform(0, 2, (3, MAX_UNIT))
-        flags, reason = np.zeros(MAX_UNIT, np.int64), np.where(np.arange(MAX_UNIT) % 100, "", "DAMAGED")
-        columns, observed = {"PHOTOZ_POINT": redshift}, np.ones((MAX_UNIT, 5), bool)
+        number = stop - start
+        ra, dec, redshift = rng.uniform(0, 2, (3, number))
+        flags, reason = np.zeros(number, np.int64), np.where(np.arange(number) % 100, "", "DAMAGED")
+        columns, observed = {"PHOTOZ_POINT": redshift}, np.ones((number, 5), bool)
         rows = photoz.rows(ids[start:stop], ra, dec, columns, flags, reason, observed)
         tile.count(Part(tile.files.parts, unit).write(tile.plan.sha256, PROVENANCE, *rows))
     tile.task = SimpleNamespace(provenance=PROVENANCE)
@@ -154,10 +155,10 @@ def tables(most: int, folder: Path | None) -> Iterator[str]:
     yield ""
     yield f"| check and merge of tiles of {MERGED_ROWS:,} rows, at once | rows/s | more memory, MB |"
     yield "|---|---|---|"
-    of_threads = {threads: measure(f"merge {threads}", folder) for threads in (1, 2, 4)}
+    here = min(MERGERS, cpus())
+    of_threads = {threads: measure(f"merge {threads}", folder) for threads in sorted({1, 2, 4, here})}
     for threads, merged in of_threads.items():
         yield f"| {threads} | {merged['rate']:,.0f} | {merged['growth']:.0f} |"
-    here = min(MERGERS, cpus())
     merged = of_threads[here]
     rate = merged["rate"]
     yield ""

@@ -296,6 +296,18 @@ def test_a_manifest_counts_the_rows_of_its_part(part, objects):
     ]
 
 
+@pytest.mark.parametrize("bins", [0, 30])
+def test_tables_are_found_in_a_part_where_astropy_finds_them(objects, tmp_path, bins):
+    part = Part(tmp_path, 0)
+    provenance = replace(PROVENANCE, pdf_bins=bins, pdf_z_max=4.0 if bins else 0.0)
+    part.write(PLAN, provenance, *rows(objects), np.zeros((900, bins), np.float32))
+    for path in (part.catalogue, part.rejects):
+        with fits.open(path) as hdus:
+            for hdu in hdus[1:]:
+                there = hdu.header["NAXIS2"], hdu.fileinfo()["datLoc"]
+                assert fits_stream.find_table(path.read_bytes(), hdu.name) == there
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
