@@ -2,6 +2,8 @@
 
 import platform
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 import toy
 from bench import Bench
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from catalogs import s3
@@ -58,6 +61,20 @@ def flops(bench: Bench) -> float:
     return counter.get_total_flops() / 8
 
 
+def launched(bench: Bench, precision: str, batch: int) -> Callable[[], Tensor]:
+    """The program and its columns, of images that stay where they are on the device."""
+    engine = bench.engine(precision, batch)
+    image = torch.randn(batch, 5, 64, 64, device=bench.device)
+    told = torch.full((batch, 11), torch.nan, device=bench.device)
+    drawn = torch.rand(batch, device=bench.device)
+
+    @torch.inference_mode()
+    def work() -> Tensor:
+        return engine.summary(Estimate(*engine.program(image, None, told)), drawn)
+
+    return work
+
+
 def model(bench: Bench) -> dict[str, Any]:
     """Objects/s of the program and its columns, images on the device; and its share of the matrix rate."""
     rates = products(bench)
@@ -65,19 +82,34 @@ def model(bench: Bench) -> dict[str, Any]:
     found |= {"objects_per_s": {}, "share_of_product": {}}
     for precision in (FP32, BF16):
         for batch in bench.size["batches"]:
-            engine = bench.engine(precision, batch)
-            image = torch.randn(batch, 5, 64, 64, device=bench.device)
-            told = torch.full((batch, 11), torch.nan, device=bench.device)
-            drawn = torch.rand(batch, device=bench.device)
-
-            @torch.inference_mode()
-            def work(engine: Engine = engine, inputs: Any = (image, None, told), drawn: Any = drawn) -> Any:
-                return engine.summary(Estimate(*engine.program(*inputs)), drawn)
-
-            rate = bench.rate(work, batch)
+            rate = bench.rate(launched(bench, precision, batch), batch)
             found["objects_per_s"][f"{precision} {batch}"] = rate
             share = rate * found["flop_an_object"] / (rates[precision] * 1e12)
             found["share_of_product"][f"{precision} {batch}"] = share
+    return found
+
+
+def graphs(bench: Bench) -> dict[str, Any] | None:
+    """Objects/s of the program in bf16, launched, and replayed as a CUDA graph; None where there is no GPU.
+
+    And how far the columns of a replay are from those of a launch. Where a program cannot be captured, its
+    error stands in the place of its numbers.
+    """
+    if bench.device.type != "cuda":
+        return None
+    found: dict[str, Any] = {}
+    for batch in bench.size["batches"]:
+        work = launched(bench, BF16, batch)
+        rates = {"launched": bench.rate(work, batch)}
+        try:
+            graph, expected = torch.cuda.CUDAGraph(), work()
+            with torch.cuda.graph(graph):
+                columns_of_graph = work()
+            rates["replayed"] = bench.rate(graph.replay, batch)
+            rates["largest difference"] = float((columns_of_graph - expected).abs().nan_to_num().max())
+            found[str(batch)] = rates
+        except RuntimeError:
+            found[str(batch)] = rates | {"error": traceback.format_exc()}
     return found
 
 

@@ -41,6 +41,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Any]] = {
     "error_against_cpu": inference.accuracy,
     "training_samples_per_s": training.rates,
     "learning": training.learning,
+    "cuda_graph_objects_per_s": inference.graphs,  # last: what fails in a capture may spoil what comes after
 }
 
 

@@ -27,3 +27,4 @@ def test_all_that_is_measured_on_a_gpu_is_measured_on_a_cpu(tmp_path):
     rates = [*found["model"]["objects_per_s"].values(), *found["catalogue_objects_per_s"].values()]
     assert min(rates) > 0
     assert len(found["learning"]["loss"]) > 1
+    assert found["cuda_graph_objects_per_s"] is None
