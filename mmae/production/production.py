@@ -25,10 +25,10 @@ PREFETCHED_UNITS = 256
 """Units prefetched before a worker takes one; a tile of one unit keeps one file open meanwhile."""
 MAX_MERGES_WAITING = 64
 """Tiles that may wait for their merge before no more units are handed out (back-pressure)."""
-MERGERS = 8
+MERGERS, MERGERS_OF_PDF = 8, 3
 """Tiles that are merged at once, at most, and no more than there are cores: a tenth of a merge holds the lock
-of the interpreter, the rest is hashing, writing and sorting. Each has three files open, and a part in memory:
-14 MB, with the whole p(z) some 90."""
+of the interpreter, the rest is hashing, writing and sorting. Each has a part in memory: 14 MB, but 90 where
+the whole p(z) is kept, so that the driver would pass its 300 MB."""
 SIZE_THREADS = 16
 """Stores whose size is read at once: a shared file system takes its time for each."""
 BEGIN_POLL_SECONDS = 1.0
@@ -62,7 +62,8 @@ class Production:
         self.show: Callable[[], None] = lambda: None
         self.first: Unit[Tile] | None = None
         self.listed = Prefetch(self.list_units(), PREFETCHED_UNITS)
-        self.merger = ThreadPoolExecutor(min(MERGERS, cpus()), "merge")
+        at_once = MERGERS_OF_PDF if bundle.keep_pdf else MERGERS
+        self.merger = ThreadPoolExecutor(min(at_once, cpus()), "merge")
         self.merging: deque[tuple[Tile, Future[None]]] = deque()
 
     def list_units(self) -> Iterator[ListedUnit]:
