@@ -122,7 +122,19 @@ def load_model(path: Path) -> tuple[AnyModel, dict[str, Any]]:
     state = load(path)
     try:
         model = build(config_of(state["family"], state["config"]["model"]))
-        model.load_state_dict(state["average"] or state["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        weights = state["average"] or state["model"]
+    except (KeyError, TypeError) as error:
         raise InputRefused(f"{path} is not a checkpoint of this model ({type(error).__name__})") from error
+    take_weights(model, weights, path)
     return model.eval(), state
+
+
+def take_weights(model: AnyModel, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Give a model the weights of a checkpoint; InputRefused where this version has others."""
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        raise InputRefused(
+            f"{path} has other weights than this version of the model: go on with the version that trained "
+            "it, or train it anew"
+        ) from error

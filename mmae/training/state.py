@@ -125,7 +125,8 @@ def begin_or_resume(
     A run resumes bit-identically to one that was never stopped, on as many ranks and the same kind of device;
     otherwise every galaxy of the epoch is still seen once, with the same masks, but dropout differs.
 
-    Raises UsageError where the run was begun with other flags or on other data.
+    Raises UsageError where the run was begun with other flags or on other data, InputRefused where its
+    weights are of another version of the model.
     """
     torch.manual_seed(config.seed)
     model = build(config.model)
@@ -154,9 +155,9 @@ def begin_or_resume(
         raise UsageError(f"{config.out} was begun with {changed}: give it the same flags, or another --out")
     if saved["data"] != description:
         raise UsageError(f"{config.out} was begun on other data than {config.names}: give another --out")
-    model.load_state_dict(saved["model"])
+    checkpoint.take_weights(model, saved["model"], path)
     if average:
-        average.load_state_dict(saved["average"])
+        checkpoint.take_weights(average, saved["average"], path)
     optimizer.load_state_dict(saved["optimizer"])
     for name in saved.keys() & set(PROGRESS):  # an older version saved fewer
         setattr(state, name, saved[name])
