@@ -113,6 +113,13 @@ def check_input(store: CutoutStore) -> str:
     return hashlib.sha256(b"".join(h.digest() for h in hashes.values())).hexdigest()
 
 
+def check_redshifts(store: CutoutStore) -> None:
+    """Raise InputRefused where a redshift is none, as velocities are: they are copied into the catalogue."""
+    if store.has_redshifts:
+        for start, stop in _strides(store.n):
+            store.redshifts(start, stop)
+
+
 def _strides(rows: int, size: int = 2**20) -> Iterator[tuple[int, int]]:
     for start in range(0, rows, size):
         yield start, min(rows, start + size)

@@ -34,7 +34,7 @@ from mmae import __version__
 from mmae.bundles.bundle import Bundle
 from mmae.bundles.columns import MC_SEED
 from mmae.production.notes import Notes
-from mmae.production.plan import Plan, RunFiles, batch_here, check_input, unit_rows
+from mmae.production.plan import Plan, RunFiles, batch_here, check_input, check_redshifts, unit_rows
 from mmae.production.predictor import TileTask
 from mmae.production.sky_warning import sky_warning
 from mmae.production.tile_list import named_stores
@@ -93,6 +93,7 @@ class Tile:
         """
         self.store = open_store(self.path, described)
         bundle.input.check(self.store)
+        check_redshifts(self.store)
         self.plan = self.make_plan(bundle)
         self.files.refuse_foreign_catalogue()
 

@@ -122,7 +122,7 @@ def test_the_whole_p_of_z_is_kept_where_it_is_asked_for(
 def test_a_part_of_every_image_may_be_hidden_and_the_catalogue_says_so(
     draw_tile, bundle, refused_again, tmp_path
 ):
-    tile = draw_tile(tmp_path / "tile.zarr", 0, 640)  # two units
+    tile = draw_tile(tmp_path / "tile.zarr", 0, 640)  # three units
     flags = ("--catalog", tile, "--model", bundle, "--precision", "fp32")
     flags += ("--image-mask", 0.25, "--draws", 2)
     done = infer(tmp_path, *flags)
@@ -363,6 +363,7 @@ REFUSALS = {
     "pixels under half as large": (["--catalog", "fine.zarr"], 3, "pixel_scale 0.08"),
     "a zero point of no survey": (["--catalog", "bright.zarr"], 3, "zero_point 60.0"),
     "an id twice": (["--catalog", "twice.zarr"], 3, "object_id 7 stands there twice"),
+    "velocities": (["--catalog", "velocities.zarr"], 3, "a redshift is 21000, as no galaxy has"),
     "an id of 2**63": (["--catalog", "overflow.zarr"], 3, "object_id 9223372036854775808 does not fit"),
 }
 
@@ -389,6 +390,14 @@ def refused(tmp_path_factory):
     ids = rows["object_id"].copy()
     ids[3] = 7
     cutouts.write(folder / "twice.zarr", lambda a, b: rows | {"object_id": ids}, n=n, survey="test")
+    redshift = np.full(n, 21_000.0)
+    cutouts.write(
+        folder / "velocities.zarr",
+        lambda a, b: rows | {"redshift": redshift},
+        n=n,
+        survey="test",
+        known=["redshift"],
+    )
     attributes = {"bands": list("grizy"), "pixel_scale": 0.168, "zero_point": 27.0}
     group = zarr.create_group(folder / "overflow.zarr", attributes=attributes)
     for name, values in (rows | {"object_id": np.arange(n, dtype=np.uint64) + 2**63 - n + 1}).items():
