@@ -186,13 +186,22 @@ class Tile:
             orphan.unlink()
 
     def units(self) -> Iterator[tuple[int, dict | None]]:
-        """The units of an unfinished tile, each with its manifest where it was done before."""
+        """The units of an unfinished tile, each with its manifest where it was done before.
+
+        Raises InputRefused where one was done that is of other rows, as an earlier version divided the tile.
+        """
         if self.was_finished:
             return
         there = {path.name for path in self.files.parts.iterdir()}
         for unit in self.plan.units:
-            part = self.files.part(unit)
-            yield unit, part.finished(self.plan.sha256) if part.manifest.name in there else None
+            part, (start, stop) = self.files.part(unit), self.plan.span(unit)
+            done = part.finished(self.plan.sha256) if part.manifest.name in there else None
+            if done and done["rows"] + done["rejects"] != stop - start:
+                raise InputRefused(
+                    f"{self.files.run} was begun with other units: remove it to start afresh, or write "
+                    "elsewhere with --out"
+                )
+            yield unit, done
 
     def count(self, manifest: dict) -> None:
         """Add the counts of a unit, or of a tile that was finished before."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from catalogs.errors import InputRefused
+from catalogs.products import photoz
 from catalogs.store import cutouts
 from catalogs.store.format import NO_METADATA
 from mmae.bundles.bundle import open_bundle
@@ -44,6 +45,19 @@ def test_units_are_whole_batches_aligned_to_shards(rows, shard):
 def test_the_first_batch_of_a_tile_is_a_unit_of_its_own(rows, size, edges):
     planned = make_plan(rows, size)
     assert [planned.span(unit) for unit in planned.units] == list(pairwise(edges))
+
+
+def test_parts_of_other_units_are_refused_before_the_rest_is_done(draw_tile, bundle, tmp_path):
+    """As of a version before, whose first unit was not the first batch alone."""
+    (tile,) = named_tiles((str(draw_tile(tmp_path / "tile.zarr", 0, 600)),), None)
+    tile.open(open_bundle(bundle), NO_METADATA)
+    none, damaged, observed = np.zeros(512), np.full(512, "DAMAGED"), np.ones((512, 5), bool)
+    ids = tile.store.column("object_id", 0, 512)
+    rows = photoz.rows(ids, none, none, {}, none.astype(np.int64), damaged, observed)
+    tile.files.part(0).write(tile.plan.sha256, tile.task.provenance, *rows)
+    with pytest.raises(InputRefused, match=r"tile.photoz was begun with other units: remove it"):
+        list(tile.units())
+    tile.close()
 
 
 def test_a_small_tile_still_has_work_for_several():
