@@ -9,6 +9,7 @@ from astropy.table import Table
 
 from catalogs.errors import InputRefused, UsageError
 from catalogs.place import Place
+from catalogs.redshift_values import is_redshift
 from catalogs.similarity.exact import Matches
 from catalogs.similarity.tiles import Tiles, tile_name
 from catalogs.store.cutouts import CutoutStore, open_store
@@ -60,7 +61,7 @@ class Drawn:
         for here, store in self.parts:
             if store.has_redshifts:
                 z[here] = [store.column("redshift", row, row + 1)[0] for row in self.local[here].tolist()]
-        return z
+        return np.where(is_redshift(z), z, np.nan)
 
     def composites(self) -> np.ndarray:
         """Colour composites (n, s, s, 3) uint8; smaller ones in the middle of what the largest take."""

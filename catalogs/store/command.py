@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional, subcommand
 
 from catalogs.errors import InputRefused, UsageError
 from catalogs.place_flag import PlaceFlag
+from catalogs.redshift_values import is_redshift
 from catalogs.store.checks import REPAIR, SHARDING, array_codecs, check_folder, inspect
 from catalogs.store.chunks import undecodable_files
 from catalogs.store.cutouts import CutoutStore, open_store
@@ -123,7 +124,7 @@ def summary(store: CutoutStore) -> Table:
     if store.has_spectra:
         wave, redshift = store.wave, store.column("redshift")
         facts["spectra"] = f"{len(wave)} pixels, {wave.min():.0f} to {wave.max():.0f} angstrom"
-        known = redshift[np.isfinite(redshift)]
+        known = redshift[is_redshift(redshift)]
         facts["redshifts"] = f"{known.min():.4f} to {known.max():.4f}" if len(known) else "none"
     table = Table(box=None, show_header=False, title=str(store.path), title_justify="left")
     for name, fact in facts.items():

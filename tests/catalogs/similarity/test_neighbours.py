@@ -10,7 +10,7 @@ from similar import ORIGIN, write_product, write_tile
 
 from catalogs.errors import InputRefused
 from catalogs.products.embeddings import open_embeddings
-from catalogs.similarity.exact import nearest
+from catalogs.similarity.exact import Matches, nearest
 from catalogs.similarity.page import Drawn, labels, stores_of
 from catalogs.similarity.tiles import of_products
 from catalogs.store import cutouts
@@ -119,6 +119,19 @@ def test_a_damaged_product_is_refused(tile, capsys):
     manifest_path(tile).unlink()
     assert run(tile) == cli.REFUSED
     assert "has no manifest" in capsys.readouterr().err
+
+
+def test_nines_in_the_place_of_a_redshift_are_no_label(tile):
+    store = cutouts.open_store(tile.with_name("tile.zarr"))
+    columns = {name: store.column(name) for name in ("object_id", "ra", "dec", "image")}
+    columns["redshift"] = np.full(N, 0.5)
+    columns["redshift"][:3] = -99, 9.9999, np.nan
+    again = tile.with_name("again.zarr")
+    rows = lambda a, b: {k: v[a:b] for k, v in columns.items()}  # noqa: E731
+    cutouts.write(again, rows, n=N, survey="test", size=8, known=["redshift"])
+    tiles, queries = of_products([open_embeddings(tile)]), np.arange(4)
+    drawn = Drawn(tiles, Matches(queries, queries[:, None], np.ones((4, 1))), [again])
+    np.testing.assert_array_equal(drawn.z, [np.nan, np.nan, np.nan, 0.5])
 
 
 def test_labels_have_rank_and_redshift():

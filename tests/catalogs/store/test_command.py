@@ -238,6 +238,15 @@ def test_an_empty_store_has_no_statistics(tmp_path, capsys):
     assert "median" not in capsys.readouterr().out
 
 
+def test_info_leaves_out_numbers_that_stand_for_no_redshift(tmp_path, capsys):
+    redshift = np.array([0.25, -99, 9.9999, np.nan, 0.5])
+    data = columns(np.ones((5, 5, 4, 4), np.float32)) | {name: np.ones((5, 6)) for name in ("flux", "ivar")}
+    data["redshift"], wave = redshift, np.linspace(3600.0, 9824.0, 6)
+    cutouts.write(tmp_path / "a.zarr", rows_of(data), n=5, survey="nines", size=4, wave=wave)
+    assert run("info", tmp_path / "a.zarr") == cli.OK
+    assert parse_tables(capsys.readouterr().out)["redshifts"] == ["0.2500 to 0.5000"]
+
+
 def test_an_empty_store_of_spectra_is_whole(tmp_path, capsys):
     """A file without rows has no wavelengths to keep: they are 0, which zarr would leave out as no chunk."""
     cutouts.write(tmp_path / "a.zarr", rows_of({}), n=0, survey="test", wave=np.zeros(12))
