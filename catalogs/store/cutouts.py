@@ -202,9 +202,9 @@ class CutoutStore:
             return np.full((self.n if stop is None else stop) - start, np.nan)
         redshift = self.column("redshift", start, stop).astype(np.float64)
         known = is_redshift(redshift)
-        check_redshifts(f"{self.path}: a redshift", redshift[known])
         if self.has("spectype"):
             known &= self.column("spectype", start, stop) != STAR
+        check_redshifts(f"{self.path}: a redshift", redshift[known])
         return np.where(known, redshift, np.nan)
 
     def further(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray | None:

@@ -18,8 +18,8 @@ FLOOR = 1e-4
 """Smallest variance of the asinh magnitudes with information: that of 0.01 mag."""
 CENTRAL = 2
 """Place in RADII of the aperture whose magnitudes are compared with those of other galaxies."""
-LEAST_OWN = 256
-"""Galaxies of a survey that has the bands of a set and no others by which these are whitened, at the least;
+LEAST_OWN = 3
+"""Galaxies of a survey that has the bands of a set and no others, a magnitude, by which these are whitened;
 where they are fewer it is by all that have these."""
 MAX_BANDS = 8
 """There are a matrix and a network for each set of bands: 90 MB for 8 bands, twice as much for one more."""
@@ -146,9 +146,10 @@ class Photometry(nn.Module):
         visible (N, J): as from `measure`
         """
         wanted = set_of(number, visible.shape[1] // len(RADII)).to(visible.device)
+        places = wanted.repeat_interleave(len(RADII)).nonzero()[:, 0]
         seen = visible.unflatten(1, (-1, len(RADII))) > 0
         complete = seen[:, wanted].all(2).all(1)
         rows = (complete & ~seen[:, ~wanted].any(2).any(1)).nonzero()[:, 0]
-        if len(rows) < LEAST_OWN:
+        if len(rows) < LEAST_OWN * len(places):
             rows = complete.nonzero()[:, 0]
-        return rows, wanted.repeat_interleave(len(RADII)).nonzero()[:, 0]
+        return rows, places
