@@ -105,12 +105,13 @@ def _extend(
         matrix.zero_()
         matrix[first:, first:] = weights["photometry.whiten"][number >> new]
         rows, places = photometry.galaxies_of(number & whole, visible)
-        mean, whiten = whitening(magnitudes[rows][:, places], FLOOR)
         added = int((places < first).sum())
-        matrix[places.unsqueeze(1), places[:added]] = whiten[:, :added]
-        # the others keep the centre of another survey: the new ones are moved until their means are 0
-        shift = (mean - centre[places])[added:] @ whiten[added:, :added]
-        centre[places[:added]] = mean[:added] + torch.linalg.solve(whiten[:added, :added].T, shift)
+        if added:
+            mean, whiten = whitening(magnitudes[rows][:, places], FLOOR)
+            matrix[places.unsqueeze(1), places[:added]] = whiten[:, :added]
+            # the others keep the centre of another survey: the new ones are moved until their means are 0
+            shift = (mean - centre[places])[added:] @ whiten[added:, :added]
+            centre[places[:added]] = mean[:added] + torch.linalg.solve(whiten[:added, :added].T, shift)
 
 
 def _extend_conditions(model: Model, image: Tensor, new: int) -> None:
