@@ -72,9 +72,9 @@ def main() -> None:
     options.add_argument("--stamps", type=Path)
     arguments = options.parse_args()
     store = studies.drawn(arguments.folder, arguments.galaxies, (MAGNITUDE,), arguments.stars)
-    length = {"epochs": arguments.epochs, "batch": arguments.batch}
+    common = {"epochs": arguments.epochs, "batch": arguments.batch, "model": studies.model_of(arguments)}
     recipes = [
-        Train((store,), arguments.folder / "runs" / f"seed {seed}", seed=seed, **length)
+        Train((store,), arguments.folder / "runs" / f"seed {seed}", seed=seed, **common)
         for seed in range(arguments.seeds)
     ]
     make_all(recipes)
