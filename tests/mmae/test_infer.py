@@ -205,15 +205,15 @@ def test_fluxes_of_another_unit_are_brought_to_that_of_the_model(survey, bundle,
 def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle, refused_again, tmp_path):
     """The same objects at 0.2 arcsec, in a store of ours, and in another whose scale the user states."""
     source = cutouts.open_store(survey / "rubin_tile.zarr")
-    rows = {name: source.column(name, 0, 192) for name in ("object_id", "ra", "dec")}
-    image = source.images(0, 192)[0]
+    rows = {name: source.column(name, 0, 256) for name in ("object_id", "ra", "dec")}
+    image = source.images(0, 256)[0]
     coarse = resample(image, 0.2 / 0.168)[..., 6:59, 6:59]  # 53 pixels: those that 64 of 0.168 arcsec fill
     for name, pixels, scale in (("own", image, 0.168), ("coarse", coarse, 0.2)):
         block = rows | {"image": pixels}
         cutouts.write(
             tmp_path / f"{name}.zarr",
             lambda a, b: {key: values[a:b] for key, values in block.items()},  # noqa: B023
-            n=192,
+            n=256,
             survey="mock",
             size=len(pixels[0, 0]),
             shard_rows=64,
@@ -221,7 +221,7 @@ def test_pixels_of_another_scale_are_brought_to_that_of_the_model(survey, bundle
         )
     done = infer(tmp_path, "--catalog", "*.zarr", "--model", bundle, "--workers", 2)
     assert done.returncode == cli.OK, done.stderr
-    assert "its sky is not that of the training set" not in done.stdout
+    assert "warning" not in done.stdout
     own, moved = (Table.read(tmp_path / f"{name}.photoz.fits", hdu=1) for name in ("own", "coarse"))
     difference = np.abs(moved["PHOTOZ_POINT"] - own["PHOTOZ_POINT"]) / (1 + own["PHOTOZ_POINT"])
     assert np.median(difference) < 5e-3
