@@ -59,7 +59,7 @@ def _write_table(file: BinaryIO, header: fits.Header, blocks: Iterable[np.ndarra
 def find_table(content: bytes, name: str) -> tuple[int, int]:
     """Number of rows of a table in a file that `write_tables` wrote, and where the first of them begins.
 
-    astropy takes a third of the time of a merge to understand all the cards of the headers.
+    astropy holds the interpreter for 3.8 ms to understand all cards of a part, while other tiles are merged.
     """
     at = 0
     while at < len(content):

@@ -151,8 +151,9 @@ def _known(table: Columns, chosen: Selection, taken: dict[str, str]) -> dict[str
     known = {}
     if redshift := _redshift(table, chosen.redshift):
         z = table.numbers(redshift)
-        check_redshifts(f"{table.path}: a redshift in {redshift}", z[is_redshift(z)])
-        known["redshift"], taken["redshift"] = np.where(is_redshift(z), z, np.nan), redshift
+        z = np.where(is_redshift(z), z, np.nan)
+        check_redshifts(f"{table.path}: a redshift in {redshift}", z[np.isfinite(z)])
+        known["redshift"], taken["redshift"] = z, redshift
     lower = {name.lower(): name for name in reversed(table.names)}
     guess = next((lower[name] for name in EBV if name in lower), "")
     if weight := lower.get(WEIGHT):
