@@ -17,12 +17,7 @@ from astropy.coordinates import ICRS, SkyCoord
 from astropy.io.fits import VerifyError
 from astropy.utils.exceptions import AstropyWarning
 from astropy.wcs import WCS, NoConvergence
-from astropy.wcs.utils import (
-    proj_plane_pixel_area,
-    proj_plane_pixel_scales,
-    skycoord_to_pixel,
-    wcs_to_celestial_frame,
-)
+from astropy.wcs.utils import proj_plane_pixel_area, skycoord_to_pixel, wcs_to_celestial_frame
 
 from catalogs.cutting.planes import Cards
 from catalogs.errors import InputRefused
@@ -51,7 +46,7 @@ NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
 WCSLIB = re.compile(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+:")
 """Where in its own source wcslib found an error."""
 SQUARE = 1.02
-"""Largest ratio of the sides of a pixel: a galaxy is longer by a hundredth, as by distortion."""
+"""Largest ratio of the scales along and across a pixel: a galaxy is longer by a hundredth, as by distortion."""
 DECIMALS = 6
 """To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
 
@@ -168,10 +163,11 @@ def celestial(where: str, cards: Cards) -> WCS | None:
 
 
 def _check_square(where: str, wcs: WCS) -> None:
-    sides = proj_plane_pixel_scales(wcs) * 3600
-    if sides.max() > SQUARE * sides.min():
+    # where they stretch the sky most and least, as skewed pixels may have equal sides
+    longest, shortest = np.linalg.svd(wcs.pixel_scale_matrix, compute_uv=False) * 3600
+    if longest > SQUARE * shortest:
         raise InputRefused(
-            f"{where} has pixels of {sides[0]:.4g} x {sides[1]:.4g} arcsec: bring it onto square ones "
+            f"{where} has pixels of {longest:.4g} x {shortest:.4g} arcsec: bring it onto square ones "
             "(reproject, SWarp)"
         )
 

@@ -143,9 +143,10 @@ def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
     apart = 0.0
     if own is not None and other.shape == plane.shape:
         last_y, last_x = (side - 1 for side in plane.shape)
-        corners = np.array([0, last_x, 0, last_x]), np.array([0, 0, last_y, last_y])
-        separation = wcs.pixel_to_world(*corners).separation(own.pixel_to_world(*corners))
-        apart = float(separation.arcsec.max()) / (headers.pixel_scale(wcs) or 1.0)
+        # the corners and the middle: corners of a map of the whole sky may be beyond it, which gives NaN
+        points = np.array([0, last_x, 0, last_x, last_x / 2]), np.array([0, 0, last_y, last_y, last_y / 2])
+        separation = wcs.pixel_to_world(*points).separation(own.pixel_to_world(*points))
+        apart = float(np.nanmax(separation.arcsec)) / (headers.pixel_scale(wcs) or 1.0)
     if other.shape != plane.shape or apart > ALIGNED:
         raise InputRefused(
             f"{other.where} is on other pixels than {plane.where}: bring all planes of a patch onto the same "
