@@ -52,7 +52,8 @@ class RestFrame(nn.Module):
         prior = (templates @ expected.unsqueeze(2)).squeeze(2)
         visible = (templates * shown.unsqueeze(2)).transpose(1, 2)
         normal = visible @ templates + torch.diag(self.log_weight.exp())
-        correction = torch.linalg.solve(normal, visible @ (spectrum - prior).unsqueeze(2))
+        # `solve` would wait for a GPU, to see whether it succeeded
+        correction = torch.linalg.solve_ex(normal, visible @ (spectrum - prior).unsqueeze(2))[0]
         return prior + (templates @ correction).squeeze(2)
 
     def observed(self, redshift: Tensor) -> Tensor:
