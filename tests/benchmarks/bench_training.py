@@ -36,7 +36,6 @@ from mmae.models.families import AnyModel, build
 from mmae.models.himes2025 import Himes2025
 from mmae.models.losses import combined
 from mmae.models.masking import Masks, random_mask, without_spectrum
-from mmae.models.mmae_config import ModelConfig
 from mmae.training import distributed, loop, panels
 from mmae.training.batches import batches, epoch_order
 from mmae.training.data import TRAIN, TrainingSet
@@ -146,6 +145,15 @@ def measure_process(hdf5: Path, store: Path) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
+WAYS: dict[str, dict[str, bool]] = {
+    "unused parameters not looked for": {},
+    "gradients as views of what is sent": {"find_unused_parameters": True, "gradient_as_bucket_view": True},
+    "both": {"gradient_as_bucket_view": True},
+}
+"""Other ways of DistributedDataParallel."""
+APART = "two that do not sum their gradients"
+
+
 def rank(number: int, port: int, results: Path) -> None:
     """Process of one of two ranks; rank 0 trains by itself and with rank 1, alternately."""
     variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
@@ -161,13 +169,12 @@ def rank(number: int, port: int, results: Path) -> None:
                 own_step(alone, alone, config),
                 own_step(data_parallel(shared, world), shared, config),
             )
-        config, shared = dataclasses.replace(Train.preset("himes2025"), precision="bf16"), Himes2025()
-        trusting = own_step(nn.parallel.DistributedDataParallel(shared), shared, config)
-        steps["himes2025, unused parameters not looked for"] = steps["himes2025"][0], trusting
-        config, shared = dataclasses.replace(Train.preset("mmae"), precision="bf16"), build(ModelConfig())
-        flags = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
-        views = own_step(nn.parallel.DistributedDataParallel(shared, **flags), shared, config)
-        steps["mmae, gradients as views of what is sent"] = steps["mmae"][0], views
+            for name, flags in WAYS.items():
+                shared = build(config.model)
+                other = nn.parallel.DistributedDataParallel(shared, **flags)
+                steps[f"{family}, {name}"] = steps[family][0], own_step(other, shared, config)
+            # no wrapper at all: two ranks that each train a model of their own
+            steps[f"{family}, {APART}"] = steps[family][0], steps[family][0]
         image = torch.randn(BATCH, 5, 64, 64)
         rates: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
         for _ in range(ROUNDS + 1):
