@@ -19,8 +19,8 @@ band that was not observed; nothing but that is known of them. The features of a
 each band the mean and the share without data. A network learns colours to a hundredth of a magnitude only
 late from these, so photometry.py measures them, in units of the noise of the training set; lines in observed
 spectra, too, so it predicts spectra in the rest frame (rest_frame.py), at the redshift that fits
-the visible pixels (template_fit.py), and the image as the residual from a symmetric galaxy
-(radial_profile.py).
+the visible pixels (template_fit.py), and the image as the residual from its likeliest one by what is visible
+(image_fit.py).
 """
 
 import math
@@ -34,12 +34,12 @@ from catalogs.store.format import SPECTYPES
 from mmae.layers.columns import Columns, column_pdf, together
 from mmae.layers.conditions import SHALLOWEST, Conditions, shallowness, split_told, unknown
 from mmae.layers.gpu import sent
+from mmae.layers.image_fit import ImageFit
 from mmae.layers.own_light import own_pixels
 from mmae.layers.patches import IMAGE_TOKENS, PATCH, patches, pixels_of, unpatch
 from mmae.layers.pdf import best, distribution
 from mmae.layers.photometric_pdf import PhotometricPdf, shares
 from mmae.layers.photometry import Photometry, asinh
-from mmae.layers.radial_profile import RadialProfile
 from mmae.layers.rest_frame import RestFrame
 from mmae.layers.template_fit import TemplateFit
 from mmae.layers.transformer import Block, Embedding
@@ -83,7 +83,7 @@ class Read(NamedTuple):
     """What the trunk, its heads and the decoder make of visible tokens."""
 
     pixels: Tensor
-    """(B, 64, bands * 64) of the image, beside the symmetric galaxy, in units of the noise, asinh"""
+    """(B, 64, bands * 64) of the image, beside the likeliest one, in units of the noise, asinh"""
     flux: Tensor
     """(B, 48, 27) of the spectrum, beside the templates"""
     joint: Tensor
@@ -133,9 +133,9 @@ class Model(nn.Module):
             last.weight[1:], last.bias[1:] = 0.0, 0.0
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
         self.class_head = class_head(width) if config.classes else None
-        self.profile = RadialProfile()
         self.decoder = Decoder(config)
         self.rest_frame = RestFrame(width, config.templates, config.spectrum_length, config.z_max)
+        self.image_fit = ImageFit(bands, width)
         # last, and without a gradient into the others: these are what they would be without columns
         self.columns = Columns(len(config.columns)) if config.columns else None
         if self.columns is not None:
@@ -162,7 +162,7 @@ class Model(nn.Module):
         ]
 
     def fit(self, image: Tensor, conditions: Tensor, noise: list[float], redshift: Tensor) -> None:
-        """Set the scales of pixels, photometry, conditions and columns, and n(z).
+        """Set the scales of pixels, photometry, conditions and columns, the mean image, and n(z).
 
         From images (N, bands, 64, 64), their conditions (N, 2 * bands + 1 + C), their noise by band, and
         redshifts (N,), NaN: not known.
@@ -171,6 +171,7 @@ class Model(nn.Module):
         self.expect(redshift)
         pixels, known = self.pixels(image)
         self.photometry.fit(pixels, known)
+        self.image_fit.fit(pixels, known)
         told, columns = split_told(conditions, image.shape[1], len(self.config.columns))
         self.conditions.fit(pixels, known, self.noise, told)
         if self.columns is not None:
@@ -263,7 +264,7 @@ class Model(nn.Module):
                 with_columns = self.column_pdf(together(of_columns, read.beside, read.photometric))
                 logits = torch.where(any_known > 0, with_columns + read.correction.detach(), logits.detach())
                 rebuilt = self.column_decoder(torch.cat([of_columns, read.joint.detach()], 1))
-            pixels = read.pixels + asinh(self.profile(seen, known * shown.unsqueeze(2)))
+            pixels = read.pixels + self.image_fit(seen, known * shown.unsqueeze(2), read.joint)
             visible = (~spectrum_mask).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
                 logits, redshift = self.with_lines(logits, read.joint, spectrum, visible)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mmae.layers.image_fit import COMPONENTS
 from mmae.layers.patches import PATCH
 from mmae.layers.photometry import FLOOR, RADII, Photometry, set_numbers, sets_of
 from mmae.layers.whitening import whitening
@@ -40,6 +41,7 @@ def adopt(model: Model, weights: Mapping[str, Tensor], image: Tensor, noise: Ten
     _copy_networks(model, weights, old, new)
     _extend(model.photometry, weights, *model.pixels(image), new)
     _extend_conditions(model, image, new)
+    _extend_image_fit(model, image, weights, new)
 
 
 def axes(old: int, new: int, columns: int, bins: int) -> dict[str, tuple[int, Tensor]]:
@@ -66,6 +68,10 @@ def axes(old: int, new: int, columns: int, bins: int) -> dict[str, tuple[int, Te
         "conditions.highest": (0, bands),
         "conditions.centre": (0, by_band_and_one),
         "conditions.scale": (0, by_band_and_one),
+        "image_fit.mean": (0, bands),
+        "image_fit.variance": (0, bands),
+        "image_fit.expected.weight": (0, pieces(COMPONENTS)),
+        "image_fit.expected.bias": (0, pieces(COMPONENTS)),
         "decoder.image.weight": (0, pieces(area)),
         "decoder.image.bias": (0, pieces(area)),
         "column_pdf.0.weight": (1, of_columns),
@@ -125,3 +131,10 @@ def _extend_conditions(model: Model, image: Tensor, new: int) -> None:
         getattr(model.conditions, name)[new:] = kept[name][new:]
     for name in ("centre", "scale"):
         getattr(model.conditions, name).copy_(kept[name])
+
+
+def _extend_image_fit(model: Model, image: Tensor, weights: Mapping[str, Tensor], new: int) -> None:
+    """Mean images of new bands, and how far theirs are from these along the components of the others."""
+    model.image_fit.measure(*model.pixels(image))
+    for name in ("mean", "variance"):
+        getattr(model.image_fit, name)[new:] = weights[f"image_fit.{name}"]

@@ -29,24 +29,20 @@ from mmae import cli, train
 from mmae.bundles.program import program_of
 from mmae.bundles.rounding import reduce_precision
 from mmae.hardware import BF16, FP32, has_bf16
+from mmae.layers.image_fit import ImageFit
 from mmae.layers.patches import known_pixels, patches
 from mmae.layers.photometric_pdf import PhotometricPdf
 from mmae.layers.photometry import Photometry
-from mmae.layers.radial_profile import RadialProfile
 from mmae.models import checkpoint
-from mmae.models.batch import Batch, pooled
-from mmae.models.families import AnyModel
+from mmae.models.batch import Batch
 from mmae.models.masking import Masks
 from mmae.models.mmae import Model
 from mmae.models.mmae_config import ModelConfig
 from mmae.models.output import Output
 from mmae.scores import line_scores, photoz_scores
 from mmae.scores.line_scores import LineFits
-from mmae.scores.lines import signal_to_noise
-from mmae.scores.masking_study import FIGURE_1, draw_masks
 from mmae.scores.metrics import EDGES, point_metrics
-from mmae.scores.rebuilding import Survey, Truth, rebuild, rebuilt_lines, true_lines, truth_of
-from mmae.scores.rebuilding import scores as rebuilding_scores
+from mmae.scores.rebuilding import Survey, truth_of
 from mmae.training.batches import batches
 from mmae.training.data import TEST, TRAIN, TrainingSet, sky_noise
 from mmae.training.recipe import Train
@@ -90,8 +86,8 @@ def without_photometric_pdf() -> None:
     PhotometricPdf.forward = nothing  # type: ignore[method-assign]
 
 
-def without_profile() -> None:
-    RadialProfile.forward = lambda self, pixels, shown: torch.zeros_like(pixels)  # type: ignore[method-assign]
+def without_image_fit() -> None:
+    ImageFit.forward = lambda self, pixels, *_: torch.zeros_like(pixels)  # type: ignore[method-assign]
 
 
 def by_running_means() -> None:
@@ -124,7 +120,7 @@ def with_slopes() -> None:
 MODEL_CHANGES: dict[str, Callable[[], None]] = {
     "without photometry": without_photometry,
     "without p(z) from photometry alone": without_photometric_pdf,
-    "without the radial profile": without_profile,
+    "without the fit of images": without_image_fit,
     "losses over their running means": by_running_means,
     "a loss of the continuum's slope": with_slopes,
 }
@@ -231,7 +227,7 @@ def measure(run: Path, store: Path, rebuilt: int) -> None:
         object_id = data.object_id[rows[start : start + len(batch.image)]]
         z_phot.append(photoz_scores.evaluate(program, grid, batch.image, object_id, seeds=1))
         if start < rebuilt:
-            rebuilding.append(rebuild_some(model, truth_of(object_id, batch), survey))
+            rebuilding.append(rebuilt(model, truth_of(object_id, batch), survey))
         start += len(object_id)
     redshifts = {share: np.concatenate([z[share, 0] for z in z_phot]) for share in photoz_scores.SHARES}
     z_spec = data.redshift[rows]
@@ -273,15 +269,6 @@ def boosted(store: Path) -> dict[str, float]:
     regressor = HistGradientBoostingRegressor(max_iter=400, learning_rate=0.05, random_state=0)
     regressor.fit(x, np.log1p(data.redshift[training]))
     return redshift_scores(np.expm1(regressor.predict(x_test)), data.redshift[test])
-
-
-def rebuild_some(model: AnyModel, truth: Truth, survey: Survey) -> tuple[LineFits, dict[str, np.ndarray]]:
-    true, noise = true_lines(truth, survey)
-    masks = draw_masks(truth.object_id, model.config, FIGURE_1)
-    rebuilt = rebuild(model, truth.image, truth.spectrum, *masks)
-    wave = pooled(survey.wave, model.config)
-    lines = rebuilt_lines(rebuilt, truth, wave, signal_to_noise(true, noise))
-    return LineFits(true, lines, noise, truth.redshift), rebuilding_scores(rebuilt, truth, model, survey)
 
 
 def table(config: argparse.Namespace) -> Iterator[str]:

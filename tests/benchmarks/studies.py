@@ -25,11 +25,16 @@ from mmae.bundles.program import estimates
 from mmae.hardware import FP32
 from mmae.layers import pdf
 from mmae.layers.pdf import Grid
-from mmae.models.batch import Batch
-from mmae.models.families import config_of
+from mmae.models.batch import Batch, pooled
+from mmae.models.families import AnyModel, config_of
 from mmae.models.mmae_config import ModelConfig
 from mmae.models.output import Estimate
+from mmae.scores.line_scores import LineFits
+from mmae.scores.lines import signal_to_noise
+from mmae.scores.masking_study import FIGURE_1, draw_masks
 from mmae.scores.metrics import hsc_loss, outliers, sigma_nmad
+from mmae.scores.rebuilding import Survey, Truth, rebuild, rebuilt_lines, true_lines
+from mmae.scores.rebuilding import scores as rebuilding_scores
 from mmae.training.data import TEST, TrainingSet
 from mmae.training.recipe import Train
 
@@ -167,6 +172,16 @@ def scores(estimate: Estimate, grid: Grid, redshift: Tensor) -> list[float]:
     width = float(((high68 - low68) / 2 / (1 + redshift)).median())
     unlike = float((estimate.typical < ATYPICAL).float().mean())
     return [sigma_nmad(best, z), outliers(best, z), hsc_loss(best, z), *held, width, unlike]
+
+
+def rebuilt(model: AnyModel, truth: Truth, survey: Survey) -> tuple[LineFits, dict[str, np.ndarray]]:
+    """Lines and scores of galaxies rebuilt from a quarter of their images and of their spectra."""
+    true, noise = true_lines(truth, survey)
+    masks = draw_masks(truth.object_id, model.config, FIGURE_1)
+    galaxies = rebuild(model, truth.image, truth.spectrum, *masks)
+    wave = pooled(survey.wave, model.config)
+    lines = rebuilt_lines(galaxies, truth, wave, signal_to_noise(true, noise))
+    return LineFits(true, lines, noise, truth.redshift), rebuilding_scores(galaxies, truth, model, survey)
 
 
 def cells(values: Sequence[float]) -> list[str]:

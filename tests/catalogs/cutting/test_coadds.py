@@ -355,7 +355,11 @@ REFUSALS = {
     "other pixels": ({"r": {"CRPIX1": 11.0}}, (), "r.fits is on other pixels than"),
     "sheared pixels": ({"r": {"PC1_1": -4.7133e-5, "PC1_2": 5.61e-7}}, (), "r.fits is on other pixels than"),
     "oblong pixels": ({"g": {"PC1_1": -6e-5}}, (), "g.fits has pixels of 0.216 x 0.168 arcsec: bring"),
-    "skewed pixels": ({"g": {"PC1_2": 1e-5, "PC2_1": -1e-5}}, (), "g.fits has pixels of 0.204 x 0.132 arcsec"),
+    "skewed pixels": (
+        {"g": {"PC1_2": 1e-5, "PC2_1": -1e-5}},
+        (),
+        "g.fits has pixels of 0.204 x 0.132 arcsec",
+    ),
     "no WCS": ({"g": {"CTYPE1": "", "CTYPE2": ""}}, (), "g.fits has no WCS"),
 }
 
