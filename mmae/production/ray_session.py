@@ -25,6 +25,9 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # the user's own; by default 15, a ninetieth of the rate beside other work
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # each a page; the first one ends the run with a sentence of ours
+    # The node is not there at the first try: the second was after a second, and there were ten.
+    "RAY_raylet_client_connect_timeout_milliseconds": "100",
+    "RAY_raylet_client_num_connect_attempts": "100",
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # tries to reach the head, of 40 s each
     # On Linux too; with clusters Ray takes another address for 127.0.0.1, and listens on all there are.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
