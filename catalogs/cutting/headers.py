@@ -46,7 +46,7 @@ NO_DATA, ANY, NONE = "NO_DATA", "any", "none"
 WCSLIB = re.compile(r"ERROR \d+ in \w+\(\) at line \d+ of file \S+:")
 """Where in its own source wcslib found an error."""
 SQUARE = 1.02
-"""Largest ratio of the scales along and across a pixel: a galaxy is longer by a hundredth, as by distortion."""
+"""Largest ratio of the scales of a pixel, any way: a galaxy is longer by a hundredth, as by distortion."""
 DECIMALS = 6
 """To which a zero point and a pixel scale are rounded: those of two headers differ in the last bits."""
 
@@ -164,7 +164,12 @@ def celestial(where: str, cards: Cards) -> WCS | None:
 
 def _check_square(where: str, wcs: WCS) -> None:
     # where they stretch the sky most and least, as skewed pixels may have equal sides
-    longest, shortest = np.linalg.svd(wcs.pixel_scale_matrix, compute_uv=False) * 3600
+    scales = wcs.pixel_scale_matrix
+    if not np.isfinite(scales).all():
+        raise InputRefused(
+            f"{where} has a WCS that is not understood (a scale is not finite): repair its header"
+        )
+    longest, shortest = np.linalg.svd(scales, compute_uv=False) * 3600
     if longest > SQUARE * shortest:
         raise InputRefused(
             f"{where} has pixels of {longest:.4g} x {shortest:.4g} arcsec: bring it onto square ones "

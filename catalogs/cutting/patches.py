@@ -18,6 +18,8 @@ from catalogs.errors import InputRefused
 
 ALIGNED = 0.05
 """Pixels by which the bands of a patch may be apart."""
+LOOKED_AT = 9
+"""Points along each side of planes that tell how far they are apart: distortions may differ within."""
 SAME = 1.0
 """arcsec; patches whose middles are as close are one."""
 COADDS = "--coadds"
@@ -142,11 +144,11 @@ def _check_aligned(plane: Plane, wcs: WCS, other: Plane, header: Cards) -> None:
     own = headers.celestial(other.where, header)
     apart = 0.0
     if own is not None and other.shape == plane.shape:
-        last_y, last_x = (side - 1 for side in plane.shape)
-        # the corners and the middle: corners of a map of the whole sky may be beyond it, which gives NaN
-        points = np.array([0, last_x, 0, last_x, last_x / 2]), np.array([0, 0, last_y, last_y, last_y / 2])
-        separation = wcs.pixel_to_world(*points).separation(own.pixel_to_world(*points))
-        apart = float(np.nanmax(separation.arcsec)) / (headers.pixel_scale(wcs) or 1.0)
+        y, x = (np.linspace(0, side - 1, LOOKED_AT) for side in plane.shape)
+        points = [axis.ravel() for axis in np.meshgrid(x, y)]
+        separation = wcs.pixel_to_world(*points).separation(own.pixel_to_world(*points)).arcsec
+        on_sky = np.isfinite(separation)  # corners of a map of the whole sky are beyond it
+        apart = separation[on_sky].max(initial=0.0) / (headers.pixel_scale(wcs) or 1.0)
     if other.shape != plane.shape or apart > ALIGNED:
         raise InputRefused(
             f"{other.where} is on other pixels than {plane.where}: bring all planes of a patch onto the same "
@@ -194,7 +196,11 @@ def _circle(patch: Patch) -> tuple[np.ndarray, float]:
     y = np.array([(height - 1) / 2, -0.5, height - 0.5, -0.5, height - 0.5])
     sky: SkyCoord = patch.wcs.pixel_to_world(x, y).icrs
     vectors = _vectors(sky.ra.deg, sky.dec.deg)
-    return vectors[0], 1.05 * float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
+    chord = float(np.linalg.norm(vectors[1:] - vectors[0], axis=1).max())
+    if chord < 1:
+        return vectors[0], 1.05 * chord
+    # so large a map, or one with corners beyond the sky (NaN), may be anywhere: nothing is farther than 2
+    return np.nan_to_num(vectors[0]), 2.1
 
 
 def _vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ OVERSAMPLED, PASSES = 10, 3
 """Of the randomised decomposition: components beside those wanted, and passes over the covariance."""
 AT_ONCE = 128
 """Galaxies that are looked at together, when the components are found."""
+LEANING = 30
+"""How many galaxies the mean over all bands counts for beside those of a band."""
 LEAST_VARIANCE = 0.02
 """Of pixels and coefficients: what a small sample tells too well, and noise that rounding hides."""
 
@@ -82,7 +84,7 @@ class ImageFit(nn.Module):
             covariance.addmm_(planes.T, planes)
             seen, number = seen + there.sum((0, 1)), number + len(planes)
         covariance, share = covariance / max(1, number), seen / max(1, number)
-        for turn in turns():  # a galaxy is as likely in any orientation
+        for turn in turns():
             covariance, share = (covariance + covariance[turn][:, turn]) / 2, (share + share[turn]) / 2
         with torch.random.fork_rng(devices=[]):  # ranks draw alike, and what is drawn later is as without
             torch.manual_seed(0)
@@ -96,18 +98,25 @@ class ImageFit(nn.Module):
     def measure(self, pixels: Tensor, known: Tensor) -> None:
         """Take mean images, and variances of the coefficients of these components; arguments as for `fit`."""
         self._take_means(pixels, known)
-        squares, number = torch.zeros_like(self.variance), torch.zeros_like(self.variance[:, 0])
+        squares, number = torch.zeros_like(self.variance), torch.zeros_like(self.variance)
+        _, _, quarter = turns()
         for beside, there in self._beside(pixels, known):
-            squares = squares + (beside @ self.components.T).square_().sum(0)
-            number = number + there.any(2).sum(0)
-        self.variance.copy_(squares / number.clamp(min=1).unsqueeze(1)).clamp_(min=LEAST_VARIANCE)
+            for light in (
+                beside,
+                beside[..., quarter],
+            ):  # components come in pairs, each the other one turned
+                squares = squares + (light @ self.components.T).square_().sum(0)
+                number = number + there.any(2).sum(0).unsqueeze(1)
+        self.variance.copy_(shared(squares, number)).clamp_(min=LEAST_VARIANCE)
 
     def _take_means(self, pixels: Tensor, known: Tensor) -> None:
         self.mean.zero_()
         total, number = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         for light, there in self._beside(pixels, known):
             total, number = total + light.sum(0), number + there.sum(0)
-        self.mean.copy_(total / number.clamp(min=1))
+        for turn in turns():
+            total, number = (total + total[:, turn]) / 2, (number + number[:, turn]) / 2
+        self.mean.copy_(shared(total, number))
 
     def _beside(self, pixels: Tensor, known: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Light beside the mean, 0 without data, and where there are: some (n, bands, 4096) at a time."""
@@ -116,11 +125,17 @@ class ImageFit(nn.Module):
             yield (asinh(by_band(some, self.mean)) - self.mean) * there, there
 
 
+def shared(total: Tensor, number: Tensor) -> Tensor:
+    """Means (bands, ...) of values with these sums and numbers: those of few galaxies lean on all bands'."""
+    of_all = total.sum(0) / number.sum(0).clamp(min=1)
+    return (total + LEANING * of_all) / (number + LEANING)
+
+
 def turns() -> list[Tensor]:
     """Where each pixel of patches lies in a flipped image, in one turned by half, and by a quarter: (4096,).
 
     To average over an image and its flip, then over these by half a turn, then by a quarter, is to average
-    over the eight symmetries of a square.
+    over the eight symmetries of a square: a galaxy is as likely in any orientation.
     """
     pixel = patches(torch.arange(SIZE**2).view(1, 1, SIZE, SIZE)).flatten()  # of each place
     place = pixel.argsort().view(SIZE, SIZE)

@@ -55,6 +55,9 @@ class Loop:
         self.config, self.world, self.data, self.epochs = config, world, data, epochs
         self.description, self.state, self.log, self.stop = description, state, log, stop
         self.model, self.parts = data_parallel(state.model, world), state.model.loss_weights
+        if state.average:  # ranks have the buffers of the main one in the model alone
+            for average, own in zip(state.average.buffers(), state.model.buffers(), strict=True):
+                average.copy_(own)
         self.steps = steps_per_epoch(epochs.galaxies, config.batch, world.size)
         self.skipped = torch.zeros((), device=world.device)
         self.unseen: list[Losses] = []
