@@ -40,6 +40,20 @@ MAGNITUDES = (18.0, 19.0, 20.0)
 CLEAR = 10.0
 """S/N of lines."""
 SCORES = "rebuilding.json"
+OF_IMAGES = {
+    "median error of pixels": "median error",
+    "error of flux of images": "flux error",
+    "error of g - i, mag": "colour error",
+    "error of the half-light radius": "radius error",
+    "error of the ellipticity": "shape error",
+}
+OF_REDSHIFTS = {
+    "sigma_NMAD": "sigma_NMAD",
+    "outliers": "|dz|>0.15",
+    "HSC loss": "HSC loss",
+    "loss of spectra": "spectrum",
+}
+"""Names of scores in the table, and in image_scores.py and the log of a run."""
 
 
 def measure(run: Path, store: Path, judged: int) -> dict[str, float]:
@@ -67,10 +81,9 @@ def of_images(scores: dict[str, np.ndarray], i: np.ndarray) -> dict[str, float]:
     found = {
         f"rms error of images, {name}": median(rms[inside]) for name, inside in ranges("i", i, MAGNITUDES)
     }
-    found["the same, middle hidden"] = median(rms[scores["middle"]])
-    found["the same, middle seen in part"] = median(rms[~scores["middle"]])
-    names = ("median error", "flux error", "colour error", "radius error", "shape error")
-    return found | {name: median(scores[name]) for name in names}
+    found["rms error of images, middle hidden"] = median(rms[scores["middle"]])
+    found["rms error of images, middle seen in part"] = median(rms[~scores["middle"]])
+    return found | {label: median(scores[name]) for label, name in OF_IMAGES.items()}
 
 
 def of_spectra(scores: dict[str, np.ndarray], fits: LineFits) -> dict[str, float]:
@@ -78,13 +91,13 @@ def of_spectra(scores: dict[str, np.ndarray], fits: LineFits) -> dict[str, float
     true = rebuilt & np.isfinite(fits.signal_to_noise)
     return {
         "chi2 of spectra": median(scores["chi2"]),
-        "lines of S/N > 10": clear["n"],
-        "found": clear["detected"],
-        "found where there is none": clear["false lines"],
-        "error of height": clear["height error"],
-        "error of width": clear["width error"],
-        "error of flux": clear["flux error"],
-        "height, rebuilt / true": clear["height ratio"],
+        "lines of S/N > 10, their number": clear["n"],
+        "of these found": clear["detected"],
+        "lines found where there is none": clear["false lines"],
+        "error of height of lines": clear["height error"],
+        "error of width of lines": clear["width error"],
+        "error of flux of lines": clear["flux error"],
+        "height of lines, rebuilt / true": clear["height ratio"],
         "flux of lines rebuilt with S/N > 10, true / rebuilt": median(
             flux(fits.true)[true] / flux(fits.rebuilt)[true]
         ),
@@ -95,7 +108,7 @@ def of_redshifts(run: Path) -> dict[str, float]:
     """Of the validation split, as the run reports it."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     *_, last = (line for line in lines if "sigma_NMAD" in line)
-    return {name: last[name] for name in ("sigma_NMAD", "|dz|>0.15", "HSC loss", "spectrum")}
+    return {label: last[name] for label, name in OF_REDSHIFTS.items()}
 
 
 def make(store: Path, run: Path, seed: int, epochs: int, judged: int) -> None:
