@@ -164,7 +164,8 @@ def celestial(where: str, cards: Cards) -> WCS | None:
 
 def _check_square(where: str, wcs: WCS) -> None:
     # where they stretch the sky most and least, as skewed pixels may have equal sides
-    scales = wcs.pixel_scale_matrix
+    with np.errstate(invalid="ignore"):
+        scales = wcs.pixel_scale_matrix
     if not np.isfinite(scales).all():
         raise InputRefused(
             f"{where} has a WCS that is not understood (a scale is not finite): repair its header"

@@ -21,7 +21,7 @@ from survey_files import (
     write_table,
 )
 
-from catalogs.cutting import coadds
+from catalogs.cutting import coadds, patches
 from catalogs.cutting.objects import Objects
 from catalogs.cutting.planes import Plane
 from catalogs.cutting.source import Wanted
@@ -342,6 +342,31 @@ def test_rows_of_pixels_are_read_once(field, monkeypatch):
         assert len(spans) == 4
         assert max(stop - start for start, stop in spans) <= 40
         assert sum(stop - start for start, stop in spans) <= 100 + 3 * (SIZE - 1)
+
+
+def whole_sky(middle):
+    """The header of a Hammer-Aitoff map of 400 x 200 pixels, with the middle of the sky at this one in x."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crpix, wcs.wcs.cdelt = ["RA---AIT", "DEC--AIT"], [middle, 100.5], [-0.9, 0.9]
+    return wcs.to_header()
+
+
+def test_objects_are_found_on_a_map_with_corners_beyond_the_sky():
+    wcs = WCS(whole_sky(200.5))
+    patch = patches.Patch("map", wcs, (200, 400), [], ("map", None), {}, {}, [], {})
+    ra, dec = np.array([1.0, 170.0, 190.0, 300.0]), np.array([1.0, 10.0, -60.0, 80.0])
+    found, x, y = patches.assign([patch], ra, dec)
+    assert (found == 0).all()
+    np.testing.assert_allclose(np.stack([x, y]), wcs.all_world2pix(ra, dec, 0))
+
+
+def test_bands_of_such_a_map_that_are_apart_are_refused(tmp_path, capsys):
+    for band, middle in (("g", 200.5), ("r", 203.5)):
+        write_image(tmp_path / f"{band}.fits", np.ones((200, 400), "f4"), whole_sky(middle), MAGZERO=27.0)
+    write_table(tmp_path / "objects.csv", [1], [1.0], [1.0])
+    flags = ("--coadds", tmp_path / "{band}.fits", "--bands", "g", "r", "--survey=hsc")
+    assert run(tmp_path, *flags) == cli.REFUSED
+    assert "is on other pixels than" in capsys.readouterr().err
 
 
 REFUSALS = {

@@ -54,6 +54,17 @@ def test_what_the_extension_lacks_the_primary_header_says():
     assert headers.seeing(cards) == 0.7
 
 
+def test_an_infinite_scale_is_refused():
+    """As a header has it whose number is beyond those of a computer."""
+    lines = sky((100, 120)).tostring(sep="\n").split("\n")
+    lines = [
+        "PC1_1   =              1E+400".ljust(80) if line.startswith("PC1_1") else line for line in lines
+    ]
+    cards = fits.Header.fromstring("\n".join(lines), sep="\n")
+    with pytest.raises(InputRefused, match="a scale is not finite"):
+        headers.celestial("a.fits", ChainMap(cards))
+
+
 @pytest.mark.parametrize("scale", [0.168, 0.2, 0.262])
 def test_pixel_scales(scale):
     wcs = headers.celestial("a.fits", ChainMap(sky((100, 120), COSMOS, scale)))
