@@ -92,22 +92,13 @@ class ImageFit(nn.Module):
         self.components.copy_(found.T)
         left = covariance.diagonal() - ((covariance @ found) * found).sum(1)
         self.residual.copy_(left / share.clamp(min=1 / SIZE**2)).clamp_(min=LEAST_VARIANCE)
-        self.measure(pixels, known)
+        self._take_variances(pixels, known)
 
     @torch.no_grad()
     def measure(self, pixels: Tensor, known: Tensor) -> None:
         """Take mean images, and variances of the coefficients of these components; arguments as for `fit`."""
         self._take_means(pixels, known)
-        squares, number = torch.zeros_like(self.variance), torch.zeros_like(self.variance)
-        _, _, quarter = turns()
-        for beside, there in self._beside(pixels, known):
-            for light in (
-                beside,
-                beside[..., quarter],
-            ):  # components come in pairs, each the other one turned
-                squares = squares + (light @ self.components.T).square_().sum(0)
-                number = number + there.any(2).sum(0).unsqueeze(1)
-        self.variance.copy_(shared(squares, number)).clamp_(min=LEAST_VARIANCE)
+        self._take_variances(pixels, known)
 
     def _take_means(self, pixels: Tensor, known: Tensor) -> None:
         self.mean.zero_()
@@ -117,6 +108,16 @@ class ImageFit(nn.Module):
         for turn in turns():
             total, number = (total + total[:, turn]) / 2, (number + number[:, turn]) / 2
         self.mean.copy_(shared(total, number))
+
+    def _take_variances(self, pixels: Tensor, known: Tensor) -> None:
+        squares, number = torch.zeros_like(self.variance), torch.zeros_like(self.variance)
+        _, _, quarter = turns()
+        for beside, there in self._beside(pixels, known):
+            # components come in pairs, each the other one turned by a quarter
+            for light in (beside, beside[..., quarter]):
+                squares = squares + (light @ self.components.T).square_().sum(0)
+                number = number + there.any(2).sum(0).unsqueeze(1)
+        self.variance.copy_(shared(squares, number)).clamp_(min=LEAST_VARIANCE)
 
     def _beside(self, pixels: Tensor, known: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Light beside the mean, 0 without data, and where there are: some (n, bands, 4096) at a time."""

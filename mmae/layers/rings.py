@@ -36,6 +36,9 @@ def sums(pixels: Tensor, weights: Tensor, rings: Tensor) -> tuple[Tensor, Tensor
 
 
 def by_band(tokens: Tensor, rings: Tensor) -> Tensor:
-    """Values (B, 64, bands * 64) of the pixels of patches, band by band: (B, bands, 4096)."""
+    """Values (B, 64, bands * 64) of the pixels of patches, band by band: (B, bands, 4096).
+
+    rings (..., 4096): of which only the number of pixels counts
+    """
     of_patch = rings.shape[1] // tokens.shape[1]
     return tokens.unflatten(2, (-1, of_patch)).transpose(1, 2).flatten(2)

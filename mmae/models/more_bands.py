@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmae.layers.image_fit import COMPONENTS
+from mmae.layers.image_fit import COMPONENTS, ImageFit
 from mmae.layers.patches import PATCH
 from mmae.layers.photometry import FLOOR, RADII, Photometry, set_numbers, sets_of
 from mmae.layers.whitening import whitening
@@ -39,9 +39,10 @@ def adopt(model: Model, weights: Mapping[str, Tensor], image: Tensor, noise: Ten
             own[name].zero_().index_copy_(axis, place, weights[name])
     model.noise[:new] = noise[:new]
     _copy_networks(model, weights, old, new)
-    _extend(model.photometry, weights, *model.pixels(image), new)
-    _extend_conditions(model, image, new)
-    _extend_image_fit(model, image, weights, new)
+    pixels, known = model.pixels(image)
+    _extend(model.photometry, weights, pixels, known, new)
+    _extend_conditions(model, pixels, known, new)
+    _extend_image_fit(model.image_fit, weights, pixels, known, new)
 
 
 def axes(old: int, new: int, columns: int, bins: int) -> dict[str, tuple[int, Tensor]]:
@@ -120,12 +121,11 @@ def _extend(
             centre[places[:added]] = mean[:added] + torch.linalg.solve(whiten[:added, :added].T, shift)
 
 
-def _extend_conditions(model: Model, image: Tensor, new: int) -> None:
+def _extend_conditions(model: Model, pixels: Tensor, known: Tensor, new: int) -> None:
     """Between which depths images in the new bands are told."""
     before = model.conditions.state_dict()
     kept = {name: values.clone() for name, values in before.items()}
-    pixels, known = model.pixels(image)
-    untold = image.new_full((len(image), 2 * image.shape[1] + 1), torch.nan)
+    untold = pixels.new_full((len(pixels), 2 * len(model.noise) + 1), torch.nan)
     model.conditions.fit(pixels, known, model.noise, untold)
     for name in ("lowest", "highest"):
         getattr(model.conditions, name)[new:] = kept[name][new:]
@@ -133,8 +133,10 @@ def _extend_conditions(model: Model, image: Tensor, new: int) -> None:
         getattr(model.conditions, name).copy_(kept[name])
 
 
-def _extend_image_fit(model: Model, image: Tensor, weights: Mapping[str, Tensor], new: int) -> None:
+def _extend_image_fit(
+    fit: ImageFit, weights: Mapping[str, Tensor], pixels: Tensor, known: Tensor, new: int
+) -> None:
     """Mean images of new bands, and how far theirs are from these along the components of the others."""
-    model.image_fit.measure(*model.pixels(image))
+    fit.measure(pixels, known)
     for name in ("mean", "variance"):
-        getattr(model.image_fit, name)[new:] = weights[f"image_fit.{name}"]
+        getattr(fit, name)[new:] = weights[f"image_fit.{name}"]

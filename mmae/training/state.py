@@ -129,16 +129,16 @@ def begin_or_resume(
     weights are of another version of the model.
     """
     torch.manual_seed(config.seed)
-    model = build(config.model)
-    if start is None:
-        model.fit(sample.image, sample.conditions, description["noise"], sample.redshift)
-    else:
-        begin_with(model, start, sample, description)
+    model, path = build(config.model), checkpoint.newest(config.out)
+    if path is None:  # a run that goes on has in its weights what they take from the sample
+        if start is None:
+            model.fit(sample.image, sample.conditions, description["noise"], sample.redshift)
+        else:
+            begin_with(model, start, sample, description)
     model.to(world.device)
     average = copy.deepcopy(model).requires_grad_(False) if config.average else None
     optimizer = make_optimizer(model, config)
     state = State(model, average, optimizer, [group["lr"] for group in optimizer.param_groups])
-    path = checkpoint.newest(config.out)
     if world.is_main:
         checkpoint.sweep(config.out)
     if path is None:

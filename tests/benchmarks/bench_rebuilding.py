@@ -24,9 +24,9 @@ from mmae import train
 from mmae.models import checkpoint
 from mmae.models.mmae_config import ModelConfig
 from mmae.scores.image_scores import magnitude
-from mmae.scores.line_scores import LineFits, flux, median, scorecard
+from mmae.scores.line_scores import CLEAR_SNR, LineFits, flux, median, scorecard
 from mmae.scores.lines import signal_to_noise
-from mmae.scores.masking_study import FIGURE_1, draw_masks
+from mmae.scores.masking_study import FIGURE_1, MAGNITUDES, draw_masks
 from mmae.scores.metrics import ranges
 from mmae.scores.rebuilding import Survey, truth_of
 from mmae.training.batches import batches
@@ -36,9 +36,6 @@ from mmae.training.recipe import Train
 VERSIONS = ("before", "this")
 MIDDLE = [27, 28, 35, 36]
 """The four tokens around the middle."""
-MAGNITUDES = (18.0, 19.0, 20.0)
-CLEAR = 10.0
-"""S/N of lines."""
 SCORES = "rebuilding.json"
 OF_IMAGES = {
     "median error of pixels": "median error",
@@ -87,7 +84,7 @@ def of_images(scores: dict[str, np.ndarray], i: np.ndarray) -> dict[str, float]:
 
 
 def of_spectra(scores: dict[str, np.ndarray], fits: LineFits) -> dict[str, float]:
-    clear, rebuilt = scorecard(fits)[0], signal_to_noise(fits.rebuilt, fits.noise) > CLEAR
+    clear, rebuilt = scorecard(fits)[0], signal_to_noise(fits.rebuilt, fits.noise) > CLEAR_SNR
     true = rebuilt & np.isfinite(fits.signal_to_noise)
     return {
         "chi2 of spectra": median(scores["chi2"]),

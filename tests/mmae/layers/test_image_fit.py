@@ -20,9 +20,8 @@ def family(number, seed):
     x, y = axis * torch.cos(3.15 * angle), axis[:, None] * torch.sin(3.15 * angle)
     across = axis[:, None] * torch.cos(3.15 * angle) - axis * torch.sin(3.15 * angle)
     radius = ((x + y) ** 2 + (across / 0.6) ** 2).sqrt() / (2 + 4 * size)
-    image = (10 ** (1 + 2 * height) * (-radius).exp()).unsqueeze(1) * torch.tensor([1.0, 2.0, 4.0])[
-        :, None, None
-    ]
+    light = 10 ** (1 + 2 * height) * (-radius).exp()
+    image = torch.stack([light, 2 * light, 4 * light], 1)
     noise = torch.randn(number, BANDS, 64, 64, generator=generator)
     return patches(image), patches(noise)
 
@@ -72,11 +71,8 @@ def test_the_hidden_part_of_galaxies_of_the_family_is_foretold(fitted):
 
 def test_where_nothing_is_visible_it_is_what_is_expected(fitted):
     """The mean image, and then what the network adds: a coefficient in units of its scatter."""
-    pixels, nothing, joint = (
-        torch.full((1, 64, BANDS * 64), 7.0),
-        torch.zeros(1, 64, BANDS * 64),
-        torch.ones(1, WIDTH),
-    )
+    pixels, joint = torch.full((1, 64, BANDS * 64), 7.0), torch.ones(1, WIDTH)
+    nothing = torch.zeros_like(pixels)
     light = by_band(fitted(pixels, nothing, joint), fitted.mean)[0]
     torch.testing.assert_close(light, fitted.mean, rtol=0, atol=1e-5)
     fitted.expected.bias[COMPONENTS] = 1.5  # the first component of the second band

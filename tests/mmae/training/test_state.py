@@ -20,12 +20,8 @@ def beginning(tmp_path):
     config = dataclasses.replace(recipe("mmae", tmp_path / "a.zarr", tmp_path), schedule="constant")
     world, noise = World(0, 1, 0, 1, torch.device("cpu")), {"noise": [1.0] * 5}
     image = torch.randn(40, 5, 64, 64, generator=torch.Generator().manual_seed(0))
-    return (
-        config,
-        world,
-        noise,
-        Batch.of_pairs(image, torch.zeros(40, TINY["mmae"].spectrum_length), torch.rand(40)),
-    )
+    sample = Batch.of_pairs(image, torch.zeros(40, TINY["mmae"].spectrum_length), torch.rand(40))
+    return config, world, noise, sample
 
 
 def test_weights_of_another_version_are_refused(tmp_path):
