@@ -178,12 +178,12 @@ class Tile:
         )
 
     def sweep(self) -> None:
-        """Remove what a killed run left half-written, and nothing of a tile whose name begins alike."""
+        """Remove what killed processes left half-written, and nothing of a tile whose name begins alike."""
         orphans = [*self.files.run.rglob(f"*{atomic.TEMPORARY}")]
         for product in (self.files.catalogue, self.files.rejects):
             orphans += self.files.folder.glob(f".{glob.escape(product.name)}.*{atomic.TEMPORARY}")
         for orphan in orphans:
-            orphan.unlink()
+            orphan.unlink(missing_ok=True)
 
     def units(self) -> Iterator[tuple[int, dict | None]]:
         """The units of an unfinished tile, each with its manifest where it was done before.
@@ -265,7 +265,10 @@ class Tile:
             )
 
     def close(self) -> None:
-        """Release the lock of the tile, and its memory."""
+        """Release the lock of the tile, and its memory; workers that were at its units have ended."""
+        if self.pending:
+            with contextlib.suppress(OSError):  # the next run does it, and this one has a reason of its own
+                self.sweep()
         self.notes.close()
         self.owned.close()
         for name in ("store", "task"):

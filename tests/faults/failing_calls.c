@@ -2,7 +2,7 @@
 
      FAIL_CALL    open, read, write, fsync, close, rename or flock
      FAIL_PATH    part of the name of the file
-     FAIL_ERRNO   number of the error
+     FAIL_ERRNO   number of the error; 0: the call never returns
      FAIL_AFTER   how many such calls go well before
      FAIL_LOG     a file that gets a byte for every call that failed */
 
@@ -28,7 +28,9 @@ static int fails(const char *call, const char *path) {
     int log = syscall(SYS_openat, AT_FDCWD, getenv("FAIL_LOG"), O_WRONLY | O_APPEND | O_CREAT, 0666);
     syscall(SYS_write, log, "x", 1);
     syscall(SYS_close, log);
-    errno = atoi(getenv("FAIL_ERRNO"));
+    int number = atoi(getenv("FAIL_ERRNO"));
+    while (!number) pause();
+    errno = number;
     return 1;
 }
 

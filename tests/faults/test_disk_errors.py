@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from infer_runs import digests
+from infer_runs import command, digests
+from killing import wait_for
 
 from catalogs import atomic
 from mmae import cli
@@ -27,19 +28,25 @@ FAULTS = [
 ]
 
 
+def environment(library, log, fault):
+    """The environment in which calls fail as `fault` says; `log` is there once one has."""
+    names = ("FAIL_CALL", "FAIL_PATH", "FAIL_ERRNO", "FAIL_AFTER")
+    faults = {"LD_PRELOAD": library, "FAIL_LOG": log} | dict(zip(names, fault, strict=True))
+    return os.environ | {name: str(value) for name, value in faults.items()}
+
+
 @pytest.fixture
 def failing(library, tmp_path):
     """`failing(command, fault)`: what a command said and how it ended, while calls fail as `fault` says."""
 
-    def run(command, fault=None):
-        environment, log = dict(os.environ), tmp_path / "fired"
+    def run(words, fault=None):
+        log = tmp_path / "fired"
         log.unlink(missing_ok=True)
-        if fault:
-            names = ("FAIL_CALL", "FAIL_PATH", "FAIL_ERRNO", "FAIL_AFTER")
-            environment |= {"LD_PRELOAD": str(library), "FAIL_LOG": str(log)}
-            environment |= dict(zip(names, map(str, fault), strict=True))
         done = subprocess.run(
-            [sys.executable, "-m", *map(str, command)], env=environment, capture_output=True, text=True
+            [sys.executable, "-m", *map(str, words)],
+            env=environment(library, log, fault) if fault else None,
+            capture_output=True,
+            text=True,
         )
         assert not fault or log.stat().st_size, fault
         return done
@@ -65,6 +72,24 @@ def test_inference_goes_on_after_any_error_of_the_disk(failing, tile, bundle, un
     done = failing([*command, out])
     assert done.returncode == cli.OK, done.stderr
     assert digests(out) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_ended_amid_a_part_leaves_nothing_half_written(library, tile, bundle, tmp_path):
+    log, run = tmp_path / "fired", tile.with_name("rubin_tile.photoz")
+    with subprocess.Popen(
+        command(tile, bundle, "--workers", "1"),
+        env=environment(library, log, ("fsync", "parts/.unit-", 0, 0)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        wait_for(log.exists, driver)
+        assert list(run.rglob(f"*{atomic.TEMPORARY}"))
+        driver.terminate()
+        assert "the same command goes on" in driver.stderr.read()
+    assert driver.returncode == cli.INTERRUPTED
+    assert not list(run.rglob(f"*{atomic.TEMPORARY}"))
 
 
 @pytest.mark.slow
