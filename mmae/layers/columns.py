@@ -19,6 +19,8 @@ FLOOR = 1e-4
 """Smallest variance with information, that of 0.01 of the scatter of a column."""
 FARTHEST = 8.0
 """Distance from the median, in units of the scatter, at which values are cut off."""
+WIDTH = 256
+"""Of the network that reads p(z) with columns."""
 LEAST_PAIRS = 10
 """Objects of which two columns are known, for their covariance to be told from none."""
 
@@ -95,9 +97,9 @@ class Columns(nn.Module):
         self.whiten.copy_(whitening_of(covariance))
 
 
-def column_pdf(features: int, width: int, bins: int) -> nn.Sequential:
+def column_pdf(features: int, bins: int) -> nn.Sequential:
     """What `together` makes (B, F + K) -> logits (B, K) of p(z), at first all alike."""
-    first, second, last = nn.Linear(features + bins, width), nn.Linear(width, width), nn.Linear(width, bins)
+    first, second, last = nn.Linear(features + bins, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, bins)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)

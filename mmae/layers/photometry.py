@@ -22,7 +22,7 @@ LEAST_OWN = 3
 """Galaxies of a survey that has the bands of a set and no others, a magnitude, by which these are whitened;
 where they are fewer it is by all that have these."""
 MAX_BANDS = 8
-"""There are a matrix and a network for each set of bands: 90 MB for 8 bands, twice as much for one more."""
+"""There are a matrix and networks for each set of bands: 70 MB for 8 bands, twice as much for one more."""
 
 
 def asinh(x: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class Model(nn.Module):
         if self.columns is not None:
             beside = self.columns.features
             read = beside + self.photometry.features + told
-            self.column_pdf = column_pdf(read, config.photometry_dim, config.bins)
+            self.column_pdf = column_pdf(read, config.bins)
             self.column_decoder = nn.Sequential(
                 nn.Linear(beside + width, width), nn.GELU(), nn.Linear(width, len(config.columns))
             )
@@ -337,7 +337,8 @@ class Model(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, S, K) of p(z) from photometry alone, and their weights (B, S) in the loss: in training.
 
-        Of all sets of bands: once from whole images, once from their visible tokens if any are hidden.
+        Of all networks of all sets of bands: once from whole images, once from their visible tokens if any
+        are hidden.
         whole, own: as from `pixels`, of whole images; seen, known: of what is visible; told: as for `encode`.
         """
         if not self.training:
@@ -346,8 +347,10 @@ class Model(nn.Module):
         for pixels, where in [(whole, own)] if seen is whole else [(whole, own), (seen, known)]:
             measured, there = self.photometry.of_sets(pixels, where, self.photometric_pdf.numbers)
             _, conditions = self.conditions(pixels, where, self.noise, told)
-            logits.append(self.photometric_pdf.of_sets(measured, conditions))
-            weights.append(shares(there, self.photometric_pdf.wholes))
+            of_networks = self.photometric_pdf.of_sets(measured, conditions)
+            logits.append(of_networks.flatten(0, 1))
+            share = shares(there, self.photometric_pdf.wholes) / of_networks.shape[1]
+            weights.append(share.repeat_interleave(of_networks.shape[1], 1))
         weight = torch.cat(weights, 1) / len(weights)
         return torch.cat(logits).transpose(0, 1), weight
 

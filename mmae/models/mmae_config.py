@@ -24,8 +24,8 @@ class ModelConfig:
 
     embed_dim: int = 192
     """Width of a token; a multiple of 64, the width of a head."""
-    photometry_dim: int = 256
-    """Width of the networks that read p(z) from photometry alone."""
+    photometry_dim: int = 96
+    """Width of each of the networks that read p(z) from photometry alone."""
     depth: int = 6
     """Layers of the trunk."""
     decoder_dim: int = 96

@@ -76,12 +76,12 @@ def axes(old: int, new: int, columns: int, bins: int) -> dict[str, tuple[int, Te
         "decoder.image.weight": (0, pieces(area)),
         "decoder.image.bias": (0, pieces(area)),
         "column_pdf.0.weight": (1, of_columns),
-        "photometric_pdf.up": (2, torch.cat([measured, rings * (total + 1) + told])),
+        "photometric_pdf.up": (3, torch.cat([measured, rings * (total + 1) + told])),
     }
 
 
 def _copy_networks(model: Model, weights: Mapping[str, Tensor], old: int, new: int) -> None:
-    """Every set of bands begins with the network of those of its bands that are old, if they are two."""
+    """Every set of bands begins with the networks of those of its bands that are old, if they are two."""
     networks = model.photometric_pdf
     for name in ("out", "out_bias"):
         getattr(networks, name).copy_(weights[f"photometric_pdf.{name}"])
@@ -92,7 +92,7 @@ def _copy_networks(model: Model, weights: Mapping[str, Tensor], old: int, new: i
     rows = (before >= 0).nonzero()[:, 0]
     _, features = axes(old, new, 0, 0)["photometric_pdf.up"]
     up = torch.zeros_like(networks.up[rows])
-    networks.up[rows] = up.index_copy(2, features, weights["photometric_pdf.up"][before[rows]])
+    networks.up[rows] = up.index_copy(3, features, weights["photometric_pdf.up"][before[rows]])
     for name in ("up_bias", "middle", "middle_bias"):
         getattr(networks, name)[rows] = weights[f"photometric_pdf.{name}"][before[rows]]
 

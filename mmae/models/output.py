@@ -17,7 +17,7 @@ class Output(NamedTuple):
     logits: Tensor
     """(B, K) logits of p(z), K = 0 for a model without p(z)"""
     photometric: Tensor
-    """(B, S, K) logits of p(z) from photometry alone, of sets of bands; S = 0 but in training"""
+    """(B, S, K) logits of p(z) from photometry alone, of networks of sets of bands; S = 0 but in training"""
     weights: Tensor
     """(B, S) of these in the loss; 0 where a band of the set is absent"""
     spectype: Tensor

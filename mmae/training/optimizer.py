@@ -13,12 +13,15 @@ OneCycleLR of PyTorch."""
 
 
 def make_optimizer(model: AnyModel, config: Train) -> torch.optim.Optimizer:
-    """AdamW with the model's parameter groups, each with its own rate and decay.
+    """AdamW with the model's parameter groups, each with its own rate; a step shrinks all weights alike.
 
-    Fused: a quarter of the time on a CPU, one kernel on a GPU.
+    It would shrink those the more that learn faster, as it multiplies the decay by the rate. Fused: a quarter
+    of the time on a CPU, one kernel on a GPU.
     """
     groups = model.parameter_groups(config.lr)
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    for group in groups:
+        group.setdefault("weight_decay", config.weight_decay / (group["lr"] / config.lr))
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
 def rate_factor(config: Train, batches: int, epoch: int, batch: int) -> float:

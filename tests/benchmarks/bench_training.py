@@ -3,7 +3,8 @@
 python tests/benchmarks/bench_training.py
 
 The baseline reads and normalises one galaxy at a time from HDF5 between the steps, and computes in fp32 with
-torch's default attention and AdamW. Every process uses one thread.
+torch's default attention and AdamW. Either side has a process of its own with one thread, ours set up as
+`mmae train` does; they take turns.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from torch import nn
 from catalogs import ingest
 from catalogs.mock import survey as mock
 from catalogs.store.spectra import normalise, pool
-from mmae import train
+from mmae import environment, train
 from mmae.layers.patches import IMAGE_TOKENS
 from mmae.models.batch import Batch
 from mmae.models.families import AnyModel, build
@@ -46,8 +48,8 @@ from mmae.training.recipe import Train
 from mmae.training.runlog import RunLog
 from mmae.training.step import backward
 
-GALAXIES, BATCH, STEPS, ROUNDS = 256, 32, 4, 5
-OWN_STEPS = 24
+GALAXIES, BATCH, STEPS, ROUNDS = 256, 64, 2, 5
+OWN_STEPS = 16
 """Steps of our own model, which differ in their masks."""
 LOADED = 20
 """Epochs of the loaders per round, over a few galaxies in the page cache."""
@@ -114,34 +116,66 @@ def rate(step: Callable[[Batch], object], source: Iterator[Batch], steps: int) -
     return steps * BATCH / (time.perf_counter() - began)
 
 
-def measure_process(hdf5: Path, store: Path) -> dict[str, float]:
-    """Median rates of loader, model and both, of the released method and of ours."""
-    torch.set_num_threads(1)
-    configs = {
-        "fp32": dataclasses.replace(Train.preset("himes2025"), precision="fp32"),
-        "bf16": dataclasses.replace(Train.preset("himes2025"), precision="bf16"),
-        "`mmae` in bf16": dataclasses.replace(Train.preset("mmae"), precision="bf16"),
+RELEASED = "released way"
+Side = tuple[dict[str, Callable[[Batch], None]], dict[str, Iterator[Batch]]]
+"""What a process can be asked for: steps, and where their batches come from, by name."""
+
+
+def released_side(hdf5: Path, store: Path) -> Side:
+    config = dataclasses.replace(Train.preset("himes2025"), precision="fp32")
+    rows = TrainingSet(store, config.model).rows(TRAIN)
+    return {RELEASED: released_step(Himes2025(), config)}, {RELEASED: read_singly(hdf5, rows)}
+
+
+def own_side(hdf5: Path, store: Path) -> Side:
+    environment.keep_freed()
+    presets = {
+        "fp32": ("himes2025", "fp32"),
+        "bf16": ("himes2025", "bf16"),
+        "`mmae` in bf16": ("mmae", "bf16"),
     }
-    sets = {name: TrainingSet(store, config.model) for name, config in configs.items()}
-    rows = sets["fp32"].rows(TRAIN)
-    steps = {"released way": released_step(Himes2025(), configs["fp32"])}
-    sources = {"released way": read_singly(hdf5, rows)}
-    for name, config in configs.items():
-        model = build(config.model)
-        steps[name], sources[name] = own_step(model, model, config), read_together(sets[name], rows)
+    steps, sources = {}, {}
+    for name, (preset, precision) in presets.items():
+        config = dataclasses.replace(Train.preset(preset), precision=precision)
+        data, model = TrainingSet(store, config.model), build(config.model)
+        steps[name], sources[name] = own_step(model, model, config), read_together(data, data.rows(TRAIN))
+    return steps, sources
+
+
+def answer(side: Callable[[Path, Path], Side], hdf5: Path, store: Path, questions: Connection) -> None:
+    """Process of a side: its names, then the rates that it is asked for."""
+    torch.set_num_threads(1)
+    steps, sources = side(hdf5, store)
     in_memory = {name: itertools.repeat(next(source)) for name, source in sources.items()}
     for name, step in steps.items():  # first steps allocate
         rate(step, sources[name], 1)
+    questions.send(list(steps))
+    epoch = GALAXIES // BATCH
+    for what, name in iter(questions.recv, None):
+        count = OWN_STEPS if "mmae" in name else STEPS
+        asked = {
+            "loader": (lambda batch: None, sources[name], LOADED * epoch),
+            "model": (steps[name], in_memory[name], count),
+            "both": (steps[name], sources[name], count),
+        }
+        questions.send(rate(*asked[what]))
 
+
+def measure_processes(hdf5: Path, store: Path) -> dict[str, float]:
+    """Median rates of loader, model and both, of the released method and of ours."""
+    start, asked = torch.multiprocessing.get_context("spawn"), {}
+    for side in (released_side, own_side):
+        here, there = start.Pipe()
+        start.Process(target=answer, args=(side, hdf5, store, there), daemon=True).start()
+        asked |= dict.fromkeys(here.recv(), here)
     rates: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
-        for name in ("released way", "bf16"):
-            loaded = rate(lambda batch: None, sources[name], LOADED * len(rows) // BATCH)
-            rates.setdefault(f"loader, {name}", []).append(loaded)
-        for name, step in steps.items():
-            count = OWN_STEPS if "mmae" in name else STEPS
-            rates.setdefault(f"model, {name}", []).append(rate(step, in_memory[name], count))
-            rates.setdefault(f"both, {name}", []).append(rate(step, sources[name], count))
+        for name, side in asked.items():
+            for what in ("loader", "model", "both") if name in (RELEASED, "bf16") else ("model", "both"):
+                side.send((what, name))
+                rates.setdefault(f"{what}, {name}", []).append(side.recv())
+    for side in asked.values():
+        side.send(None)
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
@@ -159,6 +193,7 @@ def rank(number: int, port: int, results: Path) -> None:
     variables = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in variables.items()})
+    environment.keep_freed()
     with distributed.world() as world:
         torch.set_num_threads(1)
         steps = {}
@@ -231,7 +266,7 @@ def table(
     yield "| | galaxies/s | against the released way |"
     yield "|---|---|---|"
     for name, value in sorted(rates.items()):
-        base = rates[f"{name.partition(',')[0]}, released way"]
+        base = rates[f"{name.partition(',')[0]}, {RELEASED}"]
         yield f"| {name} | {value:,.1f} | {value / base:.2f} x |"
     yield ""
     yield "| bf16, batch in memory | 1 rank, galaxies/s | 2 ranks | |"
@@ -252,7 +287,7 @@ def main() -> None:
         hdf5, store = folder / "mock" / "galaxies.hdf5", folder / "train.zarr"
         ingest.main(ingest.Ingest(hdf5, store, shard_rows=128))
         busy = os.getloadavg()[0]
-        rates, ranks = measure_process(hdf5, store), measure_ranks(folder)
+        rates, ranks = measure_processes(hdf5, store), measure_ranks(folder)
         alone = measure_main_rank(store, folder / "run")
     body = [
         f"`himes2025`, and where it says so `mmae`, {BATCH} galaxies a step and rank, "

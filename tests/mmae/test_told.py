@@ -26,7 +26,7 @@ def rubin(tmp_path_factory):
     # a tiny model has hardly begun to listen after ten steps: it is made to
     state = checkpoint.load(folder / "run" / checkpoint.BEST)
     for weights in (state["model"], state["average"]):
-        weights["photometric_pdf.up"][:, :, -20:] += 0.05
+        weights["photometric_pdf.up"][..., -20:] += 0.05
     checkpoint.save(folder / "run" / checkpoint.BEST, state)
     export.main(export.Export(folder / "run"))
     return folder
