@@ -51,24 +51,28 @@ class ImageFit(nn.Module):
         nn.init.zeros_(self.expected.weight)
         nn.init.zeros_(self.expected.bias)
 
-    def forward(self, pixels: Tensor, weights: Tensor, joint: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, weights: Tensor, joint: Tensor, noise: Tensor) -> Tensor:
         """Patches (B, 64, bands * 64) of the likeliest image, on the asinh scale.
 
-        pixels (B, 64, bands * 64), finite, in units of the noise of the sky; weights, of their shape and
-        type: 1 = visible, 0 = not; joint (B, D)
+        pixels (B, 64, bands * 64), finite, in units of the noise of the sky of the training set; weights, of
+        their shape and type: 1 = visible, 0 = not; joint (B, D); noise (B, bands) of these images, in the
+        same units
         """
-        weight = by_band(weights, self.mean) / self.residual  # (B, bands, 4096)
+        light = by_band(pixels, self.mean)  # (B, bands, 4096)
+        # what shallower images have more than is in the residual: on the asinh scale bright pixels have less
+        added = (noise.square() - 1).clamp(min=0).sqrt().unsqueeze(2) / (1 + light.square()).sqrt()
+        weight = by_band(weights, self.mean) / (self.residual + asinh(added).square())
         first, second = torch.triu_indices(COMPONENTS, COMPONENTS, device=pixels.device)
         products = self.components[first] * self.components[second]
         normal = pixels.new_zeros(*weight.shape[:2], COMPONENTS, COMPONENTS)
         normal[..., first, second] = normal[..., second, first] = weight @ products.T
         normal = normal + torch.diag_embed(1 / self.variance)
         expected = self.expected(joint).unflatten(1, self.variance.shape) / self.variance.sqrt()
-        beside = (asinh(by_band(pixels, self.mean)) - self.mean) * weight
+        beside = (asinh(light) - self.mean) * weight
         right = beside @ self.components.T + expected
         coefficients = torch.linalg.solve_ex(normal, right)[0]  # `solve` would wait for a GPU
-        light = self.mean + coefficients @ self.components
-        return light.unflatten(2, (IMAGE_TOKENS, -1)).transpose(1, 2).flatten(2)
+        likeliest = self.mean + coefficients @ self.components
+        return likeliest.unflatten(2, (IMAGE_TOKENS, -1)).transpose(1, 2).flatten(2)
 
     @torch.no_grad()
     def fit(self, pixels: Tensor, known: Tensor) -> None:

@@ -264,7 +264,8 @@ class Model(nn.Module):
                 with_columns = self.column_pdf(together(of_columns, read.beside, read.photometric))
                 logits = torch.where(any_known > 0, with_columns + read.correction.detach(), logits.detach())
                 rebuilt = self.column_decoder(torch.cat([of_columns, read.joint.detach()], 1))
-            pixels = read.pixels + self.image_fit(seen, known * shown.unsqueeze(2), read.joint)
+            noise, _ = self.depth(read.beside)
+            pixels = read.pixels + self.image_fit(seen, known * shown.unsqueeze(2), read.joint, noise.exp())
             visible = (~spectrum_mask).repeat_interleave(self.config.spectrum_patch, 1)
             if redshift is None:
                 logits, redshift = self.with_lines(logits, read.joint, spectrum, visible)
@@ -318,11 +319,14 @@ class Model(nn.Module):
         order = sent(torch.cat(groups).argsort(), seen.device)
         return Read(*(torch.cat(parts)[order].to(seen.dtype) for parts in zip(*of_groups, strict=True)))
 
+    def depth(self, beside: Tensor) -> tuple[Tensor, Tensor]:
+        """Logarithm of the noise, and which bands are absent, (B, bands) each, by all features (B, F)."""
+        bands, first = len(self.noise), self.photometry.features
+        return beside[:, first : first + bands], beside[:, first - bands : first]
+
     def shallow(self, beside: Tensor) -> Tensor:
         """How shallow images are, (B,), by their features of photometry and conditions (B, F)."""
-        bands, first = len(self.noise), self.photometry.features
-        depth, absent = beside[:, first : first + bands], beside[:, first - bands : first]
-        return shallowness(depth, absent, math.log(SHALLOWEST))
+        return shallowness(*self.depth(beside), math.log(SHALLOWEST))
 
     def whole_with_columns(self, of_columns: Tensor, pixels: Tensor, known: Tensor, told: Tensor) -> Tensor:
         """Logits (B, K) from columns and photometry of the whole image; arguments as for `encode`."""

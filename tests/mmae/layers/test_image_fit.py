@@ -10,6 +10,8 @@ from mmae.layers.patches import patches, unpatch
 from mmae.layers.rings import by_band
 
 BANDS, WIDTH = 3, 64
+AS_TRAINED = torch.ones(1, BANDS)
+"""Noise of images as deep as those of the training set."""
 
 
 def family(number, seed):
@@ -40,11 +42,17 @@ def fitted():
     return fit.requires_grad_(False)
 
 
-def test_it_is_the_mean_of_what_is_hidden_given_what_is_visible(fitted):
-    """Of Gaussian pixels: m + K_hv K_vv^-1 (x - m), in double, without the normal equations."""
+@pytest.mark.parametrize("depth", [0.5, 1.0, 3.0])
+def test_it_is_the_mean_of_what_is_hidden_given_what_is_visible(fitted, depth):
+    """Of Gaussian pixels: m + K_hv K_vv^-1 (x - m), in double, without the normal equations.
+
+    depth : noise, in units of that of the training set. What is added to that in flux is less on the asinh
+        scale where there is light: by its slope there.
+    """
     galaxies, noise = family(2, 1)
-    pixels, weights = galaxies + noise, a_quarter(2, 1)
-    guess = by_band(fitted(pixels.where(weights > 0, 99.0), weights, torch.zeros(2, WIDTH)), fitted.mean)
+    pixels, weights = galaxies + depth * noise, a_quarter(2, 1)
+    guess = fitted(pixels.where(weights > 0, 99.0), weights, torch.zeros(2, WIDTH), depth * AS_TRAINED)
+    guess = by_band(guess, fitted.mean)
     seen = by_band(weights, fitted.mean)[:, 0] > 0
     light = by_band(pixels, fitted.mean).double().asinh()
     components = fitted.components.double()
@@ -52,8 +60,10 @@ def test_it_is_the_mean_of_what_is_hidden_given_what_is_visible(fitted):
         for band in range(BANDS):
             covariance = components.T @ (fitted.variance[band, :, None].double() * components)
             visible, mean = seen[galaxy], fitted.mean[band].double()
-            among = covariance[visible][:, visible] + torch.diag(fitted.residual[visible].double())
-            beside = torch.linalg.solve(among, light[galaxy, band, visible] - mean[visible])
+            measured = light[galaxy, band, visible]
+            added = (max(0.0, depth**2 - 1) ** 0.5 / measured.cosh()).asinh() ** 2
+            among = covariance[visible][:, visible] + torch.diag(fitted.residual[visible].double() + added)
+            beside = torch.linalg.solve(among, measured - mean[visible])
             expected = mean + covariance[:, visible] @ beside
             torch.testing.assert_close(guess[galaxy, band].double(), expected, rtol=0, atol=2e-3)
 
@@ -62,21 +72,37 @@ def test_the_hidden_part_of_galaxies_of_the_family_is_foretold(fitted):
     """Three quarters of the pixels, to a tenth of what the mean image is off by: also hidden middles."""
     galaxies, noise = family(40, 2)
     weights = a_quarter(40, 2)
-    guess = fitted((galaxies + noise) * weights, weights, torch.zeros(40, WIDTH))
+    guess = fitted((galaxies + noise) * weights, weights, torch.zeros(40, WIDTH), AS_TRAINED)
     right, hidden = galaxies.asinh(), weights == 0
-    mean = fitted(galaxies, torch.zeros_like(weights), torch.zeros(40, WIDTH))
+    mean = fitted(galaxies, torch.zeros_like(weights), torch.zeros(40, WIDTH), AS_TRAINED)
     errors = [float((each - right)[hidden].square().mean()) for each in (guess, mean)]
     assert errors[0] < 0.1 * errors[1]
+
+
+def test_an_image_that_is_known_to_be_shallower_is_trusted_less(fitted):
+    """With three times the noise: nine tenths of the error of taking it for a deeper one, or less."""
+    galaxies, noise = family(40, 2)
+    weights = a_quarter(40, 2)
+    right, hidden = galaxies.asinh(), weights == 0
+    errors = [
+        float(
+            (fitted((galaxies + 3 * noise) * weights, weights, torch.zeros(40, WIDTH), told) - right)[hidden]
+            .square()
+            .mean()
+        )
+        for told in (3 * AS_TRAINED, AS_TRAINED)
+    ]
+    assert errors[0] < 0.9**2 * errors[1]
 
 
 def test_where_nothing_is_visible_it_is_what_is_expected(fitted):
     """The mean image, and then what the network adds: a coefficient in units of its scatter."""
     pixels, joint = torch.full((1, 64, BANDS * 64), 7.0), torch.ones(1, WIDTH)
     nothing = torch.zeros_like(pixels)
-    light = by_band(fitted(pixels, nothing, joint), fitted.mean)[0]
+    light = by_band(fitted(pixels, nothing, joint, AS_TRAINED), fitted.mean)[0]
     torch.testing.assert_close(light, fitted.mean, rtol=0, atol=1e-5)
     fitted.expected.bias[COMPONENTS] = 1.5  # the first component of the second band
-    moved = by_band(fitted(pixels, nothing, joint), fitted.mean)[0] - light
+    moved = by_band(fitted(pixels, nothing, joint, AS_TRAINED), fitted.mean)[0] - light
     fitted.expected.bias.zero_()
     torch.testing.assert_close(
         moved[1], 1.5 * fitted.variance[1, 0].sqrt() * fitted.components[0], rtol=0, atol=1e-3
@@ -119,7 +145,7 @@ def test_two_galaxies_are_enough():
     galaxies, noise = family(2, 4)
     fit = ImageFit(BANDS, WIDTH)
     fit.fit(galaxies + noise, torch.ones_like(galaxies))
-    assert fit(galaxies, torch.ones_like(galaxies), torch.zeros(2, WIDTH)).isfinite().all()
+    assert fit(galaxies, torch.ones_like(galaxies), torch.zeros(2, WIDTH), AS_TRAINED).isfinite().all()
 
 
 def test_three_averages_are_that_over_the_eight_symmetries():
