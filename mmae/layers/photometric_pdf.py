@@ -32,9 +32,9 @@ class PhotometricPdf(nn.Module):
     """
 
     place: Tensor
-    """(2^bands,), by the number of a set of bands: where its network is; -1: there is none"""
+    """(2^bands,), by the number of a set of bands: where its networks are; -1: there are none"""
     numbers: Tensor
-    """(S,), numbers of the sets that have one: of two bands or more"""
+    """(S,), numbers of the sets that have some: of two bands or more"""
     heard: Tensor
     """(S, I), 1: a feature is of the bands of the set, 0: of another"""
 
