@@ -53,7 +53,8 @@ def truth(survey, bundle, interval, tmp_path_factory):
     p(z) says, (2, N)."""
     (low, high), middle = interval(bundle)
     sigma = 3 * (high - low) / 2
-    z = np.maximum(middle + sigma * np.random.default_rng(0).standard_normal(len(middle)), 0.001)
+    # mirrored at 0: no interval of a quantile holds a share of them that is all at one redshift
+    z = np.abs(middle + sigma * np.random.default_rng(0).standard_normal(len(middle)))
     path = tmp_path_factory.mktemp("truth") / "spectra.csv"
     ids = open_store(survey / "rubin_tile.zarr").column("object_id")
     quality = np.where(np.arange(KNOWN.sum()) < 10, 1, 4)
