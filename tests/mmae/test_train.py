@@ -452,6 +452,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(config, preset)
     config = recipe(preset, config.data, config.out)
     data = TrainingSet(config.data, config.model)
     batch = data.read(data.rows(TRAIN)[:20])
+    torch.manual_seed(0)  # some weights have such gradients that their sums differ by rounding alone
     model = build(config.model).eval()  # without dropout
     generator = torch.Generator().manual_seed(0)
     masks = draw_masks(torch.arange(20) < 5, config, generator, whole_images=False, turn=True)
